@@ -1,0 +1,28 @@
+//! Backstay: a GitOps daemon for AI agents.
+//!
+//! ```text
+//! git ─► source ─► desired ─► plan ─► apply ─► observe ─► judge ─┐
+//!         ▲                     ▲        │                        │
+//!         │                     └─ ledger◄┘                       │
+//!         └──────────────── revert ◄──────────────────────────────┘
+//! ```
+//!
+//! Rooms stand in river order; a room imports only rooms above it. Pure rooms have no async, clock, file or client.
+
+pub mod model;
+pub mod flag;
+pub mod migration;
+pub mod record;
+pub mod source;
+pub mod desired;
+pub mod render;
+pub mod judge;
+pub mod plan;
+pub mod revert;
+pub mod reconcile;
+pub mod observe;
+pub mod apply;
+pub mod ledger;
+pub mod daemon;
+pub mod web;
+pub mod cli;

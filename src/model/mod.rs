@@ -1,0 +1,16 @@
+//! What all rooms share: names, ids, revisions, objects and the words for what is wrong with a file.
+//!
+//! Everything here is parsed once, at the door: a value of one of these types is the proof that it was checked.
+
+mod diagnostic;
+mod id;
+mod name;
+mod object;
+mod revision;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Origin, Severity};
+pub use id::{Digest, InvalidDigest, ReleaseId};
+pub use jiff::Timestamp;
+pub use name::{AgentName, EnvironmentName, InvalidName, MAX_AGENT_AND_WORKER, WorkerName};
+pub use object::{GroupKind, LiveObject, Manifest, ObjectRef, ResourceVersion, Uid};
+pub use revision::{CommitId, InvalidCommitId, InvalidRevision, Revision};
