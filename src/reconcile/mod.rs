@@ -1,1 +1,11 @@
-//! reconcile
+//! The core: state machines without IO, `step(&State, Observation, now, seed) -> (State, Vec<Action>)`.
+//!
+//! The agent's machine executes, the environment's admits. The state holds nothing that ledger, checkout and live
+//! state cannot rebuild, so that a crash between any two actions loses nothing.
+
+mod action;
+
+pub use action::{
+    Action, Announcement, Done, Failure, FailureKind, How, LedgerEntry, LiveState, Observation, Reason, TellGit,
+    Wanted, Write,
+};
