@@ -8,8 +8,6 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{Release, Settings};
 use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, WorkerName};
 
-
-
 /// Whose objects are rendered, and where.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity<'a> {

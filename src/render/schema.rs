@@ -60,7 +60,15 @@ pub fn list_kind(group: &str, kind: &str, path: &[&str]) -> ListKind {
 /// How the list at `path` below a pod's `spec` is read.
 pub(super) fn pod_list_kind(path: &[&str]) -> ListKind {
     match path {
-        ["containers" | "initContainers" | "ephemeralContainers" | "volumes" | "imagePullSecrets" | "resourceClaims" | "schedulingGates"]
+        [
+            "containers"
+            | "initContainers"
+            | "ephemeralContainers"
+            | "volumes"
+            | "imagePullSecrets"
+            | "resourceClaims"
+            | "schedulingGates",
+        ]
         | ["containers" | "initContainers" | "ephemeralContainers", "env"]
         | [.., "resources", "claims"] => ListKind::Map(&["name"]),
         ["containers" | "initContainers" | "ephemeralContainers", "ports"] => {
