@@ -4,6 +4,7 @@ mod check;
 mod diff;
 mod gate;
 mod lines;
+mod quantity;
 mod planner;
 mod step;
 
