@@ -1,1 +1,19 @@
-//! observe
+//! What is: the target's API server, asked and watched.
+//!
+//! [`connect`] makes the one client per identity, [`Api`] sends every request of `observe`, `apply` and `ledger`, and
+//! [`Observer`] keeps the live state of all agents of a namespace by watches.
+#![allow(clippy::disallowed_methods, reason = "this room speaks to API servers: it reads kubeconfigs and waits")]
+
+mod api;
+mod connect;
+mod kinds;
+mod limiter;
+
+pub(crate) use api::{Call, Refusal, segment};
+pub(crate) use kinds::Resource;
+pub(crate) use limiter::Jitter;
+
+pub use api::Api;
+pub use connect::{Account, Cluster, ConnectError, connect};
+pub use kinds::Kinds;
+pub use limiter::Limiter;
