@@ -14,7 +14,7 @@ pub(super) enum Take {
 /// `managedFields` in which the fields of `take` are ours by apply; nothing when that changes nothing.
 ///
 /// Fields in another version of the API than `api_version` cannot be carried over: nobody owns them afterwards.
-pub(super) fn taken_over(managed: &[Value], take: Take, manager: &str, api_version: &str) -> Option<Vec<Value>> {
+pub(super) fn taken_over(entries: &[Value], take: Take, manager: &str, api_version: &str) -> Option<Vec<Value>> {
     let is_ours = |entry: &Value| text(entry, "manager") == manager && text(entry, "operation") == "Apply";
     let gives = |entry: &&Value| {
         let whole = text(entry, "subresource").is_empty();
@@ -25,14 +25,14 @@ pub(super) fn taken_over(managed: &[Value], take: Take, manager: &str, api_versi
                 Take::Tools => name == manager && text(entry, "operation") == "Update" || is_tool(name),
             }
     };
-    let giving: Vec<_> = managed.iter().filter(gives).collect();
+    let giving: Vec<_> = entries.iter().filter(gives).collect();
     if giving.is_empty() {
         return None;
     }
     let mut fields = Map::new();
     let mut time = None;
     let same = |entry: &&Value| text(entry, "apiVersion") == api_version;
-    for entry in managed.iter().filter(|entry| is_ours(entry)).chain(giving.iter().copied()).filter(same) {
+    for entry in entries.iter().filter(|entry| is_ours(entry)).chain(giving.iter().copied()).filter(same) {
         if let Some(more) = entry.get("fieldsV1").and_then(Value::as_object) {
             unite(&mut fields, more);
         }
@@ -46,7 +46,7 @@ pub(super) fn taken_over(managed: &[Value], take: Take, manager: &str, api_versi
     if let (Some(time), Some(ours)) = (time, ours.as_object_mut()) {
         ours.insert("time".to_owned(), time.into());
     }
-    let left = managed.iter().filter(|entry| !is_ours(entry) && !gives(entry)).cloned();
+    let left = entries.iter().filter(|entry| !is_ours(entry) && !gives(entry)).cloned();
     Some(std::iter::once(ours).chain(left).collect())
 }
 

@@ -41,7 +41,7 @@ enum Mode {
 // === impl Target ===
 
 impl Target {
-    /// Writes to `namespace` through `api`, which is the environment's ServiceAccount, as long as `fence` holds.
+    /// Writes to `namespace` through `api`, which is the environment's `ServiceAccount`, as long as `fence` holds.
     pub fn new(api: Api, kinds: Arc<Kinds>, namespace: impl Into<String>, fence: Arc<dyn Fence>) -> Self {
         Self { api, kinds, namespace: namespace.into(), fence }
     }
@@ -192,14 +192,15 @@ impl Target {
         if mode == Mode::DryRun {
             return Ok(live.version);
         }
-        let patch = json!([
+        let changes = json!([
             {"op": "test", "path": "/metadata/uid", "value": live.uid},
             {"op": "replace", "path": "/metadata/managedFields", "value": rewritten},
             // The server compares this one with what it holds: 409 when they differ.
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live.version},
         ]);
         let path = resource.object(&object.namespace, &object.name)?;
-        let call = Call::new(Method::PATCH, path).query("fieldManager", MANAGER).body("application/json-patch+json", patch);
+        let call =
+            Call::new(Method::PATCH, path).query("fieldManager", MANAGER).body("application/json-patch+json", changes);
         Ok(self.live(resource, call, mode).await?.version)
     }
 

@@ -146,16 +146,27 @@ impl Call {
         self
     }
 
-    fn request(self, timeout: Duration) -> Result<Request<Body>, Refusal> {
-        let mut uri = self.path;
-        let own = (self.method != Method::GET)
-            .then(|| ("timeout", format!("{}s", timeout.saturating_sub(MARGIN).as_secs().max(1))));
-        for (n, (key, value)) in self.query.into_iter().chain(own).enumerate() {
+    /// The request without a body, for a watch.
+    pub(crate) fn empty(self) -> Result<Request<Vec<u8>>, Refusal> {
+        let request = Request::builder().method(self.method.clone()).uri(self.uri(None));
+        request.header(http::header::ACCEPT, "application/json").body(Vec::new()).map_err(|error| unsendable(&error))
+    }
+
+    fn uri(&self, own: Option<&(&'static str, String)>) -> String {
+        let mut uri = self.path.clone();
+        for (n, (key, value)) in self.query.iter().chain(own).enumerate() {
             uri.push(if n == 0 { '?' } else { '&' });
             uri.push_str(key);
             uri.push('=');
-            encode(&value, &mut uri);
+            encode(value, &mut uri);
         }
+        uri
+    }
+
+    fn request(self, timeout: Duration) -> Result<Request<Body>, Refusal> {
+        let own = (self.method != Method::GET)
+            .then(|| ("timeout", format!("{}s", timeout.saturating_sub(MARGIN).as_secs().max(1))));
+        let uri = self.uri(own.as_ref());
         let request = Request::builder().method(self.method).uri(uri).header(http::header::ACCEPT, "application/json");
         let request = match self.body {
             None => request.body(Body::empty()),
@@ -163,8 +174,12 @@ impl Call {
                 request.header(http::header::CONTENT_TYPE, content_type).body(Body::from(body.to_string().into_bytes()))
             }
         };
-        request.map_err(|error| Refusal::Here(FailureKind::Refused, format!("no such request: {error}")))
+        request.map_err(|error| unsendable(&error))
     }
+}
+
+fn unsendable(error: &http::Error) -> Refusal {
+    Refusal::Here(FailureKind::Refused, format!("no such request: {error}"))
 }
 
 /// Percent-encodes all but RFC 3986's unreserved characters.
@@ -200,11 +215,7 @@ impl Refusal {
             let retry_after = retry_after.filter(|seconds| *seconds > 0);
             return Self::Server { code: status.code, status: status.clone(), retry_after };
         }
-        let mut text = match error {
-            kube::Error::Service(source) => source.to_string(),
-            kube::Error::HyperError(source) => source.to_string(),
-            other => other.to_string(),
-        };
+        let mut text = error.to_string();
         let mut source = std::error::Error::source(error).and_then(std::error::Error::source);
         // The outermost sentence of hyper says little ("client error (Connect)").
         for _ in 0..4 {
@@ -287,7 +298,9 @@ impl Refusal {
     /// Whether the server does not serve this kind (any more).
     pub(crate) fn is_unserved(&self) -> bool {
         match self {
-            Self::Server { code: 404, status, .. } => status.details.as_ref().is_none_or(|details| details.name.is_empty()),
+            Self::Server { code: 404, status, .. } => {
+                status.details.as_ref().is_none_or(|details| details.name.is_empty())
+            }
             Self::Server { .. } | Self::Unreachable(_) | Self::Held(_) | Self::Here(..) => false,
         }
     }
@@ -345,12 +358,7 @@ fn without_value(text: &str) -> String {
 
 /// One line of printable text, cut to a bound.
 fn quote(text: &str) -> String {
-    let mut out: String = text
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_QUOTE)
-        .collect();
+    let mut out: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect();
     if text.trim().chars().count() > MAX_QUOTE {
         out.push('…');
     }

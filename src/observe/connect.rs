@@ -16,7 +16,7 @@ pub struct Cluster {
     pub own: bool,
 }
 
-/// The ServiceAccount that writes to a target: impersonated.
+/// The `ServiceAccount` that writes to a target: impersonated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     /// Its namespace.

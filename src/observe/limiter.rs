@@ -24,7 +24,7 @@ pub struct Limiter {
     jitter: Jitter,
 }
 
-/// Random numbers to spread waiting with: not for secrets (SplitMix64).
+/// Random numbers to spread waiting with: not for secrets (`SplitMix64`).
 pub(crate) struct Jitter(AtomicU64);
 
 // === impl Limiter ===

@@ -8,12 +8,19 @@ mod api;
 mod connect;
 mod kinds;
 mod limiter;
+mod live;
+mod observer;
+mod watch;
 
 pub(crate) use api::{Call, Refusal, segment};
 pub(crate) use kinds::Resource;
 pub(crate) use limiter::Jitter;
+pub(crate) use watch::{Told, Watch, listed};
 
 pub use api::Api;
 pub use connect::{Account, Cluster, ConnectError, connect};
 pub use kinds::Kinds;
 pub use limiter::Limiter;
+pub use live::{AGENT, BACKSTAY, Changed, MANAGED_BY};
+pub use observer::Observer;
+pub use watch::Pace;
