@@ -1,1 +1,16 @@
-//! plan
+//! Desired, live and record become a plan: steps, what it waits for, and the inverse.
+
+mod check;
+mod diff;
+mod gate;
+mod lines;
+mod planner;
+mod step;
+
+pub use diff::{Change, FieldChange, FieldPath, Segment, changes, drift, dropped};
+pub use gate::{Forbidden, GatePolicy, admit, violations};
+pub use lines::{ChangeLine, Mark, object_lines, redact};
+pub use planner::{PlanInput, differences, plan};
+pub use step::{Inverse, Note, NoteKind, Plan, PruneReason, Step, StepView, WaitingOn};
+
+use check::check;

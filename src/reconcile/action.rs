@@ -1,11 +1,13 @@
 //! What the core asks the shell rooms to do, and what they answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::desired::{DesiredAgent, WriteBack};
-use crate::model::{AgentName, GroupKind, LiveObject, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid};
-use crate::record::{AgentRecord, OperationId, Requests, Standing};
+use crate::desired::{Consent, DesiredAgent, WriteBack};
+use crate::model::{
+    AgentName, CommitId, LiveObject, LiveState, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid,
+};
+use crate::record::{AgentRecord, Evidence, OperationId, Requests, Standing};
 
 /// One thing to do for one agent.
 ///
@@ -35,6 +37,8 @@ pub enum Action {
     },
     /// Reads one object past every cache, with `managedFields`.
     Read(ObjectRef),
+    /// Reads the ledger's entry past every cache: answered by [`Observation::Ledger`].
+    ReadLedger,
     /// Writes the commit that tells Git of a rollback, and pushes it.
     TellGit(TellGit),
     /// Tells people: a Kubernetes Event and a line of the journal.
@@ -120,7 +124,7 @@ pub struct Announcement {
 #[derive(Debug, Clone)]
 pub enum Observation {
     /// What shall be, as the environment admitted it.
-    Wanted(Wanted),
+    Admitted(Arc<Admission>),
     /// What is, for the objects of this agent.
     Live(LiveState),
     /// What the ledger holds, at start and whenever it changed.
@@ -129,6 +133,25 @@ pub enum Observation {
     Done(Done),
     /// The time that was asked for has come.
     Woken,
+}
+
+/// What the environment admits for one agent, with all that is needed to do it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// What shall be.
+    pub wanted: Wanted,
+    /// What Git asked for at the revision that is stable here, where that is another one: for healing and going back.
+    pub standing: Option<Arc<DesiredAgent>>,
+    /// How sure it is that `wanted` takes commits back, and which; present when it asks for a release that stood here.
+    pub revert: Option<(Evidence, Vec<CommitId>)>,
+    /// Deeds that somebody allowed on this agent and that have not expired.
+    pub consents: Vec<Consent>,
+    /// Objects that move here from another agent, by the UID it owned.
+    pub takes: BTreeMap<ObjectRef, Uid>,
+    /// Objects of this agent's inventory that another agent asks for now: never pruned. `true` once that one owns it.
+    pub leaves: BTreeMap<ObjectRef, bool>,
+    /// How Git is told of a rollback.
+    pub write_back: WriteBack,
 }
 
 /// What shall be of one agent.
@@ -151,17 +174,6 @@ pub struct Reason {
     pub message: String,
     /// A person must do something, else it never goes on.
     pub stalled: bool,
-}
-
-/// What was seen of the objects that are an agent's by label or inventory.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LiveState {
-    /// By identity, pods and replica sets included.
-    pub objects: BTreeMap<ObjectRef, Arc<LiveObject>>,
-    /// Kinds that could not be listed whole, with why: nothing of them is known to be gone.
-    pub unseen: BTreeMap<GroupKind, String>,
-    /// Whether the first list of every kind is there.
-    pub synced: bool,
 }
 
 /// What the ledger holds of one agent.
@@ -236,23 +248,7 @@ pub enum FailureKind {
     Fenced,
 }
 
-// === impl LiveState ===
-
-impl LiveState {
-    /// The objects of one kind.
-    pub fn of_kind<'a>(&'a self, group: &'a str, kind: &'a str) -> impl Iterator<Item = &'a Arc<LiveObject>> {
-        self.objects
-            .iter()
-            .filter(move |(object, _)| object.group == group && object.kind == kind)
-            .map(|(_, live)| live)
-    }
-
-    /// Kinds of `objects` that were not seen whole.
-    pub fn unseen_among<'a>(&self, objects: impl IntoIterator<Item = &'a ObjectRef>) -> BTreeSet<GroupKind> {
-        let kinds: BTreeSet<_> = objects.into_iter().map(ObjectRef::group_kind).collect();
-        kinds.into_iter().filter(|kind| self.unseen.contains_key(kind)).collect()
-    }
-}
+// === impl TellGit ===
 
 impl TellGit {
     /// The release that was left.

@@ -5,7 +5,8 @@
 
 mod action;
 
+pub use crate::model::LiveState;
 pub use action::{
-    Action, Announcement, Done, Failure, FailureKind, How, LedgerEntry, LiveState, Observation, Reason, TellGit,
+    Action, Admission, Announcement, Done, Failure, FailureKind, How, LedgerEntry, Observation, Reason, TellGit,
     Wanted, Write,
 };
