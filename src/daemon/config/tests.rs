@@ -66,7 +66,6 @@ fn errors(result: Result<Config, Diagnostics>) -> String {
     errors.into_iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-
 #[test]
 fn every_key_is_read() {
     let config = parse(WHOLE).expect("a configuration");
