@@ -190,7 +190,7 @@ impl Metrics {
         to.register("operations", "Finished operations, by cause and outcome", self.operations.clone());
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// Everything in the `OpenMetrics` text format.
     ///
     /// # Errors
     ///
