@@ -128,6 +128,11 @@ impl RendererVersion {
     /// The version that renders new releases.
     pub const CURRENT: Self = Self(1);
 
+    /// The number that is kept with a release.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
     /// A version that was kept with a release.
     ///
     /// # Errors
