@@ -163,7 +163,9 @@ fn deployment(body: &Value) -> Health {
     let available = count(body, "availableReplicas");
     let progress = condition(body, "Progressing");
     if progress.is_some_and(|progress| progress.is("False") && progress.reason == "ProgressDeadlineExceeded") {
-        let reason = format!("it made no progress within its deadline: {updated} of {wanted} pods are new, {available} available");
+        let reason = format!(
+            "it made no progress within its deadline: {updated} of {wanted} pods are new, {available} available"
+        );
         return Health::degraded(reason, None);
     }
     if updated < wanted {
@@ -233,7 +235,8 @@ fn replica_set(body: &Value) -> Health {
         return Health::degraded(refused_creation(refused.message).1, Some(Fault::Environment));
     }
     let wanted = replicas(body);
-    for (field, what) in [("replicas", "exist"), ("readyReplicas", "are ready"), ("availableReplicas", "are available")] {
+    for (field, what) in [("replicas", "exist"), ("readyReplicas", "are ready"), ("availableReplicas", "are available")]
+    {
         if count(body, field) < wanted {
             return Health::progressing(format!("{} of {wanted} pods {what}", count(body, field)));
         }
@@ -310,7 +313,9 @@ fn budget(body: &Value) -> Health {
 
 /// Metrics that are not there yet are no failure: every autoscaler lacks them in its first minute.
 fn autoscaler(body: &Value) -> Health {
-    if let Some(able) = condition(body, "AbleToScale").filter(|able| able.is("False") && able.reason.starts_with("Failed")) {
+    if let Some(able) =
+        condition(body, "AbleToScale").filter(|able| able.is("False") && able.reason.starts_with("Failed"))
+    {
         return Health::degraded(able.says(), None);
     }
     match condition(body, "ScalingActive") {

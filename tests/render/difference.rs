@@ -32,9 +32,15 @@ fn as_the_server_shows(rendered: &Value) -> Value {
         }
         "Service" => {
             let mut spec = live["spec"].clone();
-            json_patch::merge(&mut spec, &json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "type": "ClusterIP",
-                "sessionAffinity": "None", "ipFamilies": ["IPv4"], "internalTrafficPolicy": "Cluster"}));
-            spec["ports"].as_array_mut().expect("ports").push(json!({"name": "other", "port": 9, "protocol": "TCP", "targetPort": 9}));
+            json_patch::merge(
+                &mut spec,
+                &json!({"clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"], "type": "ClusterIP",
+                "sessionAffinity": "None", "ipFamilies": ["IPv4"], "internalTrafficPolicy": "Cluster"}),
+            );
+            spec["ports"]
+                .as_array_mut()
+                .expect("ports")
+                .push(json!({"name": "other", "port": 9, "protocol": "TCP", "targetPort": 9}));
             live["spec"] = spec;
         }
         _ => {}
@@ -51,8 +57,11 @@ fn pod(spec: &mut Value) {
     }
     for container in spec["containers"].as_array_mut().expect("containers") {
         let policy = container.get("imagePullPolicy").cloned().unwrap_or(json!("IfNotPresent"));
-        json_patch::merge(container, &json!({"imagePullPolicy": policy, "terminationMessagePath": "/dev/termination-log",
-            "terminationMessagePolicy": "File"}));
+        json_patch::merge(
+            container,
+            &json!({"imagePullPolicy": policy, "terminationMessagePath": "/dev/termination-log",
+            "terminationMessagePolicy": "File"}),
+        );
         if container.get("resources").is_none() {
             container["resources"] = json!({});
         }
@@ -109,7 +118,8 @@ fn every_leaf() -> Vec<(Value, String)> {
     let mut agent = Agent::full();
     agent.settings.autoscaling = Some(json!({"maxReplicas": 9, "metrics": [{"type": "Resource",
         "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}}]}));
-    agent.manifest(json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r"},
+    agent
+        .manifest(json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "r"},
         "spec": {"hostnames": ["a.example.com"], "rules": [{"backendRefs": [{"name": "support", "port": 8000}]}]}}));
     agent.manifest(json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "n"},
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [{"namespaceSelector": {}}]}]}}));
@@ -201,27 +211,83 @@ fn lists_are_compared_as_the_api_has_them() {
     let pod = "spec.template.spec";
     for (ours, live, expected) in [
         // Keyed: theirs are theirs.
-        (json!({"containers": [{"name": "a", "image": "1"}]}), json!({"containers": [{"name": "b"}, {"name": "a", "image": "1"}]}), ""),
-        (json!({"containers": [{"name": "a", "image": "1"}]}), json!({"containers": [{"name": "a", "image": "2"}]}), "spec.template.spec.containers[name=a].image"),
-        (json!({"containers": [{"name": "a"}]}), json!({"containers": [{"name": "b"}]}), "spec.template.spec.containers[name=a]"),
-        (json!({"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}), json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "TCP"}]}]}), ""),
-        (json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "UDP"}]}]}), json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "TCP"}]}]}), "spec.template.spec.containers[name=a].ports[containerPort=1,protocol=UDP]"),
+        (
+            json!({"containers": [{"name": "a", "image": "1"}]}),
+            json!({"containers": [{"name": "b"}, {"name": "a", "image": "1"}]}),
+            "",
+        ),
+        (
+            json!({"containers": [{"name": "a", "image": "1"}]}),
+            json!({"containers": [{"name": "a", "image": "2"}]}),
+            "spec.template.spec.containers[name=a].image",
+        ),
+        (
+            json!({"containers": [{"name": "a"}]}),
+            json!({"containers": [{"name": "b"}]}),
+            "spec.template.spec.containers[name=a]",
+        ),
+        (
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 1}]}]}),
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "TCP"}]}]}),
+            "",
+        ),
+        (
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "UDP"}]}]}),
+            json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "TCP"}]}]}),
+            "spec.template.spec.containers[name=a].ports[containerPort=1,protocol=UDP]",
+        ),
         // Atomic: an element more is a change, a default in an element is none.
         (json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "a", "operator": "Equal"}]}), ""),
-        (json!({"tolerations": [{"key": "a"}]}), json!({"tolerations": [{"key": "a"}, {"key": "b"}]}), "spec.template.spec.tolerations"),
-        (json!({"containers": [{"name": "a", "args": ["x", "y"]}]}), json!({"containers": [{"name": "a", "args": ["y", "x"]}]}), "spec.template.spec.containers[name=a].args[0] spec.template.spec.containers[name=a].args[1]"),
+        (
+            json!({"tolerations": [{"key": "a"}]}),
+            json!({"tolerations": [{"key": "a"}, {"key": "b"}]}),
+            "spec.template.spec.tolerations",
+        ),
+        (
+            json!({"containers": [{"name": "a", "args": ["x", "y"]}]}),
+            json!({"containers": [{"name": "a", "args": ["y", "x"]}]}),
+            "spec.template.spec.containers[name=a].args[0] spec.template.spec.containers[name=a].args[1]",
+        ),
         // Atomic maps.
-        (json!({"nodeSelector": {"a": "1"}}), json!({"nodeSelector": {"a": "1", "b": "2"}}), "spec.template.spec.nodeSelector"),
+        (
+            json!({"nodeSelector": {"a": "1"}}),
+            json!({"nodeSelector": {"a": "1", "b": "2"}}),
+            "spec.template.spec.nodeSelector",
+        ),
         // Amounts.
-        (json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}}}]}), json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1024Mi"}}}]}), ""),
-        (json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1000m"}]}]}), json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}]}), "spec.template.spec.containers[name=a].env[name=X].value"),
-        (json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]}), json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}]}), ""),
+        (
+            json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "1000m", "memory": "1Gi"}}}]}),
+            json!({"containers": [{"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1024Mi"}}}]}),
+            "",
+        ),
+        (
+            json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1000m"}]}]}),
+            json!({"containers": [{"name": "a", "env": [{"name": "X", "value": "1"}]}]}),
+            "spec.template.spec.containers[name=a].env[name=X].value",
+        ),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}]}),
+            json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1024Mi"}}]}),
+            "",
+        ),
         // What the server drops or puts in place of nothing.
-        (json!({"containers": [{"name": "a", "env": [{"name": "X", "value": ""}]}], "hostNetwork": false, "tolerations": [], "affinity": {}}), json!({"containers": [{"name": "a", "env": [{"name": "X"}]}]}), ""),
-        (json!({"containers": [{"name": "a", "livenessProbe": {"periodSeconds": 0, "initialDelaySeconds": 0}}]}), json!({"containers": [{"name": "a", "livenessProbe": {"periodSeconds": 10}}]}), ""),
+        (
+            json!({"containers": [{"name": "a", "env": [{"name": "X", "value": ""}]}], "hostNetwork": false, "tolerations": [], "affinity": {}}),
+            json!({"containers": [{"name": "a", "env": [{"name": "X"}]}]}),
+            "",
+        ),
+        (
+            json!({"containers": [{"name": "a", "livenessProbe": {"periodSeconds": 0, "initialDelaySeconds": 0}}]}),
+            json!({"containers": [{"name": "a", "livenessProbe": {"periodSeconds": 10}}]}),
+            "",
+        ),
         (json!({"hostNetwork": false}), json!({"hostNetwork": true}), "spec.template.spec.hostNetwork"),
         (json!({"automountServiceAccountToken": false}), json!({}), "spec.template.spec.automountServiceAccountToken"),
-        (json!({"volumes": [{"name": "v", "emptyDir": {}}]}), json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "spec.template.spec.volumes[name=v].emptyDir"),
+        (
+            json!({"volumes": [{"name": "v", "emptyDir": {}}]}),
+            json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+            "spec.template.spec.volumes[name=v].emptyDir",
+        ),
         (json!({"priority": null}), json!({"priority": 1}), ""),
         (json!({"hostname": "a"}), json!({"hostname": null}), "spec.template.spec.hostname"),
         (json!({"volumes": 1}), json!({"volumes": []}), "spec.template.spec.volumes"),
@@ -238,20 +304,68 @@ fn more_kinds() {
         body
     };
     for (api, kind, ours, live, expected) in [
-        ("v1", "Service", json!({"spec": {"selector": {"a": "1"}}}), json!({"spec": {"selector": {"a": "1", "b": "2"}}}), "spec.selector"),
-        ("v1", "Service", json!({"spec": {"ports": [{"port": 1, "targetPort": "8000"}]}}), json!({"spec": {"ports": [{"port": 1, "protocol": "TCP", "targetPort": 8000}]}}), ""),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"selector": {"a": "1"}}}),
+            json!({"spec": {"selector": {"a": "1", "b": "2"}}}),
+            "spec.selector",
+        ),
+        (
+            "v1",
+            "Service",
+            json!({"spec": {"ports": [{"port": 1, "targetPort": "8000"}]}}),
+            json!({"spec": {"ports": [{"port": 1, "protocol": "TCP", "targetPort": 8000}]}}),
+            "",
+        ),
         ("v1", "ConfigMap", json!({"data": {"empty": ""}}), json!({"data": {}}), "data.empty"),
         ("v1", "ConfigMap", json!({"data": {"a.b/c": "1"}}), json!({"data": {"a.b/c": "2"}}), "data[\"a.b/c\"]"),
         ("v1", "Secret", json!({"stringData": {"a": "x"}}), json!({"data": {"a": "eA=="}}), ""),
-        ("v1", "Secret", json!({"stringData": {"a": "x", "b": "y"}}), json!({"data": {"a": "eQ=="}}), "stringData.a stringData.b"),
-        ("v1", "ConfigMap", json!({"metadata": {"finalizers": ["a"]}}), json!({"metadata": {"finalizers": ["b", "a"]}}), ""),
-        ("v1", "ConfigMap", json!({"metadata": {"finalizers": ["a", "c"]}}), json!({"metadata": {"finalizers": ["b", "a"]}}), "metadata.finalizers"),
-        ("policy/v1", "PodDisruptionBudget", json!({"spec": {"selector": {"matchLabels": {"a": "1"}}}}), json!({"spec": {"selector": {"matchLabels": {"a": "1", "b": "1"}}}}), "spec.selector.matchLabels"),
-        ("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": {"metrics": [{"pods": {"target": {"averageValue": "0.5"}}}]}}), json!({"spec": {"metrics": [{"pods": {"target": {"averageValue": "500m"}}}]}}), ""),
+        (
+            "v1",
+            "Secret",
+            json!({"stringData": {"a": "x", "b": "y"}}),
+            json!({"data": {"a": "eQ=="}}),
+            "stringData.a stringData.b",
+        ),
+        (
+            "v1",
+            "ConfigMap",
+            json!({"metadata": {"finalizers": ["a"]}}),
+            json!({"metadata": {"finalizers": ["b", "a"]}}),
+            "",
+        ),
+        (
+            "v1",
+            "ConfigMap",
+            json!({"metadata": {"finalizers": ["a", "c"]}}),
+            json!({"metadata": {"finalizers": ["b", "a"]}}),
+            "metadata.finalizers",
+        ),
+        (
+            "policy/v1",
+            "PodDisruptionBudget",
+            json!({"spec": {"selector": {"matchLabels": {"a": "1"}}}}),
+            json!({"spec": {"selector": {"matchLabels": {"a": "1", "b": "1"}}}}),
+            "spec.selector.matchLabels",
+        ),
+        (
+            "autoscaling/v2",
+            "HorizontalPodAutoscaler",
+            json!({"spec": {"metrics": [{"pods": {"target": {"averageValue": "0.5"}}}]}}),
+            json!({"spec": {"metrics": [{"pods": {"target": {"averageValue": "500m"}}}]}}),
+            "",
+        ),
         // Other people's kinds keep zero values.
         ("example.com/v1", "Thing", json!({"spec": {"paused": false}}), json!({"spec": {}}), "spec.paused"),
         ("example.com/v1", "Thing", json!({"spec": {"rate": 1.0}}), json!({"spec": {"rate": 1}}), ""),
-        ("example.com/v1", "Thing", json!({"spec": {"containers": [{"name": "a"}]}}), json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}), "spec.containers"),
+        (
+            "example.com/v1",
+            "Thing",
+            json!({"spec": {"containers": [{"name": "a"}]}}),
+            json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}),
+            "spec.containers",
+        ),
     ] {
         assert_eq!(paths(&of(api, kind, ours), &of(api, kind, live)), expected, "{kind}");
     }
@@ -260,7 +374,10 @@ fn more_kinds() {
 #[test]
 fn drift_says_both_values() {
     let found = drift(&deployment(json!({"hostname": "a"})), &deployment(json!({"hostname": "b"})));
-    assert_eq!(serde_json::to_value(&found).expect("JSON"), json!([{"path": "spec.template.spec.hostname", "ours": "a", "live": "b"}]));
+    assert_eq!(
+        serde_json::to_value(&found).expect("JSON"),
+        json!([{"path": "spec.template.spec.hostname", "ours": "a", "live": "b"}])
+    );
     let change = Change::from(found[0].clone());
     assert_eq!((change.from, change.to), (Some(json!("b")), Some(json!("a"))));
 }
@@ -273,12 +390,15 @@ fn fields_that_are_no_longer_rendered() {
     let new = deployment(json!({"containers": [{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}]}],
         "tolerations": [], "nodeSelector": {"a": "1"}}));
     let found: Vec<_> = dropped(&old, &new).iter().map(ToString::to_string).collect();
-    assert_eq!(found, [
-        "spec.template.spec.containers[name=a].env[name=Y]",
-        "spec.template.spec.containers[name=a].resources",
-        "spec.template.spec.containers[name=b]",
-        "spec.template.spec.hostname",
-    ]);
+    assert_eq!(
+        found,
+        [
+            "spec.template.spec.containers[name=a].env[name=Y]",
+            "spec.template.spec.containers[name=a].resources",
+            "spec.template.spec.containers[name=b]",
+            "spec.template.spec.hostname",
+        ]
+    );
     let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"finalizers": ["a", "b"]}});
     let new = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"finalizers": ["b"]}});
     assert_eq!(dropped(&old, &new), [FieldPath::of(&["metadata", "finalizers"])]);
@@ -293,7 +413,12 @@ fn printed(lines: &[backstay::plan::ChangeLine]) -> String {
 
 #[test]
 fn changes_print_as_people_read_them() {
-    let object = ObjectRef { group: "apps".into(), kind: "Deployment".into(), namespace: "agents".into(), name: "support".into() };
+    let object = ObjectRef {
+        group: "apps".into(),
+        kind: "Deployment".into(),
+        namespace: "agents".into(),
+        name: "support".into(),
+    };
     let old = deployment(json!({"hostname": "gone", "containers": [{"name": "agent", "image": "x@sha256:1",
         "env": [{"name": "API_TOKEN", "value": "abc"}, {"name": "DB", "value": "postgres://u:p@db/x"}, {"name": "TEXT", "value": "a\nb\nc\n"}], "args": ["--a"]}]}));
     let new = deployment(json!({"containers": [{"name": "agent", "image": "x@sha256:2",
@@ -330,14 +455,18 @@ fn creations_print_their_fields() {
     let secret = ObjectRef { group: String::new(), kind: "Secret".into(), namespace: "n".into(), name: "s".into() };
     let text = printed(&created_lines(&secret, &json!({"data": {"a": "eA=="}, "stringData": {"b": "hunter2"}})));
     assert_eq!(text, "+ Secret/n/s\n  + data.a: \"***\"\n  + stringData.b: \"***\"\n");
-    let text = printed(&created_lines(&secret, &json!({"rules": [{"name": "a", "x": ["long".repeat(40)]}, {"y": 1}], "z": {}})));
+    let text = printed(&created_lines(
+        &secret,
+        &json!({"rules": [{"name": "a", "x": ["long".repeat(40)]}, {"y": 1}], "z": {}}),
+    ));
     assert!(text.contains("  + rules[name=a].x: [\"longlong") && text.contains("… (164 bytes)"), "{text}");
     assert!(text.contains("  + rules[1].y: 1\n") && text.contains("  + z: {}\n"), "{text}");
 }
 
 #[test]
 fn no_file_speaks_to_a_terminal() {
-    let object = ObjectRef { group: String::new(), kind: "ConfigMap".into(), namespace: "n".into(), name: "\u{1b}[2Jx".into() };
+    let object =
+        ObjectRef { group: String::new(), kind: "ConfigMap".into(), namespace: "n".into(), name: "\u{1b}[2Jx".into() };
     let old = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "x\n", "b": "1"}});
     let new = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "x\n\u{1b}[31m\u{202e}\n", "b": "\u{9b}2", "\u{1b}": "1"}});
     let text = printed(&object_lines(Mark::Change, &object, &changes(&old, &new)));
