@@ -171,7 +171,7 @@ fn deployment(body: &Value) -> Health {
     if updated < wanted {
         Health::progressing(format!("{updated} of {wanted} pods are of the last change"))
     } else if all > updated {
-        Health::progressing(format!("{} old pods are yet to end", all - updated))
+        Health::progressing(format!("{} old pods are yet to end", all.saturating_sub(updated)))
     } else if available < updated {
         Health::progressing(format!("{available} of {updated} pods are available"))
     } else if ready < wanted {
@@ -198,7 +198,7 @@ fn stateful_set(body: &Value) -> Health {
         return Health::Healthy;
     }
     let partition = number(body, &["spec", "updateStrategy", "rollingUpdate", "partition"]).unwrap_or(0);
-    let (updated, due) = (count(body, "updatedReplicas"), (wanted - partition).max(0));
+    let (updated, due) = (count(body, "updatedReplicas"), wanted.saturating_sub(partition).max(0));
     if updated < due {
         return Health::progressing(format!("{updated} of {due} pods are of the last change"));
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::diff::{Change, FieldPath, Segment};
-use super::redact::{mask_text, redact};
+use super::redact::{MASK, mask_text, redact};
 use crate::model::ObjectRef;
 
 /// The longest text that stands on one line, in characters.
@@ -107,8 +107,7 @@ pub fn created_lines(object: &ObjectRef, body: &Value) -> Vec<ChangeLine> {
 fn replaced(object: &ObjectRef, path: &FieldPath, from: &Value, to: &Value, lines: &mut Vec<ChangeLine>) {
     if let (Value::String(old), Value::String(new)) = (from, to)
         && (old.contains('\n') || new.contains('\n'))
-        && redact(&object.kind, path, to) == *to
-        && redact(&object.kind, path, from) == *from
+        && redact(&object.kind, path, to) != MASK
     {
         lines.push(ChangeLine::new(Some(Mark::Change), 1, format!("{}:", escape(&path.to_string()))));
         let diff = TextDiff::from_lines(old.as_str(), new.as_str());

@@ -202,13 +202,11 @@ pub(super) fn deployment(
             "rollingUpdate": {"maxSurge": rolling.max_surge, "maxUnavailable": rolling.max_unavailable},
         })
     });
-    if let Some(surge) = &options.surge
-        && strategy["type"] != "Recreate"
+    if let (Some(surge), Some(strategy)) = (&options.surge, strategy.as_object_mut())
+        && strategy.get("type").is_none_or(|kind| kind != "Recreate")
+        && let Some(rolling) = strategy.entry("rollingUpdate").or_insert_with(|| json!({})).as_object_mut()
     {
-        if !strategy.get("rollingUpdate").is_some_and(Value::is_object) {
-            strategy["rollingUpdate"] = json!({});
-        }
-        strategy["rollingUpdate"]["maxSurge"] = json!(surge);
+        rolling.insert("maxSurge".to_owned(), json!(surge));
     }
     let autoscaled = scaled.contains(&name) || (worker.is_none() && settings.autoscaling.is_some());
     let forced = options.replicas.filter(|_| worker.is_none());
