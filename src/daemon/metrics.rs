@@ -190,7 +190,7 @@ impl Metrics {
         to.register("operations", "Finished operations, by cause and outcome", self.operations.clone());
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// Everything in the `OpenMetrics` text format.
     ///
     /// # Errors
     ///
@@ -205,8 +205,7 @@ impl Metrics {
     pub fn followed<'a>(&self, revisions: impl IntoIterator<Item = &'a Revision>) {
         self.revision.clear();
         for revision in revisions {
-            let labels =
-                RevisionLabels { reference: revision.reference.clone(), commit: revision.commit.to_string() };
+            let labels = RevisionLabels { reference: revision.reference.clone(), commit: revision.commit.to_string() };
             self.revision.get_or_create(&labels).set(1);
         }
     }
@@ -276,8 +275,7 @@ impl Metrics {
             Truth::False => "false",
             Truth::Unknown => "unknown",
         };
-        let labels =
-            AgentLabels { environment: environment.to_string(), condition: format!("{condition:?}"), status };
+        let labels = AgentLabels { environment: environment.to_string(), condition: format!("{condition:?}"), status };
         self.agents.get_or_create(&labels).set(i64::try_from(agents).unwrap_or(i64::MAX));
     }
 
@@ -377,7 +375,10 @@ mod tests {
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
         }
-        assert!(!text.contains("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0\"} 1\nbackstay_source_revision_info{"), "{text}");
+        assert!(
+            !text.contains("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0\"} 1\nbackstay_source_revision_info{"),
+            "{text}"
+        );
         assert_eq!(text.matches("backstay_source_revision_info{").count(), 1);
     }
 }

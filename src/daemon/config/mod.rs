@@ -18,9 +18,11 @@ use serde::Deserialize;
 
 pub use nearest::nearest;
 pub use schema::{schema, variables};
-pub use value::{GitIdentity, Label, Listen, Period, Remote, Secret};
+pub use value::{Allowance, GitIdentity, Label, Listen, Period, Remote, Secret};
 
 use crate::model::{Diagnostics, EnvironmentName};
+use crate::observe::Cluster;
+use crate::plan::GatePolicy;
 
 /// Where the file is when nobody names another.
 pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
@@ -153,9 +155,9 @@ pub struct Kubernetes {
     /// A kubeconfig; absent: `KUBECONFIG` or `~/.kube/config`.
     #[serde(default)]
     pub kubeconfig: Option<PathBuf>,
-    /// What the policy gate lets through beyond its defaults: kinds, as `<group>/<Kind>`, or the words of the gate.
+    /// What the policy gate lets through beyond its defaults.
     #[serde(default)]
-    pub allow: Vec<String>,
+    pub allow: Vec<Allowance>,
     /// Agents that are worked on at the same time, at most.
     #[serde(default = "value::default_in_flight")]
     #[schemars(range(min = 1, max = 1024))]
@@ -368,6 +370,34 @@ impl Config {
     /// The author of commits made for `username`.
     pub fn person(&self, username: &str) -> Option<&Person> {
         self.person.iter().find(|person| person.username == username)
+    }
+}
+
+// === impl Kubernetes ===
+
+impl Kubernetes {
+    /// The policy gate of this target: its namespace, what is allowed here, and the account that we impersonate.
+    ///
+    /// The names of Backstay's own objects are not among what it knows.
+    pub fn gate(&self) -> GatePolicy {
+        let mut gate = GatePolicy::of(self.namespace.as_str());
+        gate.accounts.extend(self.service_account.iter().map(Label::to_string));
+        for allowance in &self.allow {
+            match allowance.clone() {
+                Allowance::Kind(kind) => drop(gate.kinds.insert(kind)),
+                Allowance::HostNamespaces => gate.host_namespaces = true,
+                Allowance::HostPaths => gate.host_paths = true,
+                Allowance::Privileged => gate.privileged = true,
+                Allowance::Capability(name) => drop(gate.capabilities.insert(name)),
+                Allowance::ServiceType(kind) => drop(gate.service_types.insert(kind)),
+            }
+        }
+        gate
+    }
+
+    /// How its API server is reached: the configuration is the daemon's own, so its kubeconfig may name programs.
+    pub fn cluster(&self) -> Cluster {
+        Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone(), own: true }
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
-use toml::de::{DeTable, DeValue};
 use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::schema::{leaves, shape, variable};
 use super::value::check_format;

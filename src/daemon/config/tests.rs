@@ -66,7 +66,6 @@ fn errors(result: Result<Config, Diagnostics>) -> String {
     errors.into_iter().map(one).collect::<Vec<_>>().join("\n")
 }
 
-
 #[test]
 fn every_key_is_read() {
     let config = parse(WHOLE).expect("a configuration");
@@ -188,7 +187,8 @@ fn a_variable_wins_over_the_file() {
     assert_eq!(config.source.url.to_string(), "https://git.example.com/a.git");
     assert_eq!(config.target.len(), 2);
     assert_eq!(config.target[0].kubernetes.namespace.as_str(), "elsewhere");
-    assert_eq!(config.target[0].kubernetes.allow, ["batch/CronJob", "batch/Job"]);
+    let allowed = ["batch/CronJob", "batch/Job"].map(|text| text.parse().expect("an allowance"));
+    assert_eq!(config.target[0].kubernetes.allow, allowed);
     assert!(config.target[0].observe);
     assert_eq!(config.target[1].kubernetes.in_flight, 3);
     assert_eq!(config.http.listen.0.to_string(), "[::]:80");
@@ -333,4 +333,22 @@ fn every_key_has_a_variable() {
     ] {
         assert!(names.iter().any(|known| known == name), "{name}");
     }
+}
+
+#[test]
+fn what_is_allowed_opens_the_gate_that_far() {
+    let allow = r#"allow = ["Secret", "kafka.strimzi.io/KafkaTopic", "hostNamespaces", "hostPaths", "privileged", "capability:SYS_PTRACE", "service:LoadBalancer"]"#;
+    let text = SMALL.replace("\"agents\" }", &format!("\"agents\", service_account = \"writer\", {allow} }}"));
+    let config = parse(&text).expect("a configuration");
+    let (gate, usual) = (config.target[0].kubernetes.gate(), GatePolicy::of("agents"));
+    let kinds: Vec<String> = gate.kinds.difference(&usual.kinds).map(ToString::to_string).collect();
+    assert_eq!(kinds, ["Secret", "kafka.strimzi.io/KafkaTopic"]);
+    assert!(gate.host_namespaces && gate.host_paths && gate.privileged);
+    assert!(gate.capabilities.contains("SYS_PTRACE") && gate.service_types.contains("LoadBalancer"));
+    assert!(gate.accounts.contains("writer"));
+    for bad in ["", "secret", "/Secret", "a b/Secret", "capability:", "node:all", "hostpaths"] {
+        assert!(bad.parse::<Allowance>().is_err(), "{bad}");
+    }
+    let wrong = errors(parse(&text.replace("hostPaths", "hostPath")));
+    assert!(wrong.contains("`target.kubernetes.allow` cannot be used: `hostPath` is none of"), "{wrong}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use crate::model::EnvironmentName;
+use crate::model::{EnvironmentName, GroupKind};
 
 /// Longest [`Period`].
 const LONGEST: Duration = Duration::from_hours(24);
@@ -58,6 +58,24 @@ pub struct GitIdentity {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
+
+/// One thing that the policy gate lets through beyond its defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Allowance {
+    /// `<group>/<Kind>`, or `<Kind>` of the core group.
+    Kind(GroupKind),
+    /// `hostNamespaces`: pods may use the node's network, processes and ports.
+    HostNamespaces,
+    /// `hostPaths`: pods may mount paths of the node.
+    HostPaths,
+    /// `privileged`: containers may be privileged.
+    Privileged,
+    /// `capability:<NAME>`: containers may add it.
+    Capability(String),
+    /// `service:<Type>`: Services may be of that type.
+    ServiceType(String),
+}
 
 /// Stands for [`EnvironmentName`] in the JSON Schema.
 pub(super) struct EnvironmentText;
@@ -144,6 +162,7 @@ pub(super) fn check_format(format: &str, text: &str) -> Result<(), String> {
         "listen" => text.parse::<Listen>().map(drop),
         "git-remote" => text.parse::<Remote>().map(drop),
         "git-identity" => text.parse::<GitIdentity>().map(drop),
+        "allowance" => text.parse::<Allowance>().map(drop),
         "environment" => text.parse::<EnvironmentName>().map(drop).map_err(|error| error.to_string()),
         _ => Ok(()),
     }
@@ -186,6 +205,11 @@ parsed!(Label, "label", "A DNS label (RFC 1123).");
 parsed!(Listen, "listen", "Address and port.");
 parsed!(Remote, "git-remote", "Where a Git repository is.");
 parsed!(GitIdentity, "git-identity", "`Name <address>`.");
+parsed!(
+    Allowance,
+    "allowance",
+    "`<group>/<Kind>`, `hostNamespaces`, `hostPaths`, `privileged`, `capability:<NAME>` or `service:<Type>`."
+);
 text_schema!(EnvironmentText, "environment", "The name of an environment.");
 text_schema!(Secret, "secret", "A secret.");
 
@@ -344,6 +368,44 @@ impl FromStr for GitIdentity {
 impl fmt::Display for GitIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} <{}>", self.name, self.email)
+    }
+}
+
+// === impl Allowance ===
+
+impl FromStr for Allowance {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "`{text}` is none of `<group>/<Kind>`, `<Kind>`, `hostNamespaces`, `hostPaths`, `privileged`, \
+                 `capability:<NAME>`, `service:<Type>`"
+            )
+        };
+        let word =
+            |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        match text {
+            "hostNamespaces" => return Ok(Self::HostNamespaces),
+            "hostPaths" => return Ok(Self::HostPaths),
+            "privileged" => return Ok(Self::Privileged),
+            _ => {}
+        }
+        match text.split_once(':') {
+            Some(("capability", name)) if word(name) => return Ok(Self::Capability(name.to_owned())),
+            Some(("service", kind)) if word(kind) => return Ok(Self::ServiceType(kind.to_owned())),
+            Some(_) => return Err(wrong()),
+            None => {}
+        }
+        let (group, kind) = text.rsplit_once('/').unwrap_or(("", text));
+        let named = word(kind) && kind.starts_with(|first: char| first.is_ascii_uppercase());
+        let grouped =
+            group.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte));
+        if named && grouped && !text.starts_with('/') {
+            Ok(Self::Kind(GroupKind { group: group.to_owned(), kind: kind.to_owned() }))
+        } else {
+            Err(wrong())
+        }
     }
 }
 
