@@ -22,7 +22,7 @@ fn a_full_agent() {
     let objects: Vec<_> =
         rendered.manifests.iter().map(|m| json!({"origin": m.origin.to_string(), "body": m.body})).collect();
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("render");
+    settings.set_snapshot_path(".");
     settings.set_prepend_module_to_snapshot(false);
     settings.bind(|| insta::assert_json_snapshot!("full-agent", objects));
 }
