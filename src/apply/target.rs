@@ -29,6 +29,7 @@ pub struct Target {
     kinds: Arc<Kinds>,
     namespace: String,
     fence: Arc<dyn Fence>,
+    whole_cluster: bool,
 }
 
 /// Whether something is done, or only asked.
@@ -43,7 +44,14 @@ enum Mode {
 impl Target {
     /// Writes to `namespace` through `api`, which is the environment's `ServiceAccount`, as long as `fence` holds.
     pub fn new(api: Api, kinds: Arc<Kinds>, namespace: impl Into<String>, fence: Arc<dyn Fence>) -> Self {
-        Self { api, kinds, namespace: namespace.into(), fence }
+        Self { api, kinds, namespace: namespace.into(), fence, whole_cluster: false }
+    }
+
+    /// Also writes kinds that live in no namespace: only where the daemon's configuration says so.
+    #[must_use]
+    pub fn with_whole_cluster(mut self) -> Self {
+        self.whole_cluster = true;
+        self
     }
 
     /// Writes one object for `agent`: [`Done::Written`], or why not.
@@ -59,7 +67,7 @@ impl Target {
 
     /// Asks what a write would give: [`Done::WouldBe`]; nothing is written.
     ///
-    /// Fields that `drops_fields` would drop are still there in the answer.
+    /// Fields that `drops_fields` would drop are still there in the answer; what would be made has the empty version.
     pub async fn dry_run(&self, agent: &AgentName, write: &Write) -> Result<Done, Failure> {
         let live = self.put(agent, write, Mode::DryRun).await?;
         Ok(Done::WouldBe(Arc::new(live)))
@@ -216,10 +224,16 @@ impl Target {
     }
 
     async fn live(&self, resource: &Resource, call: Call, mode: Mode) -> Result<LiveObject, Refusal> {
-        let answer = match mode {
-            Mode::Do => self.effect(resource, call).await?,
-            Mode::DryRun => self.api.call(call.query("dryRun", "All")).await?,
-        };
+        if mode == Mode::Do {
+            return LiveObject::of(self.effect(resource, call).await?).ok_or_else(unreadable);
+        }
+        let mut answer = self.api.call(call.query("dryRun", "All")).await?;
+        // What would be made has no version yet.
+        if let Some(metadata) = answer.get_mut("metadata").and_then(Value::as_object_mut) {
+            for field in ["uid", "resourceVersion"] {
+                metadata.entry(field).or_insert_with(|| "".into());
+            }
+        }
         LiveObject::of(answer).ok_or_else(unreadable)
     }
 
@@ -238,12 +252,17 @@ impl Target {
         }
     }
 
-    /// The kind of an object; objects of other namespaces are refused here too, whatever was decided before.
+    /// The kind of an object; what lives elsewhere is refused here too, whatever was decided before: only the server
+    /// knows which kinds have namespaces.
     async fn resource(&self, object: &ObjectRef, api_version: Option<&str>) -> Result<Resource, Refusal> {
         let version = api_version.map(|text| text.split_once('/').map_or(text, |(_, version)| version));
         let resource = self.kinds.find(&object.group, version, &object.kind).await?;
         if resource.namespaced && object.namespace != self.namespace {
             let why = format!("it is not in the target's namespace `{}`", self.namespace);
+            return Err(Refusal::Here(FailureKind::Gate, why));
+        }
+        if !resource.namespaced && !self.whole_cluster {
+            let why = "its kind belongs to the whole cluster, not to a namespace".to_owned();
             return Err(Refusal::Here(FailureKind::Gate, why));
         }
         Ok(resource)

@@ -71,7 +71,8 @@ pub fn agent_health(
     let is_ready = |pod: &LiveObject| condition(&pod.body, "Ready").is_some_and(|ready| ready.status == "True");
     let ready = new_pods.iter().filter(|pod| is_ready(pod) && !pod.is_terminating()).count();
     let old = pods.iter().filter(|pod| owned(pod, &old_sets) && !gone(pod)).count();
-    let wanted: i64 = deployments.iter().map(|d| number(&d.body, &["spec", "replicas"]).unwrap_or(1)).sum();
+    let replicas = |deployment: &&LiveObject| number(&deployment.body, &["spec", "replicas"]).unwrap_or(1);
+    let wanted = deployments.iter().map(replicas).fold(0, i64::saturating_add);
 
     let mut findings: Vec<_> = new_pods.iter().flat_map(|pod| pod_findings(&pod.body, Some(now))).collect();
     for set in sets.iter().filter(|set| runs(set)) {

@@ -132,7 +132,8 @@ pub(super) fn pod_findings(pod: &Value, now: Option<Timestamp>) -> Vec<Finding> 
         certain,
     };
     if phase == "Failed"
-        && let Some((fault, cause, what)) = failed_pod(text(pod, &["status", "reason"]), text(pod, &["status", "message"]))
+        && let Some((fault, cause, what)) =
+            failed_pod(text(pod, &["status", "reason"]), text(pod, &["status", "message"]))
     {
         return vec![of_pod(fault, cause, what, false)];
     }
@@ -170,7 +171,8 @@ pub(super) fn pod_findings(pod: &Value, now: Option<Timestamp>) -> Vec<Finding> 
         }
     }
     let statuses = list(pod, &["status", "containerStatuses"]);
-    let all_ready = !statuses.is_empty() && statuses.iter().all(|status| at(status, &["ready"]) == Some(&Value::Bool(true)));
+    let all_ready =
+        !statuses.is_empty() && statuses.iter().all(|status| at(status, &["ready"]) == Some(&Value::Bool(true)));
     if findings.is_empty() && all_ready && phase == "Running" {
         let gated = !list(pod, &["spec", "readinessGates"]).is_empty();
         let (cause, what) = if gated {
@@ -232,9 +234,19 @@ fn container_failure(status: &Value, spec: Option<&Value>, init: bool, now: Opti
     }
     let again = if restarts > 0 { format!(", restarted {restarts} times") } else { String::new() };
     Some(if waits_for_startup {
-        (Fault::Release, Cause::NotStarted, format!("has run for {ran} s without passing its startup probe{again}"), false)
+        (
+            Fault::Release,
+            Cause::NotStarted,
+            format!("has run for {ran} s without passing its startup probe{again}"),
+            false,
+        )
     } else {
-        (Fault::Release, Cause::NotReady, format!("has run for {ran} s and is not ready: its readiness probe fails{again}"), false)
+        (
+            Fault::Release,
+            Cause::NotReady,
+            format!("has run for {ran} s and is not ready: its readiness probe fails{again}"),
+            false,
+        )
     })
 }
 
@@ -242,7 +254,9 @@ fn container_failure(status: &Value, spec: Option<&Value>, init: bool, now: Opti
 fn patience(probe: &Value) -> i64 {
     let of = |field: &str, default: i64| number(probe, &[field]).filter(|n| *n > 0).unwrap_or(default);
     let delay = number(probe, &["initialDelaySeconds"]).unwrap_or(0).max(0);
-    delay.saturating_add(of("periodSeconds", 10).saturating_mul(of("failureThreshold", 3))).saturating_add(of("timeoutSeconds", 1))
+    delay
+        .saturating_add(of("periodSeconds", 10).saturating_mul(of("failureThreshold", 3)))
+        .saturating_add(of("timeoutSeconds", 1))
 }
 
 /// A container that ended, or ends again and again.
@@ -290,10 +304,17 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
         }
         "CreateContainerConfigError" => Some((Fault::Release, Cause::Config, config_error(message), true)),
         "RunContainerError" | "CreateContainerError" => {
-            if has(&["no space left", "deadline exceeded", "timed out", "timeout", "connection", "is reserved", "shim"]) {
+            if has(&["no space left", "deadline exceeded", "timed out", "timeout", "connection", "is reserved", "shim"])
+            {
                 Some((Fault::Environment, Cause::Other, "cannot be made by its node".to_owned(), false))
             } else if reason == "RunContainerError"
-                || has(&["no such file", "executable file not found", "permission denied", "exec format", "no command specified"])
+                || has(&[
+                    "no such file",
+                    "executable file not found",
+                    "permission denied",
+                    "exec format",
+                    "no command specified",
+                ])
             {
                 Some((Fault::Release, Cause::Command, "cannot run its command".to_owned(), true))
             } else {
@@ -303,17 +324,51 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
         "PostStartHookError" | "PreStartHookError" => {
             Some((Fault::Release, Cause::Command, "fails in its start hook".to_owned(), restarts >= RESTARTS))
         }
-        "InvalidImageName" => Some((Fault::Release, Cause::NoImage, format!("has a name for {} that is none", image()), true)),
-        "ErrImagePull" | "ImagePullBackOff" | "ImageInspectError" | "RegistryUnavailable" | "ErrImageNeverPull"
+        "InvalidImageName" => {
+            Some((Fault::Release, Cause::NoImage, format!("has a name for {} that is none", image()), true))
+        }
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
+        | "ErrImageNeverPull"
         | "SignatureValidationFailed" => {
             // A registry that cannot be reached may say "not found" of a host; it says nothing about the image.
-            let away = ["no such host", "i/o timeout", "timeout", "refused", "unreachable", "deadline exceeded", "tls",
-                "x509", "toomanyrequests", "too many requests", "500 ", "502 ", "503 ", "504 ", "eof", "reset by peer",
-                "server misbehaving"];
-            let gone = ["manifest unknown", "manifest_unknown", "name unknown", "name_unknown", "not found", "notfound",
-                "404"];
+            let away = [
+                "no such host",
+                "i/o timeout",
+                "timeout",
+                "refused",
+                "unreachable",
+                "deadline exceeded",
+                "tls",
+                "x509",
+                "toomanyrequests",
+                "too many requests",
+                "500 ",
+                "502 ",
+                "503 ",
+                "504 ",
+                "eof",
+                "reset by peer",
+                "server misbehaving",
+            ];
+            let gone = [
+                "manifest unknown",
+                "manifest_unknown",
+                "name unknown",
+                "name_unknown",
+                "not found",
+                "notfound",
+                "404",
+            ];
             if has(&away) {
-                Some((Fault::Environment, Cause::Pull, format!("cannot pull {}: the registry does not answer", image()), false))
+                Some((
+                    Fault::Environment,
+                    Cause::Pull,
+                    format!("cannot pull {}: the registry does not answer", image()),
+                    false,
+                ))
             } else if has(&["denied", "unauthorized", "authorization", "authentication", "forbidden"]) {
                 // Registries answer so for images that are missing as well as for those that need an account.
                 Some((Fault::Environment, Cause::Pull, format!("may not pull {}", image()), false))

@@ -163,13 +163,15 @@ fn deployment(body: &Value) -> Health {
     let available = count(body, "availableReplicas");
     let progress = condition(body, "Progressing");
     if progress.is_some_and(|progress| progress.is("False") && progress.reason == "ProgressDeadlineExceeded") {
-        let reason = format!("it made no progress within its deadline: {updated} of {wanted} pods are new, {available} available");
+        let reason = format!(
+            "it made no progress within its deadline: {updated} of {wanted} pods are new, {available} available"
+        );
         return Health::degraded(reason, None);
     }
     if updated < wanted {
         Health::progressing(format!("{updated} of {wanted} pods are of the last change"))
     } else if all > updated {
-        Health::progressing(format!("{} old pods are yet to end", all - updated))
+        Health::progressing(format!("{} old pods are yet to end", all.saturating_sub(updated)))
     } else if available < updated {
         Health::progressing(format!("{available} of {updated} pods are available"))
     } else if ready < wanted {
@@ -196,7 +198,7 @@ fn stateful_set(body: &Value) -> Health {
         return Health::Healthy;
     }
     let partition = number(body, &["spec", "updateStrategy", "rollingUpdate", "partition"]).unwrap_or(0);
-    let (updated, due) = (count(body, "updatedReplicas"), (wanted - partition).max(0));
+    let (updated, due) = (count(body, "updatedReplicas"), wanted.saturating_sub(partition).max(0));
     if updated < due {
         return Health::progressing(format!("{updated} of {due} pods are of the last change"));
     }
@@ -233,7 +235,8 @@ fn replica_set(body: &Value) -> Health {
         return Health::degraded(refused_creation(refused.message).1, Some(Fault::Environment));
     }
     let wanted = replicas(body);
-    for (field, what) in [("replicas", "exist"), ("readyReplicas", "are ready"), ("availableReplicas", "are available")] {
+    for (field, what) in [("replicas", "exist"), ("readyReplicas", "are ready"), ("availableReplicas", "are available")]
+    {
         if count(body, field) < wanted {
             return Health::progressing(format!("{} of {wanted} pods {what}", count(body, field)));
         }
@@ -310,7 +313,9 @@ fn budget(body: &Value) -> Health {
 
 /// Metrics that are not there yet are no failure: every autoscaler lacks them in its first minute.
 fn autoscaler(body: &Value) -> Health {
-    if let Some(able) = condition(body, "AbleToScale").filter(|able| able.is("False") && able.reason.starts_with("Failed")) {
+    if let Some(able) =
+        condition(body, "AbleToScale").filter(|able| able.is("False") && able.reason.starts_with("Failed"))
+    {
         return Health::degraded(able.says(), None);
     }
     match condition(body, "ScalingActive") {

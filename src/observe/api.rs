@@ -279,6 +279,15 @@ impl Refusal {
             404 => FailureKind::Gone,
             409 if status.reason == "AlreadyExists" => FailureKind::Exists,
             409 | 412 => FailureKind::Conflict,
+            // Another object of the same name: the server takes our precondition for a change of its UID.
+            422 if status
+                .details
+                .iter()
+                .flat_map(|details| &details.causes)
+                .any(|cause| cause.field == "metadata.uid") =>
+            {
+                FailureKind::Conflict
+            }
             422 if !by_admission && immutable(status) => FailureKind::Immutable,
             429 | 500..=599 => FailureKind::Unavailable { retry_after },
             _ => FailureKind::Refused,
@@ -415,6 +424,7 @@ mod tests {
             assert_eq!(refusal(code, reason, message).kind(), kind, "{code} {message}");
         }
         assert_eq!(invalid("spec.selector", "Invalid value: {}: field is immutable").kind(), FailureKind::Immutable);
+        assert_eq!(invalid("metadata.uid", "Invalid value: \"u\": field is immutable").kind(), FailureKind::Conflict);
         assert_eq!(invalid("spec.x", "Invalid value: \"immutable\": must be a number").kind(), FailureKind::Refused);
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Watch {
     pace: Pace,
     jitter: Arc<Jitter>,
     state: State,
-    /// Failures in a row.
+    /// Failures in a row: until a watch has told something, or has lasted.
     failures: u32,
     wait: Option<Duration>,
 }
@@ -172,7 +172,6 @@ impl Watch {
             match std::mem::replace(&mut self.state, State::List) {
                 State::List => match listed(&self.api, &self.path, &self.selector, self.per_page).await {
                     Ok((objects, version)) => {
-                        self.failures = 0;
                         self.state = State::Open(version.clone());
                         return Told::Listed(objects, version);
                     }
@@ -182,8 +181,7 @@ impl Watch {
                     Ok(events) => {
                         self.state = State::Flow { events, at, began: Instant::now(), silent: true };
                     }
-                    // The version is too old: what happened since is lost, so all is listed again.
-                    Err(refusal) if refusal.code() == Some(410) => {}
+                    Err(refusal) if refusal.code() == Some(410) => self.list_again(),
                     Err(refusal) => {
                         // Another list tells more than another watch when it keeps failing.
                         if self.failures == 0 {
@@ -236,6 +234,7 @@ impl Watch {
                 if silent && began.elapsed() < SHORTEST {
                     return Some(self.trouble(Refusal::Unreachable("the watch ended at once".to_owned())));
                 }
+                self.failures = 0;
                 None
             }
         }
@@ -244,18 +243,22 @@ impl Watch {
     /// The stream said what is wrong: 410 is listed again at once, all else is watched again after a wait.
     fn broken(&mut self, refusal: Refusal, at: ResourceVersion) -> Option<Told> {
         if refusal.code() == Some(410) {
-            self.state = State::List;
-            // A server that says so at every watch is not asked in a tight loop.
-            self.failures += 1;
-            if self.failures > 1 {
-                self.wait = Some(self.pause(None));
-            }
+            self.list_again();
             return None;
         }
         if self.failures == 0 {
             self.state = State::Open(at);
         }
         Some(self.trouble(refusal))
+    }
+
+    /// The version is too old: what happened since is lost. A server that says so at every watch is asked ever slower.
+    fn list_again(&mut self) {
+        self.state = State::List;
+        self.failures += 1;
+        if self.failures > 1 {
+            self.wait = Some(self.pause(None));
+        }
     }
 
     fn trouble(&mut self, refusal: Refusal) -> Told {

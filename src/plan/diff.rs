@@ -172,19 +172,36 @@ impl At {
             Value::Bool(true) => false,
             Value::Bool(false) => {
                 let dropped = [
-                    "hostIPC", "hostNetwork", "hostPID", "paused", "publishNotReadyAddresses", "readOnly", "stdin",
-                    "stdinOnce", "tty",
+                    "hostIPC",
+                    "hostNetwork",
+                    "hostPID",
+                    "paused",
+                    "publishNotReadyAddresses",
+                    "readOnly",
+                    "stdin",
+                    "stdinOnce",
+                    "tty",
                 ];
                 !free_form && self.is_built_in() && dropped.contains(&self.name())
             }
             Value::Number(number) => {
                 let dropped = ["hostPort", "initialDelaySeconds", "minReadySeconds", "nodePort"];
-                number.as_f64() == Some(0.0) && self.is_built_in() && (dropped.contains(&self.name()) || self.defaulted())
+                number.as_f64() == Some(0.0)
+                    && self.is_built_in()
+                    && (dropped.contains(&self.name()) || self.defaulted())
             }
             Value::String(text) => {
                 let dropped = [
-                    "externalName", "fieldPath", "hostIP", "hostname", "priorityClassName", "subPath", "subPathExpr",
-                    "subdomain", "value", "workingDir",
+                    "externalName",
+                    "fieldPath",
+                    "hostIP",
+                    "hostname",
+                    "priorityClassName",
+                    "subPath",
+                    "subPathExpr",
+                    "subdomain",
+                    "value",
+                    "workingDir",
                 ];
                 text.is_empty()
                     && !free_form
@@ -214,9 +231,11 @@ impl At {
         }
         let names = self.names();
         let quantity = match names.as_slice() {
-            [.., "limits" | "requests" | "default" | "defaultRequest" | "max" | "min" | "hard" | "overhead" | "capacity", _] => {
-                !self.is_free_form()
-            }
+            [
+                ..,
+                "limits" | "requests" | "default" | "defaultRequest" | "max" | "min" | "hard" | "overhead" | "capacity",
+                _,
+            ] => !self.is_free_form(),
             [.., "sizeLimit" | "divisor"] | [.., "target", "value" | "averageValue"] => true,
             _ => false,
         };

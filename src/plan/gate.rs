@@ -106,20 +106,35 @@ const USUAL_KINDS: [(&str, &str); 12] = [
 
 /// Volumes that hold nothing of the node.
 const VOLUMES: [&str; 9] = [
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "image",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 
 /// Sysctls that a kernel keeps per pod (Pod Security Standards, baseline).
 const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range", "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl", "net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem", "net.ipv4.tcp_syncookies", "net.ipv4.tcp_wmem",
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.tcp_wmem",
 ];
 
 /// SELinux types of ordinary containers (Pod Security Standards, baseline).
-const SELINUX_TYPES: [&str; 5] =
-    ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 // === impl GatePolicy ===
 
@@ -212,17 +227,27 @@ impl Gate<'_> {
     fn object(&mut self) {
         let (object, policy) = (&self.manifest.object, self.policy);
         if ObjectRef::of(&self.manifest.body, &policy.namespace).as_ref() != Some(object) {
-            self.refuse("", "its body is not the object that it is named as", "declare `apiVersion`, `kind` and `metadata.name`");
+            self.refuse(
+                "",
+                "its body is not the object that it is named as",
+                "declare `apiVersion`, `kind` and `metadata.name`",
+            );
             return;
         }
         let (group, kind) = (object.group.as_str(), object.kind.as_str());
         if group == "backstay.dev" || group.ends_with(".backstay.dev") {
             self.refuse("", "its kind is Backstay's own", "ask for a deed with the `backstay` command");
         } else if CLUSTER_SCOPED.iter().any(|(g, k)| *g == group && (*k == "*" || *k == kind)) {
-            self.refuse("", format!("{kind} belongs to the whole cluster"), "let an administrator of the cluster make it");
+            self.refuse(
+                "",
+                format!("{kind} belongs to the whole cluster"),
+                "let an administrator of the cluster make it",
+            );
         } else if !policy.kinds.contains(&object.group_kind()) {
             let hint = match (group, kind) {
-                ("", "Secret") => "refer to a Secret that exists, or use a kind that holds it encrypted and that the daemon's configuration allows",
+                ("", "Secret") => {
+                    "refer to a Secret that exists, or use a kind that holds it encrypted and that the daemon's configuration allows"
+                }
                 ("rbac.authorization.k8s.io", _) => "let an administrator of the namespace grant rights",
                 ("", "Pod") | ("apps", "ReplicaSet") => "declare a Deployment or a Job",
                 _ => "allow the kind in the daemon's configuration (`kinds`)",
@@ -233,7 +258,11 @@ impl Gate<'_> {
             let why = format!("is `{}`, and the target is `{}`", object.namespace.escape_debug(), policy.namespace);
             self.refuse("metadata.namespace", why, "leave the namespace out: the environment's is put in");
         } else if CLUSTER_NAMESPACES.contains(&object.namespace.as_str()) {
-            self.refuse("metadata.namespace", "is one of the cluster's own", "bind the environment to a namespace of its own");
+            self.refuse(
+                "metadata.namespace",
+                "is one of the cluster's own",
+                "bind the environment to a namespace of its own",
+            );
         }
         if policy.own_names.contains(&object.name) {
             self.refuse("metadata.name", "is the name of an object of Backstay's own", "choose another name");
@@ -264,14 +293,27 @@ impl Gate<'_> {
                 let spec = &body["spec"];
                 let kind = text(spec, "type").unwrap_or("ClusterIP");
                 if kind != "ClusterIP" && !policy.service_types.contains(kind) {
-                    let why = format!("is `{}`, which opens or redirects traffic beyond the cluster", kind.escape_debug());
-                    self.refuse("spec.type", why, "use `ClusterIP`, or allow the type in the daemon's configuration (`service_types`)");
+                    let why =
+                        format!("is `{}`, which opens or redirects traffic beyond the cluster", kind.escape_debug());
+                    self.refuse(
+                        "spec.type",
+                        why,
+                        "use `ClusterIP`, or allow the type in the daemon's configuration (`service_types`)",
+                    );
                 }
                 if spec.get("externalIPs").is_some_and(|ips| !is_empty(ips)) {
-                    self.refuse("spec.externalIPs", "takes traffic that is meant for others", "use a route or a gateway");
+                    self.refuse(
+                        "spec.externalIPs",
+                        "takes traffic that is meant for others",
+                        "use a route or a gateway",
+                    );
                 }
                 if text(spec, "externalName").is_some() && !policy.service_types.contains("ExternalName") {
-                    self.refuse("spec.externalName", "sends callers elsewhere", "let the agent ask the other name itself");
+                    self.refuse(
+                        "spec.externalName",
+                        "sends callers elsewhere",
+                        "let the agent ask the other name itself",
+                    );
                 }
                 if elements(spec, "ports").any(|port| port.get("nodePort").is_some_and(|port| port.as_u64() != Some(0)))
                     && !policy.service_types.contains("NodePort")
@@ -337,11 +379,16 @@ impl Gate<'_> {
         let policy = self.policy;
         for field in ["hostNetwork", "hostPID", "hostIPC"] {
             if on(spec.get(field)) && !policy.host_namespaces {
-                self.refuse(&format!("{path}.{field}"), "uses the node's own", "remove it, or allow it in the daemon's configuration (`host_namespaces`)");
+                self.refuse(
+                    &format!("{path}.{field}"),
+                    "uses the node's own",
+                    "remove it, or allow it in the daemon's configuration (`host_namespaces`)",
+                );
             }
         }
         let account = text(spec, "serviceAccountName").or_else(|| text(spec, "serviceAccount"));
-        let named = ["serviceAccountName", "serviceAccount"].into_iter().filter_map(|field| Some((field, text(spec, field)?)));
+        let named =
+            ["serviceAccountName", "serviceAccount"].into_iter().filter_map(|field| Some((field, text(spec, field)?)));
         for (field, account) in named.chain(account.is_none().then_some(("serviceAccountName", "default"))) {
             if policy.accounts.contains(account) {
                 let why = format!("is `{account}`, an account that Backstay uses");
@@ -352,7 +399,11 @@ impl Gate<'_> {
             self.refuse(&format!("{path}.nodeName"), "passes the scheduler by", "use `nodeSelector` or affinity");
         }
         if text(spec, "priorityClassName").is_some_and(|name| name.starts_with("system-")) {
-            self.refuse(&format!("{path}.priorityClassName"), "is kept for the cluster itself", "use a class of your own");
+            self.refuse(
+                &format!("{path}.priorityClassName"),
+                "is kept for the cluster itself",
+                "use a class of your own",
+            );
         }
         if spec.get("ephemeralContainers").is_some_and(|list| !is_empty(list)) {
             self.refuse(&format!("{path}.ephemeralContainers"), "is for debugging by hand", "remove it");
@@ -369,7 +420,11 @@ impl Gate<'_> {
             for sysctl in elements(context, "sysctls") {
                 let name = text(sysctl, "name").unwrap_or("?");
                 if !SYSCTLS.contains(&name) && !policy.privileged {
-                    self.refuse(&format!("{path}.sysctls[{name}]"), "changes the kernel for other pods too", "remove it");
+                    self.refuse(
+                        &format!("{path}.sysctls[{name}]"),
+                        "changes the kernel for other pods too",
+                        "remove it",
+                    );
                 }
             }
         }
@@ -386,14 +441,21 @@ impl Gate<'_> {
                 let hint = "use an `emptyDir` or a claim, or allow it in the daemon's configuration (`host_paths`)";
                 self.refuse(&format!("{path}.hostPath"), "mounts a path of the node", hint);
             } else if source != "hostPath" && !VOLUMES.contains(&source.as_str()) && !value.is_null() {
-                self.refuse(&format!("{path}.{source}"), "is not among the kinds of volumes that are allowed", "use a PersistentVolumeClaim");
+                self.refuse(
+                    &format!("{path}.{source}"),
+                    "is not among the kinds of volumes that are allowed",
+                    "use a PersistentVolumeClaim",
+                );
             }
         }
         self.own_secret(volume.pointer("/secret/secretName"), &format!("{path}.secret.secretName"));
         self.own_secret(volume.pointer("/configMap/name"), &format!("{path}.configMap.name"));
         for source in volume.get("projected").into_iter().flat_map(|projected| elements(projected, "sources")) {
             for kind in ["secret", "configMap"] {
-                self.own_secret(source.pointer(&format!("/{kind}/name")), &format!("{path}.projected.sources.{kind}.name"));
+                self.own_secret(
+                    source.pointer(&format!("/{kind}/name")),
+                    &format!("{path}.projected.sources.{kind}.name"),
+                );
             }
         }
     }
@@ -418,7 +480,10 @@ impl Gate<'_> {
         for variable in elements(container, "env") {
             for kind in ["secretKeyRef", "configMapKeyRef"] {
                 let name = variable.pointer(&format!("/valueFrom/{kind}/name"));
-                self.own_secret(name, &format!("{path}.env[{}].valueFrom.{kind}.name", text(variable, "name").unwrap_or("?")));
+                self.own_secret(
+                    name,
+                    &format!("{path}.env[{}].valueFrom.{kind}.name", text(variable, "name").unwrap_or("?")),
+                );
             }
         }
         for source in elements(container, "envFrom") {
@@ -446,7 +511,8 @@ impl Gate<'_> {
                 self.refuse(&format!("{path}.{field}"), why, hint);
             }
         }
-        for capability in context.get("capabilities").into_iter().flat_map(|capabilities| elements(capabilities, "add")) {
+        for capability in context.get("capabilities").into_iter().flat_map(|capabilities| elements(capabilities, "add"))
+        {
             let name = capability.as_str().unwrap_or("?");
             let plain = name.strip_prefix("CAP_").unwrap_or(name);
             if plain != "NET_BIND_SERVICE" && !policy.capabilities.contains(plain) {

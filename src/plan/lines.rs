@@ -7,7 +7,7 @@ use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::diff::{Change, FieldPath, Segment};
-use super::redact::{mask_text, redact};
+use super::redact::{MASK, mask_text, redact};
 use crate::model::ObjectRef;
 
 /// The longest text that stands on one line, in characters.
@@ -107,8 +107,7 @@ pub fn created_lines(object: &ObjectRef, body: &Value) -> Vec<ChangeLine> {
 fn replaced(object: &ObjectRef, path: &FieldPath, from: &Value, to: &Value, lines: &mut Vec<ChangeLine>) {
     if let (Value::String(old), Value::String(new)) = (from, to)
         && (old.contains('\n') || new.contains('\n'))
-        && redact(&object.kind, path, to) == *to
-        && redact(&object.kind, path, from) == *from
+        && redact(&object.kind, path, to) != MASK
     {
         lines.push(ChangeLine::new(Some(Mark::Change), 1, format!("{}:", escape(&path.to_string()))));
         let diff = TextDiff::from_lines(old.as_str(), new.as_str());
@@ -123,7 +122,11 @@ fn replaced(object: &ObjectRef, path: &FieldPath, from: &Value, to: &Value, line
                 lines.push(ChangeLine::new(None, 2, "…"));
                 break;
             }
-            lines.push(ChangeLine::new(Some(mark), 2, escape(&mask_text(change.value().trim_end_matches(['\n', '\r'])))));
+            lines.push(ChangeLine::new(
+                Some(mark),
+                2,
+                escape(&mask_text(change.value().trim_end_matches(['\n', '\r']))),
+            ));
         }
         return;
     }
@@ -137,7 +140,8 @@ fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines
         Value::Object(fields) if !fields.is_empty() => {
             for (key, value) in fields {
                 // A keyed element's key is in the path already.
-                let in_path = matches!(path.0.last(), Some(Segment::Key(keys)) if keys.iter().any(|(name, _)| name == key));
+                let in_path =
+                    matches!(path.0.last(), Some(Segment::Key(keys)) if keys.iter().any(|(name, _)| name == key));
                 if !in_path || fields.len() == 1 {
                     let mut path = path.clone();
                     path.0.push(Segment::Field(key.clone()));
@@ -177,7 +181,10 @@ fn shown(object: &ObjectRef, path: &FieldPath, value: &Value) -> String {
 /// Control characters as escapes, so that no file speaks to a terminal.
 fn escape(text: &str) -> String {
     // Bidirectional controls reorder what a person reads, though they are no control characters.
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if hidden(c) { out.extend(c.escape_unicode()) } else { out.push(c) }

@@ -108,8 +108,23 @@ fn is_password(name: &str) -> bool {
     words(name).iter().any(|word| {
         matches!(
             word.as_str(),
-            "password" | "passwd" | "passphrase" | "pwd" | "secret" | "secrets" | "credential" | "credentials" | "apikey"
-                | "token" | "dsn" | "authorization" | "cookie" | "privatekey" | "accesskey" | "secretkey" | "pat"
+            "password"
+                | "passwd"
+                | "passphrase"
+                | "pwd"
+                | "secret"
+                | "secrets"
+                | "credential"
+                | "credentials"
+                | "apikey"
+                | "token"
+                | "dsn"
+                | "authorization"
+                | "cookie"
+                | "privatekey"
+                | "accesskey"
+                | "secretkey"
+                | "pat"
         )
     })
 }
@@ -120,14 +135,23 @@ fn is_secret_name(name: &str) -> bool {
     is_password(name)
         || words.last().is_some_and(|word| word == "key" && words.len() > 1)
         || words.windows(2).any(|pair| {
-            matches!([pair[0].as_str(), pair[1].as_str()], ["api" | "access" | "private" | "secret" | "signing" | "encryption", "key"])
+            matches!(
+                [pair[0].as_str(), pair[1].as_str()],
+                ["api" | "access" | "private" | "secret" | "signing" | "encryption", "key"]
+            )
         })
 }
 
 /// Whether a field's or a ConfigMap key's name speaks of a secret, and is not one of the API's own.
 fn is_secret_key(name: &str) -> bool {
-    const API: [&str; 6] =
-        ["secretName", "topologyKey", "imagePullSecrets", "automountServiceAccountToken", "serviceAccountToken", "secretRef"];
+    const API: [&str; 6] = [
+        "secretName",
+        "topologyKey",
+        "imagePullSecrets",
+        "automountServiceAccountToken",
+        "serviceAccountToken",
+        "secretRef",
+    ];
     // The name of a file in a ConfigMap: `tls.key.md` is read without its last part.
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (stem, name) = (stem.rsplit('/').next().unwrap_or(stem), name.rsplit('/').next().unwrap_or(name));
@@ -148,7 +172,12 @@ fn mask_line(line: &str) -> String {
     let name = name.strip_prefix("export ").unwrap_or(name).trim_matches(['"', '\'', '-', ' ']);
     let rest = line[at + 1..].trim_start_matches('=').trim();
     let plain = !name.is_empty() && !name.contains([' ', '(', '{', '<', '/']);
-    if plain && is_secret_name(name) && !rest.is_empty() && !rest.starts_with("//") && !matches!(rest, "|" | ">" | "{" | "[") {
+    if plain
+        && is_secret_name(name)
+        && !rest.is_empty()
+        && !rest.starts_with("//")
+        && !matches!(rest, "|" | ">" | "{" | "[")
+    {
         return format!("{}{}{MASK}", &line[..=at], if line[at + 1..].starts_with(' ') { " " } else { "" });
     }
     line
@@ -161,7 +190,8 @@ fn mask_urls(line: &str) -> String {
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
-        let end = after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '?' | '#')).unwrap_or(after.len());
+        let end =
+            after.find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '?' | '#')).unwrap_or(after.len());
         rest = match after[..end].rfind('@') {
             Some(user) if user > 0 => {
                 out.push_str(MASK);
@@ -230,7 +260,10 @@ mod tests {
             "automountServiceAccountToken": false,
         });
         let masked = redact("Deployment", &path, &spec);
-        assert_eq!(masked["containers"][0]["args"], json!(["--token", "***", "--api-key=***", "--max-tokens", "5", "--url=https://***@h/x"]));
+        assert_eq!(
+            masked["containers"][0]["args"],
+            json!(["--token", "***", "--api-key=***", "--max-tokens", "5", "--url=https://***@h/x"])
+        );
         assert_eq!(
             masked["containers"][0]["env"],
             json!([
@@ -283,8 +316,15 @@ mod tests {
 
     #[test]
     fn keys_of_config_maps_that_speak_of_secrets() {
-        for (key, hides) in [("password", true), ("db.password", true), ("api_key.txt", true), ("prompts.system.md", false),
-            ("release.json", false), ("keyboard", false), ("tokenizer.json", false)] {
+        for (key, hides) in [
+            ("password", true),
+            ("db.password", true),
+            ("api_key.txt", true),
+            ("prompts.system.md", false),
+            ("release.json", false),
+            ("keyboard", false),
+            ("tokenizer.json", false),
+        ] {
             let shown = redact("ConfigMap", &FieldPath::of(&["data", key]), &json!("x"));
             assert_eq!(shown == MASK, hides, "{key}");
         }

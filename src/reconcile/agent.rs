@@ -10,12 +10,16 @@ use super::target::{Situation, Target};
 use super::{Action, Announcement, Done, Failure, FailureKind, How, LedgerEntry, Observation, Wanted, Write, rebuild};
 use crate::model::{Digest, LiveObject, ObjectRef, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences, drift};
-use crate::record::{AgentRecord, Cause, FORMAT, Operation, OperationKind, Outcome, Phase, Quarantined, Told};
+use crate::record::{
+    AgentRecord, Cause, ConditionKind, FORMAT, Operation, OperationKind, Outcome, Phase, Quarantined, Told,
+};
 
 /// Take-backs within [`CONTEST_WINDOW`] after which an object is left alone.
 const CONTEST_LIMIT: usize = 3;
 /// How long take-backs count.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_mins(10);
+/// How long an operation runs before the record says what it waits for.
+const SLOW: SignedDuration = SignedDuration::from_secs(10);
 /// When a refused object is tried again.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(2);
 
@@ -438,7 +442,7 @@ impl AgentState {
                 return self.save_if_changed(record, actions);
             }
         };
-        let health = target.health(self);
+        let health = target.health(self, now);
         let plan = target.plan(self, record, &health);
         let errors: Vec<_> = plan.errors().collect();
         if !errors.is_empty() {
@@ -478,7 +482,7 @@ impl AgentState {
             let own = health.findings.iter().find(|finding| finding.fault == crate::judge::Fault::Release);
             match own {
                 Some(finding) if open.kind == OperationKind::Release && !open.cause.goes_back() => {
-                    return self.give_up(&finding.sentence.clone(), &record, now, actions);
+                    return self.give_up(target, &finding.sentence, &record, now, actions);
                 }
                 Some(finding) => stalled = Some(finding.sentence.clone()),
                 None => {
@@ -492,18 +496,24 @@ impl AgentState {
         } else if waits_for_health {
             self.wake_at(deadline);
         }
+        // A wait for health that is short and ordinary is not worth a write to the ledger.
+        let slow = open.started.saturating_add(SLOW).unwrap_or(now);
+        let ordinary = stalled.is_none() && plan.waiting.iter().all(|waiting| matches!(waiting, WaitingOn::Healthy(_)));
+        if ordinary && now < slow && record.condition(ConditionKind::Stalled).is_none() {
+            return self.wake_at(Some(slow));
+        }
         Situation::Progressing { waiting: &plan.waiting, stalled: stalled.as_deref() }.tell(&mut record, now);
         self.save_if_changed(record, actions);
     }
 
     /// The release failed by its own fault: back to the last stable one, at once.
-    fn give_up(&mut self, why: &str, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) {
+    fn give_up(&mut self, target: &Target, why: &str, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) {
         let mut record = record.clone();
         let Some(candidate) = record.candidate.take() else { return };
         record.quarantine.retain(|entry| entry.release != candidate.release);
         let failed = Quarantined { release: candidate.release, since: now, reason: why.to_owned() };
         record.quarantine.insert(0, failed);
-        self.collect_inventory(&mut record);
+        self.collect_inventory(target, &mut record);
         record.finish(Outcome::Failed(why.to_owned()), now);
         let message = format!("{} failed and is quarantined: {why}", candidate.release);
         actions.push(Action::Announce(self.announcement(true, "Failed", message)));
@@ -556,7 +566,7 @@ impl AgentState {
                 record.history.retain(|standing| standing.release != to.release);
                 let message = format!("{} is stable ({})", to.release, open.cause);
                 record.stable = Some(to);
-                self.collect_inventory(&mut record);
+                self.collect_inventory(target, &mut record);
                 message
             }
         };
@@ -622,7 +632,7 @@ impl AgentState {
             return self.effect(step, newest, actions);
         }
         let mut next = record.clone();
-        self.collect_inventory(&mut next);
+        self.collect_inventory(target, &mut next);
         course::differ(&mut next, refused, self.desired_release().is_some(), now);
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));

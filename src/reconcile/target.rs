@@ -75,7 +75,7 @@ impl Target {
     }
 
     /// The health of the release that shall stand.
-    pub(super) fn health(&self, state: &AgentState) -> AgentHealth {
+    pub(super) fn health(&self, state: &AgentState, now: Timestamp) -> AgentHealth {
         let Some(release) = &self.release else {
             return AgentHealth { health: Health::Healthy, findings: vec![], ready: 0, wanted: 0, old: 0 };
         };
@@ -84,7 +84,7 @@ impl Target {
         let deployments: Vec<&LiveObject> =
             ours.filter_map(|manifest| live.objects.get(&manifest.object)).map(AsRef::as_ref).collect();
         let of = |group, kind| live.of_kind(group, kind).map(AsRef::as_ref).collect::<Vec<&LiveObject>>();
-        agent_health(release, &deployments, &of("apps", "ReplicaSet"), &of("", "Pod"))
+        agent_health(release, &deployments, &of("apps", "ReplicaSet"), &of("", "Pod"), now)
     }
 
     /// What brings the target to it.
@@ -198,8 +198,7 @@ fn rendering(
 
 impl AgentState {
     /// Puts every object of ours that stands into the inventory, and takes out what is gone.
-    pub(super) fn collect_inventory(&mut self, record: &mut AgentRecord) {
-        let Ok(Some(target)) = Target::of(self, record) else { return };
+    pub(super) fn collect_inventory(&self, target: &Target, record: &mut AgentRecord) {
         let desired = target.manifests().iter().filter_map(|manifest| self.live.objects.get(&manifest.object));
         let mut next: BTreeMap<_, _> = desired.map(|live| (live.object.clone(), live.uid.clone())).collect();
         for (object, uid) in &record.inventory.0 {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::merge::without_nulls;
-use super::names::{
-    IGNORE_ANNOTATION, JOB_ANNOTATION, NAME_LABEL, RELEASE_LABEL, RESERVED_PREFIX,
-};
+use super::names::{IGNORE_ANNOTATION, JOB_ANNOTATION, NAME_LABEL, RELEASE_LABEL, RESERVED_PREFIX};
 use super::object::Context;
 use super::release::{RenderError, Role};
 use crate::desired::canonical;
@@ -20,13 +18,11 @@ const JOB_SUFFIX: usize = 25;
 
 /// Renders one object of `manifests/`.
 pub(super) fn render(context: &Context<'_>, declared: &Manifest) -> Result<(Role, Manifest), RenderError> {
-    let invalid = |why: String, hint: &str| {
-        RenderError::Invalid {
-            what: declared.object.to_string(),
-            origin: declared.origin.clone(),
-            why,
-            hint: Some(hint.to_owned()),
-        }
+    let invalid = |why: String, hint: &str| RenderError::Invalid {
+        what: declared.object.to_string(),
+        origin: declared.origin.clone(),
+        why,
+        hint: Some(hint.to_owned()),
     };
     let mut body = without_nulls(&declared.body);
     if let Some(pod) = super::schema::pod_spec_path(&declared.object.group, &declared.object.kind) {
@@ -34,7 +30,8 @@ pub(super) fn render(context: &Context<'_>, declared: &Manifest) -> Result<(Role
     }
     refuse_reserved(&body, "", &invalid)?;
     ignore(&mut body, &invalid)?;
-    let content = || canonical::to_bytes(&body).map_err(|error| invalid(error.to_string(), "write large numbers as text"));
+    let content =
+        || canonical::to_bytes(&body).map_err(|error| invalid(error.to_string(), "write large numbers as text"));
     let mut role = Role::Extra;
     let mut name = declared.object.name.clone();
     let mut object = declared.object.clone();
@@ -42,7 +39,8 @@ pub(super) fn render(context: &Context<'_>, declared: &Manifest) -> Result<(Role
         let digest = Digest::of(&content()?).to_string();
         role = Role::Job;
         if name.len() + JOB_SUFFIX > LONGEST_JOB {
-            let why = format!("its name is {} characters long, a Job's may have {}", name.len(), LONGEST_JOB - JOB_SUFFIX);
+            let why =
+                format!("its name is {} characters long, a Job's may have {}", name.len(), LONGEST_JOB - JOB_SUFFIX);
             return Err(invalid(why, "shorten it: the release and the content are added"));
         }
         name = format!("{name}--{}-{}", context.release.id, &digest[..8]);
@@ -98,11 +96,21 @@ fn refuse_reserved(body: &Value, at: &str, invalid: Invalid<'_>) -> Result<(), R
 fn ignore(body: &mut Value, invalid: Invalid<'_>) -> Result<(), RenderError> {
     let pointers = body.pointer("/metadata/annotations").and_then(|annotations| annotations.get(IGNORE_ANNOTATION));
     let Some(pointers) = pointers else { return Ok(()) };
-    let pointers = pointers.as_str().map(str::to_owned).ok_or_else(|| {
-        invalid(format!("`{IGNORE_ANNOTATION}` is no text"), "write JSON pointers: `/spec/replicas`")
-    })?;
+    let pointers = pointers
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| invalid(format!("`{IGNORE_ANNOTATION}` is no text"), "write JSON pointers: `/spec/replicas`"))?;
     for pointer in pointers.split([',', ' ', '\t', '\n']).filter(|pointer| !pointer.is_empty()) {
-        let whole = ["", "/apiVersion", "/kind", "/metadata", "/metadata/name", "/metadata/namespace", "/metadata/labels", "/metadata/annotations"];
+        let whole = [
+            "",
+            "/apiVersion",
+            "/kind",
+            "/metadata",
+            "/metadata/name",
+            "/metadata/namespace",
+            "/metadata/labels",
+            "/metadata/annotations",
+        ];
         if !pointer.starts_with('/') || whole.contains(&pointer) {
             let why = format!("`{IGNORE_ANNOTATION}` cannot leave `{}` to others", pointer.escape_debug());
             return Err(invalid(why, "name single fields by JSON pointers: `/spec/replicas`"));

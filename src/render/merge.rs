@@ -285,7 +285,9 @@ mod tests {
         assert_eq!(agent["ports"], json!([{"containerPort": 9}]));
         assert_eq!(at(&out, "/spec/volumes"), &json!([{"name": "files", "emptyDir": {}}]));
         assert_eq!(at(&out, "/metadata/labels"), &json!({"b": "2"}));
-        let out = merged(&json!({"spec": {"$retainKeys": ["containers"], "containers": [{"name": "gone", "$patch": "delete"}]}}));
+        let out = merged(
+            &json!({"spec": {"$retainKeys": ["containers"], "containers": [{"name": "gone", "$patch": "delete"}]}}),
+        );
         assert_eq!(at(&out, "/spec").as_object().map(Map::len), Some(1));
     }
 
@@ -323,8 +325,11 @@ mod tests {
     #[test]
     fn elements_of_a_primitive_list_can_go() {
         let mut target = json!({"metadata": {"finalizers": ["a", "b"]}});
-        strategic_merge(&mut target, &json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["b", "c"]}}))
-            .expect("a patch");
+        strategic_merge(
+            &mut target,
+            &json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["a"], "finalizers": ["b", "c"]}}),
+        )
+        .expect("a patch");
         assert_eq!(target, json!({"metadata": {"finalizers": ["b", "c"]}}));
     }
 }

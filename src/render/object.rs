@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::merge::without_nulls;
 use super::names::{
     AGENT_LABEL, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NAME_LABEL, PART_OF_LABEL,
-    RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, applyset_id, base64, config_map_name,
-    deployment_name, service_name,
+    RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, applyset_id, base64, config_map_name, deployment_name,
+    service_name,
 };
 use super::pod::selector;
 use super::release::{Identity, RenderError, RenderOptions, RendererVersion, Set};
@@ -80,12 +80,7 @@ impl Context<'_> {
         }
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Manifest {
-            object: ObjectRef {
-                group: group.to_owned(),
-                kind: kind.to_owned(),
-                namespace: namespace.to_owned(),
-                name,
-            },
+            object: ObjectRef { group: group.to_owned(), kind: kind.to_owned(), namespace: namespace.to_owned(), name },
             body: Arc::new(Value::Object(body)),
             origin: self.origin.clone(),
         }
@@ -145,7 +140,9 @@ pub(super) fn config_map(context: &Context<'_>) -> Result<Manifest, RenderError>
             Err(_) => binary.insert(key.clone(), json!(base64(bytes))).is_some() || data.contains_key(&key),
         };
         if twice {
-            return Err(context.invalid(&format!("`{path}`"), format!("two files have the key `{key}` in the ConfigMap")));
+            return Err(
+                context.invalid(&format!("`{path}`"), format!("two files have the key `{key}` in the ConfigMap"))
+            );
         }
     }
     let mut fields = json!({"immutable": true, "data": data});
@@ -205,13 +202,11 @@ pub(super) fn deployment(
             "rollingUpdate": {"maxSurge": rolling.max_surge, "maxUnavailable": rolling.max_unavailable},
         })
     });
-    if let Some(surge) = &options.surge
-        && strategy["type"] != "Recreate"
+    if let (Some(surge), Some(strategy)) = (&options.surge, strategy.as_object_mut())
+        && strategy.get("type").is_none_or(|kind| kind != "Recreate")
+        && let Some(rolling) = strategy.entry("rollingUpdate").or_insert_with(|| json!({})).as_object_mut()
     {
-        if !strategy.get("rollingUpdate").is_some_and(Value::is_object) {
-            strategy["rollingUpdate"] = json!({});
-        }
-        strategy["rollingUpdate"]["maxSurge"] = json!(surge);
+        rolling.insert("maxSurge".to_owned(), json!(surge));
     }
     let autoscaled = scaled.contains(&name) || (worker.is_none() && settings.autoscaling.is_some());
     let forced = options.replicas.filter(|_| worker.is_none());

@@ -177,9 +177,8 @@ fn finish(
         strategic_merge(&mut body, patch).map_err(|refused| context.invalid(&field, refused.to_string()))?;
     }
     let mut body = without_nulls(&body);
-    let says_lifecycle = patch
-        .and_then(|patch| patch.pointer("/spec/containers")?.as_array())
-        .is_some_and(|containers| {
+    let says_lifecycle =
+        patch.and_then(|patch| patch.pointer("/spec/containers")?.as_array()).is_some_and(|containers| {
             containers.iter().any(|c| c["name"] == container_name && c.get("lifecycle").is_some())
         });
     let Some(container) = find_container(&mut body, container_name) else {
@@ -284,11 +283,7 @@ fn refuse_reserved(context: &Context<'_>, template: &Value, what: &str) -> Resul
 }
 
 /// Variables as a container lists them: those that refer to others by `$(NAME)` after those.
-fn ordered_env(
-    context: &Context<'_>,
-    what: &str,
-    env: &BTreeMap<String, EnvValue>,
-) -> Result<Vec<Value>, RenderError> {
+fn ordered_env(context: &Context<'_>, what: &str, env: &BTreeMap<String, EnvValue>) -> Result<Vec<Value>, RenderError> {
     if let Some(reserved) = env.keys().find(|name| name.starts_with("BACKSTAY_")) {
         return Err(context
             .invalid(what, format!("`{reserved}` is set by Backstay"))
@@ -396,7 +391,10 @@ fn probes(
             Some(Probe::Path(path)) => {
                 let Some(port) = context.release.spec.workload.port else {
                     return Err(context
-                        .invalid(&format!("{what}.{name}"), "a path is asked for on the agent's port, and there is none")
+                        .invalid(
+                            &format!("{what}.{name}"),
+                            "a path is asked for on the agent's port, and there is none",
+                        )
                         .with_hint("declare `workload.port`, or write the whole probe"));
                 };
                 json!({

@@ -243,18 +243,20 @@ pub fn render(
     options: &RenderOptions,
 ) -> Result<Rendered, RenderError> {
     RendererVersion::known(renderer.0)?;
-    let origin = options
-        .origin
-        .clone()
-        .unwrap_or_else(|| Origin::file(format!("agents/{}/agent.yaml", identity.agent)));
+    let origin =
+        options.origin.clone().unwrap_or_else(|| Origin::file(format!("agents/{}/agent.yaml", identity.agent)));
     let context = Context { identity: *identity, release, settings, renderer, set, options, origin };
     let extras = settings.manifests.iter().map(|manifest| extra::render(&context, manifest));
     let mut extras = extras.collect::<Result<Vec<_>, _>>()?;
-    extras.sort_by_cached_key(|(role, manifest)| (extra::rank(&manifest.object), *role == Role::Job, manifest.object.clone()));
+    extras.sort_by_cached_key(|(role, manifest)| {
+        (extra::rank(&manifest.object), *role == Role::Job, manifest.object.clone())
+    });
 
     let mut objects = vec![];
     let declared = |kind: &str, name: &str| {
-        extras.iter().any(|(_, extra)| extra.object.kind == kind && extra.object.group.is_empty() && extra.object.name == name)
+        extras
+            .iter()
+            .any(|(_, extra)| extra.object.kind == kind && extra.object.group.is_empty() && extra.object.name == name)
     };
     if let Some(account) = &release.spec.workload.service_account
         && !declared("ServiceAccount", account)

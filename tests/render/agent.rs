@@ -10,19 +10,19 @@ use backstay::render::{Identity, RenderError, RenderOptions, Rendered, RendererV
 use serde_json::{Value, json};
 
 /// Everything that one rendering needs.
-pub struct Agent {
-    pub name: AgentName,
-    pub environment: EnvironmentName,
-    pub spec: Value,
-    pub prompts: BTreeMap<String, Arc<[u8]>>,
-    pub settings: Settings,
-    pub set: Set,
-    pub options: RenderOptions,
+pub(crate) struct Agent {
+    pub(crate) name: AgentName,
+    pub(crate) environment: EnvironmentName,
+    pub(crate) spec: Value,
+    pub(crate) prompts: BTreeMap<String, Arc<[u8]>>,
+    pub(crate) settings: Settings,
+    pub(crate) set: Set,
+    pub(crate) options: RenderOptions,
 }
 
 impl Agent {
     /// One that has a port and nothing else.
-    pub fn small() -> Self {
+    pub(crate) fn small() -> Self {
         Self {
             name: "support".parse().expect("a name"),
             environment: "production".parse().expect("a name"),
@@ -48,7 +48,7 @@ impl Agent {
     }
 
     /// One that uses everything.
-    pub fn full() -> Self {
+    pub(crate) fn full() -> Self {
         let mut agent = Self::small();
         agent.prompt("system", "Be kind.\n");
         agent.prompt("triage", "Sort {{customer}}.\n");
@@ -105,27 +105,27 @@ impl Agent {
     }
 
     /// A prompt with this content.
-    pub fn prompt(&mut self, name: &str, content: &str) {
+    pub(crate) fn prompt(&mut self, name: &str, content: &str) {
         self.prompts.insert(name.to_owned(), content.as_bytes().into());
         self.merge(json!({"prompts": {name: Digest::of(content.as_bytes())}}));
     }
 
     /// Merges into the release's declaration.
-    pub fn merge(&mut self, patch: Value) {
+    pub(crate) fn merge(&mut self, patch: Value) {
         json_patch::merge(&mut self.spec, &patch);
     }
 
     /// Adds an object of `manifests/`.
-    pub fn manifest(&mut self, body: Value) {
+    pub(crate) fn manifest(&mut self, body: Value) {
         self.settings.manifests.push(manifest(body));
     }
 
-    pub fn release(&self) -> Release {
+    pub(crate) fn release(&self) -> Release {
         let spec: ReleaseSpec = serde_json::from_value(self.spec.clone()).expect("a release");
         Release::new(spec, self.prompts.clone()).expect("a release")
     }
 
-    pub fn try_render(&self) -> Result<Rendered, RenderError> {
+    pub(crate) fn try_render(&self) -> Result<Rendered, RenderError> {
         let identity = Identity {
             agent: &self.name,
             environment: &self.environment,
@@ -135,28 +135,28 @@ impl Agent {
         render(&identity, &self.release(), &self.settings, RendererVersion::CURRENT, self.set, &self.options)
     }
 
-    pub fn render(&self) -> Rendered {
+    pub(crate) fn render(&self) -> Rendered {
         self.try_render().expect("rendered")
     }
 
     /// The body of the main Deployment.
-    pub fn deployment(&self) -> Value {
+    pub(crate) fn deployment(&self) -> Value {
         (*self.render().main().expect("a Deployment").body).clone()
     }
 
     /// The pod template of the main process.
-    pub fn template(&self) -> Value {
+    pub(crate) fn template(&self) -> Value {
         self.deployment()["spec"]["template"].clone()
     }
 
     /// The container of the main process.
-    pub fn container(&self) -> Value {
+    pub(crate) fn container(&self) -> Value {
         self.template()["spec"]["containers"][0].clone()
     }
 }
 
 /// An object as a file of `manifests/` declares it.
-pub fn manifest(body: Value) -> Manifest {
+pub(crate) fn manifest(body: Value) -> Manifest {
     let object = ObjectRef::of(&body, "").expect("an identity");
     let origin = Origin { file: "agents/support/manifests/extra.yaml".into(), line: 3, column: 0 };
     Manifest { object, body: Arc::new(body), origin }

@@ -19,7 +19,8 @@ fn why(agent: &Agent) -> String {
 #[test]
 fn a_full_agent() {
     let rendered = Agent::full().render();
-    let objects: Vec<_> = rendered.manifests.iter().map(|m| json!({"origin": m.origin.to_string(), "body": m.body})).collect();
+    let objects: Vec<_> =
+        rendered.manifests.iter().map(|m| json!({"origin": m.origin.to_string(), "body": m.body})).collect();
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("render");
     settings.set_prepend_module_to_snapshot(false);
@@ -32,17 +33,20 @@ fn the_order_is_that_of_applying() {
     let order: Vec<_> = rendered.manifests.iter().map(|manifest| manifest.object.to_string()).collect();
     let job = order.iter().find(|name| name.starts_with("Job/")).expect("a Job").clone();
     let config = rendered.config_map().expect("a ConfigMap").object.to_string();
-    assert_eq!(order, [
-        "ServiceAccount/agents-production/support",
-        &config,
-        "ConfigMap/agents-production/support-extra",
-        &job,
-        "Service/agents-production/support",
-        "Service/agents-production/support--rolling",
-        "Deployment/agents-production/support--indexer",
-        "Deployment/agents-production/support",
-        "PodDisruptionBudget/agents-production/support",
-    ]);
+    assert_eq!(
+        order,
+        [
+            "ServiceAccount/agents-production/support",
+            &config,
+            "ConfigMap/agents-production/support-extra",
+            &job,
+            "Service/agents-production/support",
+            "Service/agents-production/support--rolling",
+            "Deployment/agents-production/support--indexer",
+            "Deployment/agents-production/support",
+            "PodDisruptionBudget/agents-production/support",
+        ]
+    );
     assert_eq!(rendered.services().count(), 2);
     assert_eq!(rendered.extras().count(), 2);
     assert_eq!(rendered.deployments().count(), 2);
@@ -147,7 +151,10 @@ fn replicas_are_left_to_whoever_scales() {
 fn a_rollback_surges() {
     let mut agent = Agent::small();
     agent.options.surge = Some("100%".into());
-    assert_eq!(at(&agent.deployment(), "/spec/strategy/rollingUpdate"), &json!({"maxSurge": "100%", "maxUnavailable": 0}));
+    assert_eq!(
+        at(&agent.deployment(), "/spec/strategy/rollingUpdate"),
+        &json!({"maxSurge": "100%", "maxUnavailable": 0})
+    );
     agent.settings.deployment = Some(json!({"strategy": {"type": "Recreate"}}));
     assert_eq!(at(&agent.deployment(), "/spec/strategy"), &json!({"type": "Recreate"}));
     agent.settings.deployment = Some(json!({"strategy": {"type": "RollingUpdate"}}));
@@ -252,7 +259,8 @@ fn a_deployment_of_the_users_own() {
         }}},
         "workers": {"indexer": {"command": ["bin/indexer"]}},
     }));
-    agent.settings.deployment = Some(json!({"replicas": 5, "minReadySeconds": 3, "selector": {"matchLabels": {"app": "mine"}},
+    agent.settings.deployment =
+        Some(json!({"replicas": 5, "minReadySeconds": 3, "selector": {"matchLabels": {"app": "mine"}},
         "template": {}, "strategy": {"type": "Recreate"}}));
     let deployment = agent.deployment();
     assert_eq!(at(&deployment, "/metadata/name"), "support");
@@ -298,8 +306,10 @@ fn a_deployment_per_release_is_named_and_selected_by_it() {
 
 #[test]
 fn a_job_is_named_by_release_and_content() {
-    let job = |image: &str| json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "seed"},
-        "spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+    let job = |image: &str| {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "seed"},
+        "spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}})
+    };
     let name = |image: &str, prompt: &str| {
         let mut agent = Agent::small();
         agent.prompt("system", prompt);
@@ -351,38 +361,83 @@ fn an_account_of_manifests_takes_the_place_of_ours() {
 fn what_cannot_be_rendered_says_why_and_the_way_out() {
     type Change = fn(&mut Agent);
     let cases: [(&str, Change); 16] = [
-        ("cannot render code.image (agents/support/agent.yaml): an agent on Kubernetes needs an image / name it by digest: `image: registry.example.com/agent@sha256:…`",
-            |a| a.merge(json!({"code": {"image": null}}))),
-        ("cannot render workload.health.ready (agents/support/agent.yaml): a path is asked for on the agent's port, and there is none / declare `workload.port`, or write the whole probe",
-            |a| a.merge(json!({"workload": {"port": null, "health": {"ready": "/"}}}))),
-        ("cannot render workload.env (agents/support/agent.yaml): `BACKSTAY_RELEASE` is set by Backstay / choose a name that does not begin with `BACKSTAY_`",
-            |a| a.merge(json!({"workload": {"env": {"BACKSTAY_RELEASE": "x"}}}))),
-        ("cannot render workload.podTemplate (agents/support/agent.yaml): `backstay.dev/agent` in its labels is Backstay's own / choose a name of your own",
-            |a| a.merge(json!({"workload": {"podTemplate": {"metadata": {"labels": {"backstay.dev/agent": "x"}}}}}))),
-        ("cannot render workload.podTemplate (agents/support/agent.yaml): `spec.containers`: an element lacks `name`, by which this list is merged / no hint",
-            |a| a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{}]}}}}))),
-        ("cannot render workload.podTemplate (agents/support/agent.yaml): it leaves no container `agent` / no hint",
-            |a| a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{"name": "agent", "$patch": "delete"}]}}}}))),
-        ("cannot render workload.podTemplate (agents/support/agent.yaml): its `metadata`, labels and annotations are maps / no hint",
-            |a| a.merge(json!({"workload": {"podTemplate": {"metadata": {"labels": "x"}}}}))),
-        ("cannot render workers.w.env (agents/support/agent.yaml): `BACKSTAY_X` is set by Backstay / choose a name that does not begin with `BACKSTAY_`",
-            |a| a.merge(json!({"workers": {"w": {"env": {"BACKSTAY_X": "x"}}}}))),
-        ("cannot render workload.manifest (agents/support/agent.yaml): its container `web` has no image / no hint",
-            |a| a.merge(json!({"code": {"image": null}, "workload": {"manifest": {"container": "web", "template": {"spec": {"containers": [{"name": "web"}]}}}}}))),
-        ("cannot render workload.manifest (agents/support/agent.yaml): `backstay.dev/set` in its labels is Backstay's own / choose a name of your own",
-            |a| a.merge(json!({"workload": {"manifest": {"container": "web", "template": {"metadata": {"labels": {"backstay.dev/set": "x"}}}}}}))),
-        ("cannot render `prompts/a b.md` (agents/support/agent.yaml): its name cannot be a key of a ConfigMap / use letters, digits, `-`, `_` and `.`, 240 at most",
-            |a| a.prompt("a b", "x")),
-        ("cannot render `prompts/a/b.md` (agents/support/agent.yaml): two files have the key `prompts.a.b.md` in the ConfigMap / no hint",
-            |a| { a.prompt("a.b", "x"); a.prompt("a/b", "y"); }),
-        ("cannot render the release's files (agents/support/agent.yaml): its files are 902 KiB together, 900 KiB are allowed; the largest is `prompts/big.md` with 901 KiB / keep large data out of the release: in the image, or in a store that the agent reads",
-            |a| a.prompt("big", &"x".repeat(901 * 1024))),
-        ("cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/agent` in its labels is Backstay's own / choose a name of your own",
-            |a| a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": {"backstay.dev/agent": "x"}}}))),
-        ("cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/ignore` cannot leave `/metadata/name` to others / name single fields by JSON pointers: `/spec/replicas`",
-            |a| a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": "/metadata/name"}}}))),
-        ("Service/agents-production/support is declared twice: agents/support/manifests/extra.yaml:3 and agents/support/agent.yaml / remove one of them",
-            |a| a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "support"}}))),
+        (
+            "cannot render code.image (agents/support/agent.yaml): an agent on Kubernetes needs an image / name it by digest: `image: registry.example.com/agent@sha256:…`",
+            |a| a.merge(json!({"code": {"image": null}})),
+        ),
+        (
+            "cannot render workload.health.ready (agents/support/agent.yaml): a path is asked for on the agent's port, and there is none / declare `workload.port`, or write the whole probe",
+            |a| a.merge(json!({"workload": {"port": null, "health": {"ready": "/"}}})),
+        ),
+        (
+            "cannot render workload.env (agents/support/agent.yaml): `BACKSTAY_RELEASE` is set by Backstay / choose a name that does not begin with `BACKSTAY_`",
+            |a| a.merge(json!({"workload": {"env": {"BACKSTAY_RELEASE": "x"}}})),
+        ),
+        (
+            "cannot render workload.podTemplate (agents/support/agent.yaml): `backstay.dev/agent` in its labels is Backstay's own / choose a name of your own",
+            |a| a.merge(json!({"workload": {"podTemplate": {"metadata": {"labels": {"backstay.dev/agent": "x"}}}}})),
+        ),
+        (
+            "cannot render workload.podTemplate (agents/support/agent.yaml): `spec.containers`: an element lacks `name`, by which this list is merged / no hint",
+            |a| a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{}]}}}})),
+        ),
+        (
+            "cannot render workload.podTemplate (agents/support/agent.yaml): it leaves no container `agent` / no hint",
+            |a| {
+                a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{"name": "agent", "$patch": "delete"}]}}}}))
+            },
+        ),
+        (
+            "cannot render workload.podTemplate (agents/support/agent.yaml): its `metadata`, labels and annotations are maps / no hint",
+            |a| a.merge(json!({"workload": {"podTemplate": {"metadata": {"labels": "x"}}}})),
+        ),
+        (
+            "cannot render workers.w.env (agents/support/agent.yaml): `BACKSTAY_X` is set by Backstay / choose a name that does not begin with `BACKSTAY_`",
+            |a| a.merge(json!({"workers": {"w": {"env": {"BACKSTAY_X": "x"}}}})),
+        ),
+        (
+            "cannot render workload.manifest (agents/support/agent.yaml): its container `web` has no image / no hint",
+            |a| {
+                a.merge(json!({"code": {"image": null}, "workload": {"manifest": {"container": "web", "template": {"spec": {"containers": [{"name": "web"}]}}}}}))
+            },
+        ),
+        (
+            "cannot render workload.manifest (agents/support/agent.yaml): `backstay.dev/set` in its labels is Backstay's own / choose a name of your own",
+            |a| {
+                a.merge(json!({"workload": {"manifest": {"container": "web", "template": {"metadata": {"labels": {"backstay.dev/set": "x"}}}}}}))
+            },
+        ),
+        (
+            "cannot render `prompts/a b.md` (agents/support/agent.yaml): its name cannot be a key of a ConfigMap / use letters, digits, `-`, `_` and `.`, 240 at most",
+            |a| a.prompt("a b", "x"),
+        ),
+        (
+            "cannot render `prompts/a/b.md` (agents/support/agent.yaml): two files have the key `prompts.a.b.md` in the ConfigMap / no hint",
+            |a| {
+                a.prompt("a.b", "x");
+                a.prompt("a/b", "y");
+            },
+        ),
+        (
+            "cannot render the release's files (agents/support/agent.yaml): its files are 902 KiB together, 900 KiB are allowed; the largest is `prompts/big.md` with 901 KiB / keep large data out of the release: in the image, or in a store that the agent reads",
+            |a| a.prompt("big", &"x".repeat(901 * 1024)),
+        ),
+        (
+            "cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/agent` in its labels is Backstay's own / choose a name of your own",
+            |a| {
+                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": {"backstay.dev/agent": "x"}}}))
+            },
+        ),
+        (
+            "cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/ignore` cannot leave `/metadata/name` to others / name single fields by JSON pointers: `/spec/replicas`",
+            |a| {
+                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": "/metadata/name"}}}))
+            },
+        ),
+        (
+            "Service/agents-production/support is declared twice: agents/support/manifests/extra.yaml:3 and agents/support/agent.yaml / remove one of them",
+            |a| a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "support"}})),
+        ),
     ];
     for (expected, change) in cases {
         let mut agent = Agent::small();
@@ -394,19 +449,37 @@ fn what_cannot_be_rendered_says_why_and_the_way_out() {
 #[test]
 fn more_that_cannot_be_rendered() {
     for (body, expected) in [
-        (json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
-            "spec": {"template": {"metadata": {"labels": {"backstay.dev/process": "main"}}}}}), "`backstay.dev/process` in its labels"),
-        (json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": 1}}}), "is no text"),
-        (json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": 1}}), "its labels are no map"),
-        (json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": {"a": 9_007_199_254_740_993_u64}}), "beyond 2^53"),
-        (json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"a": "x".repeat(1024 * 1024)}}}), "it is 1025 KiB, 1024 KiB are allowed"),
+        (
+            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
+            "spec": {"template": {"metadata": {"labels": {"backstay.dev/process": "main"}}}}}),
+            "`backstay.dev/process` in its labels",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": 1}}}),
+            "is no text",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": 1}}),
+            "its labels are no map",
+        ),
+        (
+            json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, "spec": {"a": 9_007_199_254_740_993_u64}}),
+            "beyond 2^53",
+        ),
+        (
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"a": "x".repeat(1024 * 1024)}}}),
+            "it is 1025 KiB, 1024 KiB are allowed",
+        ),
     ] {
         let mut agent = Agent::small();
         agent.manifest(body);
         assert!(why(&agent).contains(expected), "{}", why(&agent));
     }
     let newer = RendererVersion::known(2).expect_err("newer");
-    assert_eq!(newer.to_string(), "cannot render a release of renderer 2: this version of Backstay has renderers up to 1");
+    assert_eq!(
+        newer.to_string(),
+        "cannot render a release of renderer 2: this version of Backstay has renderers up to 1"
+    );
     assert!(newer.hint().is_some() && newer.origin().is_none());
     assert!(RendererVersion::known(0).is_err());
     assert_eq!(RendererVersion::known(1), Ok(RendererVersion::CURRENT));
