@@ -4,9 +4,12 @@
 //! releases, whatever was read before.
 
 pub mod canonical;
+mod read;
 mod release;
+mod secrets;
 mod settings;
 mod state;
+mod written;
 
 pub use release::{
     Code, EnvValue, FORMAT, ForeignTemplate, Health, InvalidRelease, Memory, MigrationRef, Probe, Release, ReleaseSpec,
@@ -16,3 +19,4 @@ pub use settings::{Rolling, Settings};
 pub use state::{
     After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, ReleaseRef, Track, WriteBack,
 };
+pub use written::{SchemaKind, UnknownSchema, schema};
