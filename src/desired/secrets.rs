@@ -161,6 +161,33 @@ pub(super) fn refuse(node: &Node, variables: bool, errors: &mut Vec<Diagnostic>)
     }
 }
 
+/// The same for a whole `spec`, or anything that holds containers: each part by the names that count there.
+pub(super) fn refuse_in_spec(node: &Node, errors: &mut Vec<Diagnostic>) {
+    match &node.kind {
+        Kind::Map(map) => {
+            // One variable of a container: `{name: …, value: …}`.
+            let item = (node.get("name").and_then(Node::text), node.get("value"));
+            if let (Some(name), Some(value)) = item
+                && named_variable(name)
+                && value.text().is_some_and(|text| !matches!(text, "" | "true" | "false"))
+            {
+                errors.push(plain(&value.spot, format!("the value of `{}` is a secret in plain text", name.escape_default())));
+                return;
+            }
+            for field in &map.0 {
+                match (&*field.key, &field.value.kind) {
+                    ("env", Kind::Map(_)) => refuse(&field.value, true, errors),
+                    ("config" | "parameters", _) => refuse(&field.value, false, errors),
+                    _ => refuse_in_spec(&field.value, errors),
+                }
+            }
+        }
+        Kind::List(items) => items.iter().for_each(|item| refuse_in_spec(item, errors)),
+        Kind::Text(_) => refuse(node, false, errors),
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) => {}
+    }
+}
+
 /// Whether a map is `{secret: …, key: …}` and nothing else.
 fn reference(node: &Node) -> bool {
     node.fields().len() == 2 && node.get("secret").is_some() && node.get("key").is_some()

@@ -105,6 +105,15 @@ pub enum ImagePolicy {
     Tags,
 }
 
+/// What an environment is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetKind {
+    /// A namespace of a cluster.
+    Kubernetes,
+    /// A machine.
+    Host,
+}
+
 /// How Git is told of a rollback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -110,6 +110,7 @@ impl Spot {
         Origin { file: Arc::clone(&self.source.path), line: self.line, column: self.column }
     }
 
+    #[cfg(test)]
     pub(in crate::desired) fn file(&self) -> &str {
         &self.source.path
     }

@@ -465,11 +465,12 @@ pub(in crate::desired) struct Rolling {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+#[expect(dead_code, reason = "kept as it is declared")]
 pub(in crate::desired) struct DisruptionBudget {
     /// Pods that stay.
-    pub(in crate::desired) min_available: Option<CountOrShare>,
+    min_available: Option<CountOrShare>,
     /// Pods that may be missing.
-    pub(in crate::desired) max_unavailable: Option<CountOrShare>,
+    max_unavailable: Option<CountOrShare>,
 }
 
 /// A HorizontalPodAutoscaler (`autoscaling/v2`), without `scaleTargetRef`.

@@ -12,12 +12,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 pub(super) use agent::{
-    Agent, AgentSpec, Health, Model, OneOrMany, Probe, Prompt, Syntax, Variable, Worker, Workload,
+    Agent, AgentSpec, CountOrShare, Health, Memory, Model, OneOrMany, Probe, Prompt, Syntax, Variable, Worker,
 };
 pub(super) use environment::{Environment, TrackSpec, WriteBackSpec};
 pub(super) use repository::{Catalogue, CatalogueEntry, Consent, Deed, Variables};
 pub use schema::{SchemaKind, UnknownSchema, schema};
-pub(super) use schema::{agent, agent_spec, catalogue, consent, environment, repository, variables};
+pub(super) use schema::{agent, catalogue, catalogue_entry, consent, environment, repository, variables};
 
 use super::read::{SecretKeyName, SecretName};
 

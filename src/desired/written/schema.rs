@@ -7,7 +7,7 @@ use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-use super::{Agent, AgentSpec, Catalogue, Consent, Environment, Variables, repository::Repository};
+use super::{Agent, Catalogue, CatalogueEntry, Consent, Environment, Variables, repository::Repository};
 
 /// A format that `backstay schema` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,11 +55,11 @@ macro_rules! schemas {
 
 schemas! {
     agent = Agent;
-    /// The `spec` of an agent alone.
-    agent_spec = AgentSpec;
     environment = Environment;
     repository = Repository;
     catalogue = Catalogue;
+    /// One model of the catalogue.
+    catalogue_entry = CatalogueEntry;
     variables = Variables;
     consent = Consent;
 }
