@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Release, Settings};
 use crate::model::{AgentName, CommitId, Diagnostics, EnvironmentName, Origin, ReleaseId, Revision, Timestamp};
+pub use crate::source::Track;
 
 /// All that Git asks of one environment, at the revisions that were chosen for it.
 #[derive(Debug, Clone)]
@@ -46,23 +47,6 @@ pub struct DesiredAgent {
     pub origin: Origin,
     /// What a person should know: a model near its end, migrations that are not delivered yet.
     pub warnings: Diagnostics,
-}
-
-/// What an environment follows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Track {
-    /// The tip of a branch.
-    Branch(String),
-    /// One tag.
-    Tag(String),
-    /// The tag of the highest semantic version among those that match.
-    Tags {
-        /// Glob with `*`.
-        pattern: String,
-        /// Tags that are passed over.
-        exclude: BTreeSet<String>,
-    },
 }
 
 /// The environment's own file, read.

@@ -1,1 +1,9 @@
-//! judge
+//! Live state becomes health, and a failure gets a cause: the release's own, or not.
+
+mod agent;
+mod fault;
+mod health;
+
+pub use agent::{AgentHealth, agent_health};
+pub use fault::{Cause, Fault, Finding};
+pub use health::{Health, health};

@@ -4,6 +4,7 @@
 
 mod diagnostic;
 mod id;
+mod live;
 mod name;
 mod object;
 mod revision;
@@ -11,6 +12,7 @@ mod revision;
 pub use diagnostic::{Diagnostic, Diagnostics, Origin, Severity};
 pub use id::{Digest, InvalidDigest, ReleaseId};
 pub use jiff::Timestamp;
+pub use live::LiveState;
 pub use name::{AgentName, EnvironmentName, InvalidName, MAX_AGENT_AND_WORKER, WorkerName};
 pub use object::{GroupKind, LiveObject, Manifest, ObjectRef, ResourceVersion, Uid};
 pub use revision::{CommitId, InvalidCommitId, InvalidRevision, Revision};

@@ -1,1 +1,25 @@
-//! render
+//! A release becomes Kubernetes objects: pure, versioned, and only with fields that are ours.
+//!
+//! What is rendered is what Backstay owns: a field that is not here is left to the server, to other controllers and to
+//! people. The pod template changes exactly when the release changes, never by settings, so that settings restart no pod.
+//!
+//! Rendering is versioned ([`RendererVersion`]): the version is kept with a release when it is first rendered, and
+//! renders its pod template ever after. Whatever changes a pod template needs a new version.
+
+mod extra;
+mod merge;
+mod names;
+mod object;
+mod pod;
+mod release;
+mod schema;
+
+pub use merge::{InvalidPatch, strategic_merge};
+pub use names::{
+    AGENT_DIR, AGENT_LABEL, FIELD_MANAGER, IGNORE_ANNOTATION, INSTALLATION_ANNOTATION, JOB_ANNOTATION, MANAGED_BY,
+    MANAGED_BY_LABEL, NAME_LABEL, OPERATION_ANNOTATION, PART_OF_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION,
+    RELEASE_LABEL, RENDERER_ANNOTATION, RESERVED_PREFIX, SET_LABEL, applyset_id, base64, config_map_name,
+    deployment_name, service_name,
+};
+pub use release::{Identity, RenderError, RenderOptions, Rendered, RendererVersion, Role, Set, render};
+pub use schema::{ListKind, MapKind, key_default, list_kind, map_kind, pod_spec_path};

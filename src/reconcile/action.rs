@@ -1,0 +1,258 @@
+//! What the core asks the shell rooms to do, and what they answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::desired::{Consent, DesiredAgent, WriteBack};
+use crate::model::{
+    AgentName, CommitId, LiveObject, LiveState, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid,
+};
+use crate::record::{AgentRecord, Evidence, OperationId, Requests, Standing};
+
+/// One thing to do for one agent.
+///
+/// `Record` to `TellGit` are effects: one of an agent is outstanding at a time, and the core waits for its
+/// [`Observation::Done`]. `Announce` and `Wake` are not waited for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Writes the record, if the ledger still holds `expected`; nothing expected: makes it.
+    Record {
+        /// The version it was read at.
+        expected: Option<ResourceVersion>,
+        /// The whole record.
+        record: Box<AgentRecord>,
+    },
+    /// Writes one object of the target.
+    Write(Write),
+    /// Asks the target what a write would give, and writes nothing.
+    DryRun(Write),
+    /// Deletes one object: exactly this one (UID) as it was read (version), its dependants in the background.
+    Delete {
+        /// Which object.
+        object: ObjectRef,
+        /// Only this one.
+        uid: Uid,
+        /// Only as it was read.
+        version: ResourceVersion,
+    },
+    /// Reads one object past every cache, with `managedFields`.
+    Read(ObjectRef),
+    /// Reads the ledger's entry past every cache: answered by [`Observation::Ledger`].
+    ReadLedger,
+    /// Writes the commit that tells Git of a rollback, and pushes it.
+    TellGit(TellGit),
+    /// Tells people: a Kubernetes Event and a line of the journal.
+    Announce(Announcement),
+    /// Sends [`Observation::Woken`] at that time, or a little later; a later `Wake` replaces an earlier one.
+    Wake(Timestamp),
+}
+
+/// One write to the target, with its precondition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Write {
+    /// What shall stand there: rendered fields only.
+    pub manifest: Manifest,
+    /// What must stand there now.
+    pub how: How,
+}
+
+/// How a manifest is written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum How {
+    /// `POST` under field manager `backstay`, with the annotation `backstay.dev/operation: <agent>/<operation>`: an
+    /// object that exists is left as it is.
+    Create {
+        /// The operation that makes it.
+        operation: OperationId,
+    },
+    /// Server-side apply by force under field manager `backstay`, on exactly this object at this version.
+    Apply {
+        /// Only this one.
+        uid: Uid,
+        /// Only as it was read.
+        version: ResourceVersion,
+        /// Fields that we rendered before are dropped: our `Update` entry in `managedFields` becomes `Apply` first.
+        drops_fields: bool,
+    },
+    /// The same on an object that somebody else made, by consent: fields of kubectl and Helm are taken over.
+    Adopt {
+        /// Only this one.
+        uid: Uid,
+        /// Only as it was read.
+        version: ResourceVersion,
+    },
+    /// Server-side apply under the manager `backstay-handover`, which keeps a field alive while its owner changes.
+    Handover {
+        /// Only this one.
+        uid: Uid,
+        /// Only as it was read.
+        version: ResourceVersion,
+    },
+}
+
+/// A rollback moved the target: Git shall agree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TellGit {
+    /// The agent that was moved.
+    pub agent: AgentName,
+    /// Where it was before.
+    pub left: Standing,
+    /// Where it is now.
+    pub back_to: Standing,
+    /// Who moved it.
+    pub by: String,
+    /// In their words.
+    pub reason: String,
+    /// How Git is told.
+    pub write_back: WriteBack,
+}
+
+/// Something that people may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Announcement {
+    /// Whether somebody should look.
+    pub warning: bool,
+    /// One word: `Deployed`, `Reverted`, `Failed`, `DriftHealed`, …
+    pub reason: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// The operation it is about.
+    pub operation: Option<OperationId>,
+}
+
+/// One thing that the core learns.
+#[derive(Debug, Clone)]
+pub enum Observation {
+    /// What shall be, as the environment admitted it.
+    Admitted(Arc<Admission>),
+    /// What is, for the objects of this agent.
+    Live(LiveState),
+    /// What the ledger holds, at start and whenever it changed.
+    Ledger(LedgerEntry),
+    /// The outstanding effect ended.
+    Done(Done),
+    /// The time that was asked for has come.
+    Woken,
+}
+
+/// What the environment admits for one agent, with all that is needed to do it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// What shall be.
+    pub wanted: Wanted,
+    /// What Git asked for at the revision that is stable here, where that is another one: for healing and going back.
+    pub standing: Option<Arc<DesiredAgent>>,
+    /// How sure it is that `wanted` takes commits back, and which; present when it asks for a release that stood here.
+    pub revert: Option<(Evidence, Vec<CommitId>)>,
+    /// Deeds that somebody allowed on this agent and that have not expired.
+    pub consents: Vec<Consent>,
+    /// Objects that move here from another agent, by the UID it owned.
+    pub takes: BTreeMap<ObjectRef, Uid>,
+    /// Objects of this agent's inventory that another agent asks for now: never pruned. `true` once that one owns it.
+    pub leaves: BTreeMap<ObjectRef, bool>,
+    /// How Git is told of a rollback.
+    pub write_back: WriteBack,
+}
+
+/// What shall be of one agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wanted {
+    /// It shall run like this.
+    Run(Arc<DesiredAgent>),
+    /// It shall go: a verified tree does not have it.
+    Remove,
+    /// What runs shall stay as it is: Git's word cannot be used or may not yet.
+    Keep(Reason),
+}
+
+/// Why what runs stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// One word, for the condition: `Invalid`, `AfterUnknown`, `DependencyNotReady`, `PruneLimit`, `Unverified`, …
+    pub word: &'static str,
+    /// One sentence.
+    pub message: String,
+    /// A person must do something, else it never goes on.
+    pub stalled: bool,
+}
+
+/// What the ledger holds of one agent.
+#[derive(Debug, Clone, PartialEq)]
+pub enum LedgerEntry {
+    /// Nothing.
+    Absent,
+    /// A record and the requests of people.
+    Present {
+        /// The record; a new one where an object has no status.
+        record: Box<AgentRecord>,
+        /// What people ask for.
+        requests: Requests,
+        /// `metadata.generation` of the requests.
+        generation: i64,
+        /// For compare-and-swap.
+        version: ResourceVersion,
+    },
+}
+
+/// How an effect ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// `Record`: the version it has now.
+    Recorded(ResourceVersion),
+    /// `Write`: the object as the server has it now.
+    Written(Arc<LiveObject>),
+    /// `DryRun`: the object as the server would have it.
+    WouldBe(Arc<LiveObject>),
+    /// `Delete`: it is gone, or on its way.
+    Deleted(ObjectRef),
+    /// `Read`: what stands there.
+    Seen(ObjectRef, Option<Arc<LiveObject>>),
+    /// `TellGit`: the commit that says it; nothing when Git says it already.
+    Told(Option<String>),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Why an effect failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of failure it is: decides what happens next.
+    pub kind: FailureKind,
+    /// Deed, object and cause in one sentence, without secrets.
+    pub message: String,
+}
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The precondition does not hold (409, 412): look again, then plan again.
+    Conflict,
+    /// A creation met an object that stands there already (409 AlreadyExists).
+    Exists,
+    /// What was written to is gone (404).
+    Gone,
+    /// The server refuses this object and will again: admission, validation, an immutable field (403, 422, 400).
+    Refused,
+    /// The server says an immutable field was changed (422).
+    Immutable,
+    /// The caller may not do this (403 by RBAC), or quota forbids it.
+    Forbidden,
+    /// The server is busy or away (429, 5xx, network, timeout); it may or may not have happened.
+    Unavailable {
+        /// `Retry-After`, in seconds.
+        retry_after: Option<u64>,
+    },
+    /// The policy gate forbids it.
+    Gate,
+    /// Another leader or another installation took over: nothing more is written.
+    Fenced,
+}
+
+// === impl TellGit ===
+
+impl TellGit {
+    /// The release that was left.
+    pub fn left_release(&self) -> ReleaseId {
+        self.left.release
+    }
+}

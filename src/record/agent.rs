@@ -1,0 +1,373 @@
+//! The record of one agent in one environment.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Operation, OperationId, Outcome};
+use crate::model::{Digest, ObjectRef, ReleaseId, Revision, Timestamp, Uid};
+
+/// The format of records that this version writes.
+pub const FORMAT: u32 = 1;
+/// Finished operations that a record keeps.
+pub const MAX_OPERATIONS: usize = 50;
+/// Objects that one agent may own, old releases' ConfigMaps apart.
+pub const MAX_INVENTORY: usize = 64;
+/// Releases that a record keeps in quarantine.
+pub const MAX_QUARANTINE: usize = 32;
+/// Bytes of a record as JSON; the oldest operations go first to keep it.
+pub const MAX_BYTES: usize = 32 * 1024;
+
+/// What is remembered of one agent in one environment: the `status` of its `AgentRelease`.
+///
+/// # Guarantees
+///
+/// Written with compare-and-swap only. Fields of a newer version are kept as they are (`unknown`), and a record of a
+/// newer `format` is never written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AgentRecord {
+    /// [`FORMAT`] of the version that wrote it; 0 for a record that nothing has written yet.
+    pub format: u32,
+    /// Whether the agent is there at all.
+    pub phase: Phase,
+    /// The release that holds the traffic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stable: Option<Standing>,
+    /// The release on its way; present while an operation of kind `Release` is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<Standing>,
+    /// The operation that is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// Finished operations, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<Operation>,
+    /// The objects that are ours; nothing else is ever pruned.
+    #[serde(skip_serializing_if = "Inventory::is_empty")]
+    pub inventory: Inventory,
+    /// Releases that were stable here, the newest first: what a rollback can go back to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Standing>,
+    /// Releases that failed here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quarantine: Vec<Quarantined>,
+    /// Set by a rollback: the release that is not rolled forward to again while Git still asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Where Git and the target differ, since when and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub differs: Option<Differs>,
+    /// The request of each kind that was handled last, by its id.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub handled: BTreeMap<String, String>,
+    /// The ledger was lost and made anew: nothing is pruned until a person confirms it by a retry.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
+    /// Times that drift was healed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub drift_healed: u64,
+    /// `metadata.generation` that the conditions speak of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Ready, Progressing, Degraded, Stalled, Contested, PruneBlocked, Suspended, GitBehind.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Fields of a newer version.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub unknown: BTreeMap<String, Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Whether the agent is there at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Git asks for it, or asked for it and it is not yet gone.
+    #[default]
+    Active,
+    /// It is gone: a tombstone that keeps quarantine and history.
+    Removed,
+}
+
+/// A release where it stood: how to find it again without Git.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Standing {
+    /// The whole digest.
+    #[schemars(with = "String")]
+    pub release: ReleaseId,
+    /// Where it was read.
+    #[schemars(with = "String")]
+    pub revision: Revision,
+    /// The digest of the settings it was applied with.
+    #[schemars(with = "String")]
+    pub settings: Digest,
+    /// The version of the renderer that first rendered it here, and renders it ever after.
+    pub renderer: u32,
+    /// Since when it stands so; for an entry of the history, since when it was stable.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+}
+
+/// A release that failed here and is not tried again without consent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// The whole digest.
+    #[schemars(with = "String")]
+    pub release: ReleaseId,
+    /// When it failed.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+    /// What failed, in one sentence.
+    pub reason: String,
+}
+
+/// A person left a release by a rollback: it is not rolled forward to while Git still asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// The release that was left.
+    #[schemars(with = "String")]
+    pub left: ReleaseId,
+    /// Who left it.
+    pub by: String,
+    /// When.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+    /// Whether Git was asked to agree, and how that stands.
+    #[serde(default)]
+    pub git: Told,
+}
+
+/// Whether Git has been told of a rollback.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Told {
+    /// A person does it.
+    #[default]
+    ByHand,
+    /// Still to be written.
+    Pending,
+    /// This commit was pushed.
+    Commit(String),
+    /// It cannot be written, in one sentence; tried again.
+    Refused(String),
+}
+
+/// Git and the target differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Differs {
+    /// What Git asks for.
+    #[schemars(with = "String")]
+    pub desired: ReleaseId,
+    /// Since when.
+    #[schemars(with = "String")]
+    pub since: Timestamp,
+    /// Why, in one sentence.
+    pub why: String,
+}
+
+/// One object of the inventory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Owned {
+    /// Which object.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub object: ObjectRef,
+    /// Its UID: another object of the same name is not ours.
+    #[schemars(with = "String")]
+    pub uid: Uid,
+}
+
+/// The objects that are ours, by identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Owned>", into = "Vec<Owned>")]
+pub struct Inventory(pub BTreeMap<ObjectRef, Uid>);
+
+/// One condition, as Kubernetes writes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// Ready, Progressing, …
+    #[serde(rename = "type")]
+    pub kind: ConditionKind,
+    /// Whether it holds.
+    pub status: Truth,
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// When `status` last changed.
+    #[schemars(with = "String")]
+    pub last_transition_time: Timestamp,
+    /// `metadata.generation` that it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionKind {
+    /// The stable release is what Git asks for, whole and healthy.
+    Ready,
+    /// An operation is open.
+    Progressing,
+    /// What runs is not healthy, or Git asks for what failed.
+    Degraded,
+    /// It cannot go on by itself: the message says what a person must do.
+    Stalled,
+    /// Somebody else keeps changing our fields.
+    Contested,
+    /// Something is not pruned that Git no longer asks for.
+    PruneBlocked,
+    /// A person suspended it.
+    Suspended,
+    /// Git does not yet say what the target does.
+    GitBehind,
+}
+
+/// Whether a condition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Truth {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Nobody can tell.
+    Unknown,
+}
+
+// === impl AgentRecord ===
+
+impl AgentRecord {
+    /// Whether a version that knows [`FORMAT`] may write it.
+    pub fn is_writable(&self) -> bool {
+        self.format <= FORMAT
+    }
+
+    /// The number for the next operation.
+    pub fn next_operation(&self) -> OperationId {
+        let newest = self.operation.iter().chain(&self.operations).map(|operation| operation.id).max();
+        OperationId(newest.map_or(1, |OperationId(number)| number + 1))
+    }
+
+    /// Ends the open operation and puts it first in the list.
+    pub fn finish(&mut self, outcome: Outcome, now: Timestamp) {
+        if let Some(mut operation) = self.operation.take() {
+            operation.finished = Some(now);
+            operation.outcome = Some(outcome);
+            self.operations.insert(0, operation);
+        }
+    }
+
+    /// Where `release` stood here before, if it was ever stable.
+    pub fn stood(&self, release: ReleaseId) -> Option<&Standing> {
+        self.stable.iter().chain(&self.history).find(|standing| standing.release == release)
+    }
+
+    /// Why `release` is in quarantine, if it is.
+    pub fn quarantined(&self, release: ReleaseId) -> Option<&Quarantined> {
+        self.quarantine.iter().find(|entry| entry.release == release)
+    }
+
+    /// One condition.
+    pub fn condition(&self, kind: ConditionKind) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// Sets a condition; its time moves only when `status` does.
+    pub fn set_condition(&mut self, kind: ConditionKind, status: Truth, reason: &str, message: &str, now: Timestamp) {
+        let last_transition_time = match self.condition(kind) {
+            Some(old) if old.status == status => old.last_transition_time,
+            Some(_) | None => now,
+        };
+        let condition = Condition {
+            kind,
+            status,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            last_transition_time,
+            observed_generation: self.observed_generation,
+        };
+        match self.conditions.iter_mut().find(|condition| condition.kind == kind) {
+            Some(old) => *old = condition,
+            None => self.conditions.push(condition),
+        }
+        self.conditions.sort_by_key(|condition| condition.kind);
+    }
+
+    /// Takes a condition away.
+    pub fn clear_condition(&mut self, kind: ConditionKind) {
+        self.conditions.retain(|condition| condition.kind != kind);
+    }
+
+    /// Cuts lists to their bounds, the oldest first, and a quarantined release that is `desired` never.
+    pub fn bound(&mut self, history: usize, desired: Option<ReleaseId>) {
+        self.history.truncate(history.max(1));
+        self.operations.truncate(MAX_OPERATIONS);
+        while self.quarantine.len() > MAX_QUARANTINE {
+            let oldest = self.quarantine.iter().rposition(|entry| Some(entry.release) != desired);
+            self.quarantine.remove(oldest.unwrap_or(0));
+        }
+        while self.operations.len() > 1 && serde_json::to_vec(self).map_or(0, |bytes| bytes.len()) > MAX_BYTES {
+            self.operations.pop();
+        }
+    }
+}
+
+// === impl Inventory ===
+
+impl Inventory {
+    /// Whether nothing is owned.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this very object, by UID, is ours.
+    pub fn owns(&self, object: &ObjectRef, uid: &Uid) -> bool {
+        self.0.get(object) == Some(uid)
+    }
+}
+
+impl From<Vec<Owned>> for Inventory {
+    fn from(owned: Vec<Owned>) -> Self {
+        Self(owned.into_iter().map(|entry| (entry.object, entry.uid)).collect())
+    }
+}
+
+impl From<Inventory> for Vec<Owned> {
+    fn from(inventory: Inventory) -> Self {
+        inventory.0.into_iter().map(|(object, uid)| Owned { object, uid }).collect()
+    }
+}
+
+impl JsonSchema for Inventory {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Inventory".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["kind", "name", "uid"],
+                "properties": {
+                    "group": {"type": "string"}, "kind": {"type": "string"}, "namespace": {"type": "string"},
+                    "name": {"type": "string"}, "uid": {"type": "string"},
+                },
+            },
+        })
+    }
+}
