@@ -377,7 +377,9 @@ impl World {
                 if self.requests == Requests::default() && expected.map(|version| version.0) != current {
                     return failed(FailureKind::Conflict, "the record changed");
                 }
-                if std::env::var("STORY_DEBUG").is_ok() { eprintln!("{}", serde_json::to_string(&record).expect("json")); }
+                if std::env::var("STORY_DEBUG").is_ok() {
+                    eprintln!("{}", serde_json::to_string(&record).expect("json"));
+                }
                 self.writes.push("record".to_owned());
                 self.record = Some(*record);
                 self.ledger_version += 1;
