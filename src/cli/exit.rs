@@ -10,6 +10,7 @@ use crate::daemon::telemetry::TelemetryError;
 use crate::model::Diagnostics;
 use crate::observe::ConnectError;
 use crate::reconcile::{Failure, FailureKind};
+use crate::source::SourceError;
 
 /// How a command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +178,29 @@ impl From<ConnectError> for CliError {
             Some(_) => own.because(error),
             None => own,
         }
+    }
+}
+
+impl From<SourceError> for CliError {
+    fn from(error: SourceError) -> Self {
+        let exit = match error {
+            SourceError::NoCommit { .. } | SourceError::NoRepository { .. } | SourceError::Config { .. } => Exit::Usage,
+            SourceError::Refused { .. }
+            | SourceError::HostKey { .. }
+            | SourceError::Certificate { .. }
+            | SourceError::Redirect { .. }
+            | SourceError::TooMuch { .. } => Exit::Refused,
+            SourceError::Setup { .. }
+            | SourceError::File { .. }
+            | SourceError::Busy { .. }
+            | SourceError::Unreachable { .. }
+            | SourceError::Timeout { .. }
+            | SourceError::Remote { .. }
+            | SourceError::Damaged { .. }
+            | SourceError::Lost { .. }
+            | SourceError::Internal { .. } => Exit::Broken,
+        };
+        Self { hint: error.hint(), ..Self::new(exit, error.to_string()) }
     }
 }
 

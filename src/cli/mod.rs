@@ -77,6 +77,8 @@ struct Globals {
 enum Verb {
     /// Write a starter config repository
     Init(verbs::init::Args),
+    /// Check a config repository: a folder, or a commit of a Git repository
+    Validate(verbs::validate::Args),
     /// Look at Git now
     Sync(verbs::sync::Args),
     /// Show what runs where, since when and why
@@ -168,6 +170,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Exit> {
 fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliError> {
     match verb {
         Verb::Init(args) => verbs::init::run(&args, &globals, out),
+        Verb::Validate(args) => verbs::validate::run(&args, out),
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),

@@ -167,10 +167,11 @@ impl Out {
         }
     }
 
-    /// Draws what is wrong with files, as talk.
-    pub(super) fn diagnostics(&mut self, diagnostics: &Diagnostics) {
-        let drawn = draw_all(diagnostics, self.talk_color);
-        let _ = self.talk.write_all(drawn.as_bytes());
+    /// Draws what is wrong with files, as data.
+    pub(super) fn show(&mut self, diagnostics: &Diagnostics) -> Result<(), CliError> {
+        let drawn = draw_all(diagnostics, self.data_color);
+        self.data.write_all(drawn.as_bytes())?;
+        Ok(())
     }
 
     /// Begins something that may take a while.

@@ -11,6 +11,7 @@ pub(super) mod schema;
 pub(super) mod status;
 pub(super) mod suspend;
 pub(super) mod sync;
+pub(super) mod validate;
 
 use std::collections::BTreeSet;
 

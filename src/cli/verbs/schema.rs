@@ -2,6 +2,7 @@
 
 use crate::cli::{CliError, Exit, Out};
 use crate::daemon::config;
+use crate::desired::{SchemaKind, schema};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -12,15 +13,36 @@ pub(in crate::cli) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
-    /// The daemon's own backstay.toml
+    /// `agents/<name>/agent.yaml`
+    Agent,
+    /// `environments/<name>.yaml`
+    Environment,
+    /// `backstay.yaml`
+    Repository,
+    /// `shared/models.yaml`
+    Models,
+    /// `environments/<name>/variables.yaml`
+    Variables,
+    /// A file in `consent/`
+    Consent,
+    /// The daemon's own `backstay.toml`
     Config,
 }
 
 pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> {
-    let schema = match args.kind {
-        Kind::Config => config::schema(),
+    let kind = match args.kind {
+        Kind::Agent => SchemaKind::Agent,
+        Kind::Environment => SchemaKind::Environment,
+        Kind::Repository => SchemaKind::Repository,
+        Kind::Models => SchemaKind::Models,
+        Kind::Variables => SchemaKind::Variables,
+        Kind::Consent => SchemaKind::Consent,
+        Kind::Config => {
+            out.json(&config::schema())?;
+            return Ok(Exit::Done);
+        }
     };
     // JSON in every output format: a schema has no other form.
-    out.json(&schema)?;
+    out.json(schema(kind))?;
     Ok(Exit::Done)
 }

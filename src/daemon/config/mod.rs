@@ -23,6 +23,7 @@ pub use value::{Allowance, GitIdentity, Label, Listen, Period, Remote, Secret};
 use crate::model::{Diagnostics, EnvironmentName};
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
+use crate::source::{self, Auth, SourceConfig, SshKey};
 
 /// Where the file is when nobody names another.
 pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
@@ -75,12 +76,19 @@ pub struct Source {
     /// Time between two looks at the remote; hints only bring a look forward.
     #[serde(default = "value::default_interval")]
     pub interval: Period,
-    /// Longest time that one exchange with the remote may take.
+    /// Longest time that the remote may be silent.
     #[serde(default = "value::default_timeout")]
     pub timeout: Period,
     /// Private key for SSH.
     #[serde(default)]
     pub ssh_key: Option<PathBuf>,
+    /// File that holds the passphrase of the key.
+    #[serde(default)]
+    pub ssh_passphrase_file: Option<PathBuf>,
+    /// The passphrase of the key.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub ssh_passphrase: Option<Secret>,
     /// Host keys that are trusted, as in OpenSSH; needed for SSH.
     #[serde(default)]
     pub known_hosts: Option<PathBuf>,
@@ -404,11 +412,36 @@ impl Kubernetes {
 // === impl Source ===
 
 impl Source {
-    /// Reads the password or token for HTTPS, if there is one.
-    pub fn credential(&self) -> Result<Option<Secret>, ConfigError> {
-        match secret(self.token.as_ref(), self.token_file.as_deref())? {
-            Some(token) => Ok(Some(token)),
-            None => secret(self.password.as_ref(), self.password_file.as_deref()),
+    /// As the mirror wants it. Secrets in files are read by it, whenever it needs them.
+    pub fn remote(&self) -> SourceConfig {
+        let given = |secret: Option<&Secret>, file: Option<&PathBuf>| match (secret, file) {
+            (Some(secret), _) => Some(source::Secret::Value(secret.expose().to_owned())),
+            (None, Some(file)) => Some(source::Secret::File(file.clone())),
+            (None, None) => None,
+        };
+        let password = given(self.password.as_ref(), self.password_file.as_ref());
+        let auth = if let Some(token) = given(self.token.as_ref(), self.token_file.as_ref()) {
+            Auth::Token(token)
+        } else if let (Some(username), Some(password)) = (self.username.clone(), password) {
+            Auth::Basic { username, password }
+        } else if let (Some(key), Some(known_hosts)) = (self.ssh_key.clone(), self.known_hosts.clone()) {
+            let passphrase = given(self.ssh_passphrase.as_ref(), self.ssh_passphrase_file.as_ref());
+            Auth::Ssh(SshKey { key, passphrase, known_hosts })
+        } else {
+            Auth::None
+        };
+        let limits = source::Limits { idle: self.timeout.0, ..source::Limits::default() };
+        SourceConfig {
+            url: self.url.0.clone(),
+            branch: self.branch.clone(),
+            interval: self.interval.0,
+            auth,
+            ca_file: self.ca_file.clone(),
+            rewind: match self.rewind {
+                Rewind::Refuse => source::Rewind::Refuse,
+                Rewind::Accept => source::Rewind::Accept,
+            },
+            limits,
         }
     }
 }

@@ -21,6 +21,10 @@ const NOT_DELIVERED: &[(&str, &str)] = &[
 ];
 /// Variables with our prefix that are no keys: what an agent is given, and what the command line takes.
 const OTHERS: &[&str] = &["BACKSTAY_CONFIG", "BACKSTAY_AGENT_DIR", "BACKSTAY_RELEASE", "BACKSTAY_LISTEN"];
+/// Keys that only a repository over HTTP has a use for.
+const HTTP_KEYS: [&str; 6] = ["username", "password", "password_file", "token", "token_file", "ca_file"];
+/// Keys that only a repository over SSH has a use for.
+const SSH_KEYS: [&str; 4] = ["ssh_key", "ssh_passphrase", "ssh_passphrase_file", "known_hosts"];
 /// More tables than this in one list are refused.
 const MAX_TABLES: usize = 1024;
 
@@ -355,7 +359,7 @@ impl Reader<'_> {
         let Some(source) = root.field("source") else { return };
         let remote = source.field("url").and_then(Node::text).and_then(|url| url.parse::<Remote>().ok());
         let url = source.field("url").map_or(&source.key, |url| &url.at).clone();
-        if let Some(Remote::Ssh(_)) = remote {
+        if remote.as_ref().is_some_and(Remote::is_ssh) {
             for (name, hint) in [
                 ("ssh_key", "name the private key of the deploy key: `ssh_key = \"/etc/backstay/ssh/id_ed25519\"`"),
                 ("known_hosts", "pin the host's key: `ssh-keyscan HOST > known_hosts`, compare it, and name that file"),
@@ -366,6 +370,23 @@ impl Reader<'_> {
                     self.found.push(complaint.hint(hint));
                 }
             }
+        }
+        let unfit: &[&str] = match &remote {
+            Some(remote) if remote.is_ssh() => &HTTP_KEYS,
+            Some(remote) if remote.is_http() => &SSH_KEYS,
+            Some(_) | None => &[],
+        };
+        for name in unfit {
+            if let Some(field) = source.field(name) {
+                let other = if SSH_KEYS.contains(name) { "SSH" } else { "HTTPS" };
+                let complaint = complain(&field.key, format!("`source.{name}` is for {other}, which the URL is not"));
+                self.found.push(complaint.hint("take it out, or change `source.url`"));
+            }
+        }
+        let password = source.field("password").or_else(|| source.field("password_file"));
+        if let (Some(password), None) = (password, source.field("username")) {
+            let complaint = complain(&password.key, "`source.username` is missing: there is a password".to_owned());
+            self.found.push(complaint.hint("add `username`, or give an access token as `token_file`"));
         }
         for (one, other) in [("token", "password"), ("token_file", "password_file"), ("token_file", "password")] {
             if let (Some(_), Some(second)) = (source.field(one), source.field(other)) {

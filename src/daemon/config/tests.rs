@@ -70,7 +70,11 @@ fn errors(result: Result<Config, Diagnostics>) -> String {
 fn every_key_is_read() {
     let config = parse(WHOLE).expect("a configuration");
     assert_eq!(config.installation.as_str(), "acme");
-    assert_eq!(config.source.url, Remote::Ssh("ssh://git@git.example.com/acme/agents.git".to_owned()));
+    let remote = config.source.remote();
+    assert_eq!(remote.url.to_string(), "ssh://git@git.example.com/acme/agents.git");
+    assert!(matches!(&remote.auth, Auth::Ssh(key) if key.known_hosts == Path::new("/etc/backstay/ssh/known_hosts")));
+    assert_eq!((remote.rewind, remote.limits.idle.as_secs()), (source::Rewind::Accept, 90));
+    remote.check().expect("parts that fit each other");
     assert_eq!(config.source.timeout.0.as_secs(), 90);
     assert_eq!(config.source.rewind, Rewind::Accept);
     let production = config.target(&"production".parse().expect("a name")).expect("a target");
@@ -149,7 +153,7 @@ fn secrets_come_from_variables_and_files_and_are_never_shown() {
     let https = SMALL.replace("/srv/agents.git", "https://git.example.com/a.git");
     let config = with(&https, &[("BACKSTAY_SOURCE_TOKEN", "hunter2"), ("BACKSTAY_WEBHOOKS_GITHUB_SECRET", "hunter3")])
         .expect("a configuration");
-    assert_eq!(config.source.credential().expect("a credential").expect("one").expose(), "hunter2");
+    assert!(matches!(config.source.remote().auth, Auth::Token(source::Secret::Value(value)) if value == "hunter2"));
     assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
     let secrets = config.webhooks.secrets().expect("secrets");
     assert_eq!(secrets.github.expect("one").expose(), "hunter3");
@@ -184,7 +188,7 @@ fn a_variable_wins_over_the_file() {
         ],
     )
     .expect("a configuration");
-    assert_eq!(config.source.url.to_string(), "https://git.example.com/a.git");
+    assert_eq!(config.source.url.0.to_string(), "https://git.example.com/a.git");
     assert_eq!(config.target.len(), 2);
     assert_eq!(config.target[0].kubernetes.namespace.as_str(), "elsewhere");
     let allowed = ["batch/CronJob", "batch/Job"].map(|text| text.parse().expect("an allowance"));
@@ -269,25 +273,28 @@ fn parts_that_do_not_fit_each_other_are_refused() {
 }
 
 #[test]
-fn remotes_are_known_by_their_form() {
-    let good = ["ssh://git@h/p", "git@h:p", "https://h/p", "http://user@h:80/p", "/srv/p", "file:///srv/p"];
-    assert!(good.iter().all(|url| url.parse::<Remote>().is_ok()));
-    for bad in [
-        "",
-        "h",
-        "p/q",
-        "./p",
-        "git://h/p",
-        "ftp://h/p",
-        "https:///p",
-        "ssh://-oProxyCommand=x/p",
-        "-x:p",
-        "file://p",
-        "https://u:p@h/p",
-        "a\nb",
-    ] {
+fn remotes_are_absolute_and_hold_no_password() {
+    for good in ["ssh://git@h/p", "git@h:p", "https://h/p", "http://h:80/p", "/srv/p", "file:///srv/p"] {
+        assert!(good.parse::<Remote>().is_ok(), "{good}");
+    }
+    for bad in ["", "h", "p/q", "./p", "git://h/p", "https:///p", "file://p", "https://u:p@h/p", "a\nb"] {
         assert!(bad.parse::<Remote>().is_err(), "{bad}");
     }
+}
+
+#[test]
+fn the_way_in_fits_the_address() {
+    let https = SMALL.replace("/srv/agents.git\"", "https://git.example.com/a.git\"\nusername = \"bot\"");
+    let basic = with(&https, &[("BACKSTAY_SOURCE_PASSWORD", "hunter2")]).expect("a configuration").source.remote();
+    assert!(matches!(&basic.auth, Auth::Basic { username, .. } if username == "bot"));
+    assert!(matches!(parse(SMALL).expect("a configuration").source.remote().auth, Auth::None));
+    let nobody = errors(parse(&https.replace("username = \"bot\"", "password_file = \"/p\"")));
+    assert!(nobody.contains("`source.username` is missing"), "{nobody}");
+    let key = errors(parse(&https.replace("username = \"bot\"", "ssh_key = \"/k\"")));
+    assert!(key.contains("`source.ssh_key` is for SSH"), "{key}");
+    let ssh = "git@h:p\"\nssh_key = \"/k\"\nknown_hosts = \"/h\"\ntoken_file = \"/t\"";
+    let token = errors(parse(&SMALL.replace("/srv/agents.git\"", ssh)));
+    assert!(token.contains("`source.token_file` is for HTTPS"), "{token}");
 }
 
 #[test]

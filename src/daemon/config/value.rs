@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use crate::model::{EnvironmentName, GroupKind};
+use crate::source::{InvalidUrl, RemoteUrl};
 
 /// Longest [`Period`].
 const LONGEST: Duration = Duration::from_hours(24);
@@ -32,17 +33,10 @@ pub struct Label(String);
 #[serde(try_from = "String")]
 pub struct Listen(pub SocketAddr);
 
-/// Where a Git repository is. Never holds a password.
+/// Where the config repository is: a URL, `git@host:path`, or an absolute path. Never holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum Remote {
-    /// SSH; the URL or `git@host:path` as written.
-    Ssh(String),
-    /// Smart HTTP, with or without TLS.
-    Http(String),
-    /// A repository on this machine.
-    Path(PathBuf),
-}
+pub struct Remote(pub RemoteUrl);
 
 /// `Name <address>`, as Git writes an author.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -287,60 +281,24 @@ impl FromStr for Remote {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text.chars().any(char::is_control) || text.is_empty() {
-            return Err("a URL is expected".to_owned());
+        let url: RemoteUrl = text.parse().map_err(|error: InvalidUrl| error.why.to_owned())?;
+        if url.local().is_some_and(Path::is_relative) {
+            return Err("it is neither a URL nor an absolute path".to_owned());
         }
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Self::without_scheme(text);
-        };
-        let authority = rest.split('/').next().unwrap_or_default();
-        let userinfo = authority.rsplit_once('@').map(|(user, _)| user);
-        if userinfo.is_some_and(|user| user.contains(':')) {
-            return Err("the URL holds a password, which has no place in a configuration".to_owned());
-        }
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        match scheme {
-            "ssh" | "git+ssh" | "http" | "https" if host.is_empty() || host.starts_with(['-', ':']) => {
-                Err("the URL names no host".to_owned())
-            }
-            "ssh" | "git+ssh" => Ok(Self::Ssh(text.to_owned())),
-            "http" | "https" => Ok(Self::Http(text.to_owned())),
-            "file" if rest.starts_with('/') => Ok(Self::Path(rest.into())),
-            "file" => Err("a `file://` URL needs an absolute path: `file:///srv/agents.git`".to_owned()),
-            "git" => Err("`git://` is neither encrypted nor authenticated and is not supported".to_owned()),
-            other => Err(format!("`{other}://` is not supported")),
-        }
+        Ok(Self(url))
     }
 }
 
 impl Remote {
-    /// `git@host:path`, or an absolute path.
-    fn without_scheme(text: &str) -> Result<Self, String> {
-        if text.starts_with('/') {
-            return Ok(Self::Path(text.into()));
-        }
-        match text.split_once(':') {
-            Some((host, path))
-                if !host.is_empty() && !host.contains('/') && !host.starts_with('-') && !path.is_empty() =>
-            {
-                Ok(Self::Ssh(text.to_owned()))
-            }
-            Some(_) | None => Err("neither a URL nor an absolute path".to_owned()),
-        }
+    /// Whether the way in is SSH.
+    pub(super) fn is_ssh(&self) -> bool {
+        self.0.host().is_some() && !self.is_http()
     }
 
-    /// The remote as Git takes it.
-    pub fn url(&self) -> String {
-        match self {
-            Self::Ssh(url) | Self::Http(url) => url.clone(),
-            Self::Path(path) => path.display().to_string(),
-        }
-    }
-}
-
-impl fmt::Display for Remote {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url())
+    /// Whether the way in is HTTP, with or without TLS.
+    pub(super) fn is_http(&self) -> bool {
+        let text = self.0.to_string();
+        text.starts_with("http://") || text.starts_with("https://")
     }
 }
 
