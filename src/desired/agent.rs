@@ -72,11 +72,7 @@ pub(super) fn read(
     let mut found = check(written::agent(), &whole).0;
     if let Some(spec) = whole.get("spec") {
         undelivered::refuse_agent(spec, &mut found);
-        let mut plain = vec![];
-        secrets::refuse_in_spec(spec, &mut plain);
-        // One place is one error.
-        plain.retain(|error| !found.iter().any(|other| other.origin == error.origin));
-        found.extend(plain);
+        secrets::add(&mut found, |plain| secrets::refuse_in_spec(spec, plain));
     }
     if !found.is_empty() {
         return Err(sorted(found));

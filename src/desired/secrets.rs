@@ -149,7 +149,9 @@ pub(super) fn refuse(node: &Node, variables: bool, errors: &mut Vec<Diagnostic>)
                     Kind::Number(_) => true,
                     Kind::Null | Kind::Bool(_) | Kind::List(_) | Kind::Map(_) => false,
                 };
-                if secret && plainly {
+                if variables && value.map().is_some() {
+                    // `{secret, key}` or `{field}`: the schema says what may stand there.
+                } else if secret && plainly {
                     let message = format!("the value of `{}` is a secret in plain text", field.key.escape_default());
                     errors.push(plain(&value.spot, message));
                 } else {
@@ -189,6 +191,14 @@ pub(super) fn refuse_in_spec(node: &Node, errors: &mut Vec<Diagnostic>) {
         Kind::Text(_) => refuse(node, false, errors),
         Kind::Null | Kind::Bool(_) | Kind::Number(_) => {}
     }
+}
+
+/// Adds what `refuse` finds to `found`, where nothing was said of the same place.
+pub(super) fn add(found: &mut Vec<Diagnostic>, refuse: impl FnOnce(&mut Vec<Diagnostic>)) {
+    let mut plain = vec![];
+    refuse(&mut plain);
+    plain.retain(|error| !found.iter().any(|other| other.origin == error.origin));
+    found.extend(plain);
 }
 
 /// Whether a map is `{secret: …, key: …}` and nothing else.

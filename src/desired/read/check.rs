@@ -9,7 +9,7 @@ use super::{Field, Kind, MAX_ERRORS, Node, grammar};
 use crate::model::{Diagnostic, Diagnostics};
 
 /// Names that a hint lists at most.
-const LISTED: usize = 16;
+const LISTED: usize = 24;
 
 /// What `schema` has against `node`; nothing when it fits.
 pub(in crate::desired) fn check(schema: &Value, node: &Node) -> Diagnostics {
@@ -228,6 +228,12 @@ impl<'s> Checker<'s> {
             words.dedup();
             return words;
         }
+        // A small map is named by its fields.
+        let required = schema.get("required").and_then(Value::as_array).filter(|keys| keys.len() <= 2);
+        let shape = required.map(|keys| {
+            let keys: Vec<_> = keys.iter().filter_map(Value::as_str).collect();
+            format!("`{{{}}}`", keys.join(", "))
+        });
         let word = |word: &str| {
             let said = match word {
                 "string" => "text",
@@ -235,8 +241,7 @@ impl<'s> Checker<'s> {
                 "number" => "a number",
                 "boolean" => "`true` or `false`",
                 "array" => "a list",
-                "object" if schema.pointer("/properties/secret").is_some() => "`{secret, key}`",
-                "object" => "a map",
+                "object" => return shape.clone().unwrap_or_else(|| "a map".to_owned()),
                 other => other,
             };
             said.to_owned()
