@@ -132,6 +132,8 @@ fn with_cause(worst: Health, findings: &[Finding]) -> Health {
         Health::Degraded { reason, .. } if finding.fault == Fault::Release => {
             Health::degraded(format!("{}; {reason}", finding.sentence), Some(Fault::Release))
         }
-        other => other,
+        other @ (Health::Healthy | Health::Degraded { .. } | Health::Suspended | Health::Missing | Health::Unknown) => {
+            other
+        }
     }
 }

@@ -298,7 +298,7 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
             let what = if last.is_null() { format!("ends again and again, restarted {restarts} times") } else { what };
             Some((fault, cause, what, certain))
         }
-        "CreateContainerConfigError" if has(&["timed out", "timeout", "failed to sync"]) => {
+        "CreateContainerConfigError" if has(&["timed out", "timeout", "failed to sync", "not registered"]) => {
             let what = "waits for its node to see its configuration";
             Some((Fault::Environment, Cause::Other, what.to_owned(), false))
         }
@@ -385,8 +385,10 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
 
 /// The sentences of the kubelet that name a missing object or key, taken apart and put together again.
 fn config_error(message: &str) -> String {
-    for (prefix, kind) in [("secret \"", "Secret"), ("configmap \"", "ConfigMap")] {
-        if let Some((_, rest)) = message.split_once(prefix)
+    // A kubelet names the kind in the singular; an API server that it asks, in the plural.
+    let kinds = [("secret", "Secret"), ("secrets", "Secret"), ("configmap", "ConfigMap"), ("configmaps", "ConfigMap")];
+    for (prefix, kind) in kinds.map(|(word, kind)| (format!("{word} \""), kind)) {
+        if let Some((_, rest)) = message.split_once(&prefix)
             && let Some((object, rest)) = rest.split_once('"')
             && rest.starts_with(" not found")
         {

@@ -390,10 +390,8 @@ fn compare_lists(old: &[Value], new: &[Value], at: &mut At, found: &mut Vec<Chan
 
 fn drop_below(old: &Value, new: &Value, at: &mut At, found: &mut Vec<FieldPath>) {
     match (old, new) {
-        (Value::Object(old), Value::Object(new)) => {
-            if at.map_kind() == MapKind::Granular {
-                drop_fields(old, new, at, found);
-            }
+        (Value::Object(old), Value::Object(new)) if at.map_kind() == MapKind::Granular => {
+            drop_fields(old, new, at, found);
         }
         (Value::Array(old), Value::Array(new)) => {
             let ListKind::Map(keys) = at.list_kind() else {

@@ -163,6 +163,7 @@ impl GatePolicy {
 /// # Errors
 ///
 /// When the policy does not allow it.
+#[expect(clippy::result_large_err, reason = "an object is refused once, and the refusal is kept whole")]
 pub fn admit(manifest: &Manifest, policy: &GatePolicy) -> Result<(), Forbidden> {
     violations(manifest, policy).into_iter().next().map_or(Ok(()), Err)
 }

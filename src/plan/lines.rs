@@ -157,7 +157,12 @@ fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines
                 leaves(object, mark, &path, element, lines);
             }
         }
-        leaf => {
+        leaf @ (Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Array(_)
+        | Value::Object(_)) => {
             let text = format!("{}: {}", escape(&path.to_string()), shown(object, path, leaf));
             lines.push(ChangeLine::new(Some(mark), 1, text));
         }

@@ -200,9 +200,8 @@ fn drops_fields(input: &PlanInput<'_>, manifest: &Manifest, live: &LiveObject) -
     if input.dropped.contains(&manifest.object) {
         return false;
     }
-    previous(input, &manifest.object).is_some_and(|previous| {
-        dropped(&previous.body, &manifest.body).iter().any(|path| stands(path, &live.body))
-    })
+    previous(input, &manifest.object)
+        .is_some_and(|previous| dropped(&previous.body, &manifest.body).iter().any(|path| stands(path, &live.body)))
 }
 
 /// Whether there is a value at `path`.

@@ -13,6 +13,7 @@ use crate::plan::{Plan, Step, WaitingOn, differences, drift};
 use crate::record::{
     AgentRecord, Cause, ConditionKind, FORMAT, Operation, OperationKind, Outcome, Phase, Quarantined, Told,
 };
+use crate::render::OPERATION_ANNOTATION;
 
 /// Take-backs within [`CONTEST_WINDOW`] after which an object is left alone.
 const CONTEST_LIMIT: usize = 3;
@@ -20,6 +21,8 @@ const CONTEST_LIMIT: usize = 3;
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// How long an operation runs before the record says what it waits for.
 const SLOW: SignedDuration = SignedDuration::from_secs(10);
+/// How long pods of a stable release may be unready before the record says so.
+const FLICKER: SignedDuration = SignedDuration::from_secs(3);
 /// When a refused object is tried again.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(2);
 
@@ -434,6 +437,8 @@ impl AgentState {
         let target = match Target::of(self, record) {
             Ok(Some(target)) => target,
             Ok(None) => return self.rest(record, refused, now, actions),
+            // Before Git has spoken, the content may just not be known yet.
+            Err(_) if self.admission.is_none() => return,
             Err(why) => {
                 let mut record = record.clone();
                 let asked = self.desired_release().is_some();
@@ -472,6 +477,9 @@ impl AgentState {
             return self.effect(step, open.id, actions);
         }
         if plan.waiting.is_empty() {
+            if let Some(object) = self.missed(target, record) {
+                return self.send(Pending::Read(object.clone()), Action::Read(object), actions);
+            }
             return self.finish(target, record, open, now, actions);
         }
         let mut record = record.clone();
@@ -617,6 +625,16 @@ impl AgentState {
                 let heals = self.memory.heals.get(object).map_or(&[][..], Vec::as_slice);
                 let recent = heals.iter().filter(|at| now.duration_since(**at) < CONTEST_WINDOW).count();
                 if recent >= CONTEST_LIMIT {
+                    // Only a fresh read has the managers that say who it was.
+                    if self
+                        .live
+                        .objects
+                        .get(object)
+                        .is_some_and(|live| live.body.pointer("/metadata/managedFields").is_none())
+                        && self.memory.asked_who.insert(object.clone())
+                    {
+                        return self.send(Pending::Read(object.clone()), Action::Read(object.clone()), actions);
+                    }
                     let fields: Vec<_> = changes.iter().map(|change| change.path.to_string()).collect();
                     let who = target.who_writes(self, object);
                     let why = format!("{who} keeps changing {} of {object}", fields.join(", "));
@@ -631,9 +649,20 @@ impl AgentState {
             }
             return self.effect(step, newest, actions);
         }
+        if let Some(object) = self.missed(target, record) {
+            return self.send(Pending::Read(object.clone()), Action::Read(object), actions);
+        }
         let mut next = record.clone();
         self.collect_inventory(target, &mut next);
         course::differ(&mut next, refused, self.desired_release().is_some(), now);
+        let unhealthy = plan.waiting.iter().any(|waiting| matches!(waiting, WaitingOn::Healthy(_)));
+        let since = *self.memory.unhealthy_since.get_or_insert(now);
+        let settled = since.saturating_add(FLICKER).unwrap_or(now);
+        if !unhealthy {
+            self.memory.unhealthy_since = None;
+        } else if now < settled {
+            return self.wake_at(Some(settled));
+        }
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
@@ -724,6 +753,10 @@ impl AgentState {
                 write(manifest, How::Apply { uid, version, drops_fields: *drops_fields })
             }
             Step::Adopt { manifest, uid, version, .. } => {
+                // Until the inventory is recorded, the mark of the operation says whose it is.
+                let mut body = (*manifest.body).clone();
+                body["metadata"]["annotations"][OPERATION_ANNOTATION] = format!("{}/{operation}", self.agent).into();
+                let manifest = &crate::model::Manifest { body: Arc::new(body), ..manifest.clone() };
                 write(manifest, How::Adopt { uid: uid.clone(), version: version.clone() })
             }
             Step::Handover { manifest, uid, version } => {

@@ -94,8 +94,14 @@ pub(super) struct Memory {
     pub(super) handed_over: BTreeSet<ObjectRef>,
     /// Objects whose former fields this operation dropped.
     pub(super) dropped: BTreeSet<ObjectRef>,
+    /// Objects that a fresh read, or our own deletion, showed to be gone.
+    pub(super) gone: BTreeSet<ObjectRef>,
     /// When drift of an object was healed, the latest last.
     pub(super) heals: BTreeMap<ObjectRef, Vec<Timestamp>>,
+    /// Since when the pods of the stable release are not all ready.
+    pub(super) unhealthy_since: Option<Timestamp>,
+    /// Contested objects that were read to learn who changes them.
+    pub(super) asked_who: BTreeSet<ObjectRef>,
     /// Objects that are not healed any more, with who changes them.
     pub(super) contested: BTreeMap<ObjectRef, String>,
     /// Objects that a write may or may not have reached: read before anything else.
@@ -173,7 +179,7 @@ impl AgentState {
     /// Takes what the watches saw; what our own calls showed since stays over it until the watches catch up.
     pub(super) fn see(&mut self, seen: LiveState, now: Timestamp) {
         let caught_up = |object: &ObjectRef, overlay: &Overlay| match (&overlay.object, seen.objects.get(object)) {
-            (Some(ours), Some(theirs)) => theirs.version != ours.version && theirs.version.is_at_least(&ours.version),
+            (Some(ours), Some(theirs)) => theirs.version.is_at_least(&ours.version),
             (None, Some(_)) | (Some(_), None) => false,
             (None, None) => true,
         };
@@ -184,6 +190,12 @@ impl AgentState {
 
     /// Takes what a call of ours showed of one object; nothing: it is not there.
     pub(super) fn note(&mut self, object: &ObjectRef, shown: Option<Arc<LiveObject>>, now: Timestamp) {
+        if shown.is_some() {
+            self.memory.gone.remove(object);
+        } else {
+            self.memory.gone.insert(object.clone());
+            self.memory.refused.remove(object);
+        }
         self.overlay
             .insert(object.clone(), Overlay { object: shown, until: now.saturating_add(OVERLAY).unwrap_or(now) });
         self.merge();
@@ -279,6 +291,7 @@ impl Memory {
         self.handed_over.clear();
         self.dropped.clear();
         self.heals.clear();
+        self.asked_who.clear();
         self.contested.clear();
     }
 }

@@ -197,16 +197,29 @@ fn rendering(
 }
 
 impl AgentState {
+    /// An object of the inventory that is not seen, and that no fresh read showed to be gone.
+    pub(super) fn missed(&self, target: &Target, record: &AgentRecord) -> Option<ObjectRef> {
+        let doubtful = |object: &&ObjectRef| {
+            !self.live.objects.contains_key(object)
+                && !self.live.unseen.contains_key(&object.group_kind())
+                && !self.memory.gone.contains(object)
+                && target.leaves.get(object) != Some(&true)
+                && !target.manifests().iter().any(|manifest| manifest.object == **object)
+        };
+        record.inventory.0.keys().find(doubtful).cloned()
+    }
+
     /// Puts every object of ours that stands into the inventory, and takes out what is gone.
     pub(super) fn collect_inventory(&self, target: &Target, record: &mut AgentRecord) {
         let desired = target.manifests().iter().filter_map(|manifest| self.live.objects.get(&manifest.object));
         let mut next: BTreeMap<_, _> = desired.map(|live| (live.object.clone(), live.uid.clone())).collect();
         for (object, uid) in &record.inventory.0 {
-            let stands = self.live.objects.get(object).is_some_and(|live| live.uid == *uid);
-            let unseen = self.live.unseen.contains_key(&object.group_kind());
+            // Absence from a watch alone proves nothing: a list may be old.
+            let replaced = self.live.objects.get(object).is_some_and(|live| live.uid != *uid);
             let done_job = object.kind == "Job" && target.manifests().iter().any(|manifest| manifest.object == *object);
+            let gone = replaced || self.memory.gone.contains(object) && !done_job;
             let moved = target.leaves.get(object) == Some(&true);
-            if (stands || unseen || done_job) && !moved {
+            if !gone && !moved {
                 next.entry(object.clone()).or_insert_with(|| uid.clone());
             }
         }

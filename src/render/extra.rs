@@ -30,13 +30,13 @@ pub(super) fn render(context: &Context<'_>, declared: &Manifest) -> Result<(Role
     }
     refuse_reserved(&body, "", &invalid)?;
     ignore(&mut body, &invalid)?;
-    let content =
+    let canonical =
         || canonical::to_bytes(&body).map_err(|error| invalid(error.to_string(), "write large numbers as text"));
     let mut role = Role::Extra;
     let mut name = declared.object.name.clone();
     let mut object = declared.object.clone();
     if declared.object.group == "batch" && declared.object.kind == "Job" {
-        let digest = Digest::of(&content()?).to_string();
+        let digest = Digest::of(&canonical()?).to_string();
         role = Role::Job;
         if name.len() + JOB_SUFFIX > LONGEST_JOB {
             let why =
@@ -136,11 +136,8 @@ fn ignore(body: &mut Value, invalid: Invalid<'_>) -> Result<(), RenderError> {
 /// The Deployment whose replicas an object of `manifests/` decides.
 pub(super) fn scales(body: &Value) -> Option<String> {
     let group = body.get("apiVersion")?.as_str()?.split('/').next()?;
-    let known = match (group, body.get("kind")?.as_str()?) {
-        ("autoscaling", "HorizontalPodAutoscaler") => true,
-        ("keda.sh", "ScaledObject") => true,
-        _ => false,
-    };
+    let kind = body.get("kind")?.as_str()?;
+    let known = matches!((group, kind), ("autoscaling", "HorizontalPodAutoscaler") | ("keda.sh", "ScaledObject"));
     let target = body.pointer("/spec/scaleTargetRef").filter(|_| known)?;
     let deployment = target.get("kind").is_none_or(|kind| kind == "Deployment");
     target.get("name")?.as_str().filter(|_| deployment).map(str::to_owned)

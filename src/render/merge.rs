@@ -37,31 +37,31 @@ pub fn strategic_merge(template: &mut Value, patch: &Value) -> Result<(), Invali
     merge_value(template, patch, &mut Vec::new())
 }
 
-fn invalid(path: &[&str], why: impl Into<String>) -> InvalidPatch {
-    InvalidPatch { path: path.join("."), why: why.into() }
+fn invalid(place: &[&str], why: impl Into<String>) -> InvalidPatch {
+    InvalidPatch { path: place.join("."), why: why.into() }
 }
 
-/// How the list at `path` in a pod template is read.
-fn kind_of(path: &[&str]) -> ListKind {
-    match path {
+/// How the list at `place` in a pod template is read.
+fn kind_of(place: &[&str]) -> ListKind {
+    match place {
         ["spec", rest @ ..] => pod_list_kind(rest),
         ["metadata", "finalizers"] => ListKind::Set,
         _ => ListKind::Atomic,
     }
 }
 
-fn merge_value<'p>(target: &mut Value, patch: &'p Value, path: &mut Vec<&'p str>) -> Result<(), InvalidPatch> {
+fn merge_value<'p>(target: &mut Value, patch: &'p Value, place: &mut Vec<&'p str>) -> Result<(), InvalidPatch> {
     match patch {
         Value::Object(fields) => {
-            if !target.is_object() {
-                *target = Value::Object(Map::new());
-            }
-            match target {
-                Value::Object(target) => merge_map(target, fields, path),
-                _ => Ok(()),
-            }
+            let mut merged = match target.take() {
+                Value::Object(merged) => merged,
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+            };
+            merge_map(&mut merged, fields, place)?;
+            *target = Value::Object(merged);
+            Ok(())
         }
-        Value::Array(elements) => merge_list(target, elements, path),
+        Value::Array(elements) => merge_list(target, elements, place),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
             *target = patch.clone();
             Ok(())
@@ -72,21 +72,21 @@ fn merge_value<'p>(target: &mut Value, patch: &'p Value, path: &mut Vec<&'p str>
 fn merge_map<'p>(
     target: &mut Map<String, Value>,
     patch: &'p Map<String, Value>,
-    path: &mut Vec<&'p str>,
+    place: &mut Vec<&'p str>,
 ) -> Result<(), InvalidPatch> {
     match patch.get("$patch").map(Value::as_str) {
         None | Some(Some("merge")) => {}
         Some(Some("replace" | "delete")) => target.clear(),
-        Some(_) => return Err(invalid(path, "`$patch` is `replace`, `delete` or `merge`")),
+        Some(_) => return Err(invalid(place, "`$patch` is `replace`, `delete` or `merge`")),
     }
     if let Some(kept) = patch.get("$retainKeys") {
-        let kept = kept.as_array().ok_or_else(|| invalid(path, "`$retainKeys` is a list of names"))?;
+        let kept = kept.as_array().ok_or_else(|| invalid(place, "`$retainKeys` is a list of names"))?;
         target.retain(|key, _| kept.iter().any(|kept| kept.as_str() == Some(key)));
     }
-    give_way(target, patch, path);
+    give_way(target, patch, place);
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix("$deleteFromPrimitiveList/") {
-            let gone = value.as_array().ok_or_else(|| invalid(path, format!("`{key}` is a list")))?;
+            let gone = value.as_array().ok_or_else(|| invalid(place, format!("`{key}` is a list")))?;
             if let Some(Value::Array(elements)) = target.get_mut(list) {
                 elements.retain(|element| !gone.contains(element));
             }
@@ -96,43 +96,41 @@ fn merge_map<'p>(
             continue;
         }
         if key.starts_with('$') {
-            return Err(invalid(path, format!("`{key}` is not a directive of a strategic merge")));
+            return Err(invalid(place, format!("`{key}` is not a directive of a strategic merge")));
         }
         let deletes = value.get("$patch").and_then(Value::as_str) == Some("delete");
         if value.is_null() || deletes {
             target.remove(key);
             continue;
         }
-        path.push(key);
-        merge_value(target.entry(key.clone()).or_insert(Value::Null), value, path)?;
-        path.pop();
+        place.push(key);
+        merge_value(target.entry(key.clone()).or_insert(Value::Null), value, place)?;
+        place.pop();
     }
     Ok(())
 }
 
 /// Removes what cannot stand beside what the patch sets.
-fn give_way(target: &mut Map<String, Value>, patch: &Map<String, Value>, path: &[&str]) {
+fn give_way(target: &mut Map<String, Value>, patch: &Map<String, Value>, place: &[&str]) {
     let sets = |key: &str| patch.get(key).is_some_and(|value| !value.is_null());
-    match path {
+    match place {
         [.., "env"] if sets("value") || sets("valueFrom") => {
             target.retain(|key, _| !matches!(key.as_str(), "value" | "valueFrom") || sets(key));
         }
-        [.., "env", "valueFrom"] | ["spec", "volumes"] => {
-            if patch.keys().any(|key| key != "name" && sets(key)) {
-                target.retain(|key, _| key == "name" || sets(key));
-            }
+        [.., "env", "valueFrom"] | ["spec", "volumes"] if patch.keys().any(|key| key != "name" && sets(key)) => {
+            target.retain(|key, _| key == "name" || sets(key));
         }
-        [.., "livenessProbe" | "readinessProbe" | "startupProbe" | "preStop" | "postStart"] => {
-            if HANDLERS.iter().any(|handler| sets(handler)) {
-                target.retain(|key, _| !HANDLERS.contains(&key.as_str()) || sets(key));
-            }
+        [.., "livenessProbe" | "readinessProbe" | "startupProbe" | "preStop" | "postStart"]
+            if HANDLERS.iter().any(|handler| sets(handler)) =>
+        {
+            target.retain(|key, _| !HANDLERS.contains(&key.as_str()) || sets(key));
         }
         _ => {}
     }
 }
 
-fn merge_list<'p>(target: &mut Value, patch: &'p [Value], path: &mut Vec<&'p str>) -> Result<(), InvalidPatch> {
-    let keys = match kind_of(path) {
+fn merge_list<'p>(target: &mut Value, patch: &'p [Value], place: &mut Vec<&'p str>) -> Result<(), InvalidPatch> {
+    let keys = match kind_of(place) {
         ListKind::Map(keys) => keys,
         ListKind::Set => {
             let mut merged = target.as_array().cloned().unwrap_or_default();
@@ -155,13 +153,13 @@ fn merge_list<'p>(target: &mut Value, patch: &'p [Value], path: &mut Vec<&'p str
     }
     for element in patch {
         let Some(fields) = element.as_object() else {
-            return Err(invalid(path, format!("an element of this list is a map with `{key}`")));
+            return Err(invalid(place, format!("an element of this list is a map with `{key}`")));
         };
         if fields.get(key).is_none_or(Value::is_null) {
             if directive(element).as_deref() == Some("replace") && fields.len() == 1 {
                 continue;
             }
-            return Err(invalid(path, format!("an element lacks `{key}`, by which this list is merged")));
+            return Err(invalid(place, format!("an element lacks `{key}`, by which this list is merged")));
         }
         let at = merged.iter().position(|existing| same_element(existing, element, keys));
         match (directive(element).as_deref(), at) {
@@ -169,10 +167,10 @@ fn merge_list<'p>(target: &mut Value, patch: &'p [Value], path: &mut Vec<&'p str
                 merged.remove(at);
             }
             (Some("delete"), None) => {}
-            (_, Some(at)) => merge_value(&mut merged[at], element, path)?,
+            (_, Some(at)) => merge_value(&mut merged[at], element, place)?,
             (_, None) => {
                 let mut added = Value::Object(Map::new());
-                merge_value(&mut added, element, path)?;
+                merge_value(&mut added, element, place)?;
                 merged.push(added);
             }
         }

@@ -347,7 +347,7 @@ fn inject_env(context: &Context<'_>, container: &mut Map<String, Value>, worker:
     }
     env.extend(declared.into_iter().filter(|variable| {
         let name = &variable["name"];
-        !injected.contains(name) && !(theirs_is_plain && name == "OTEL_RESOURCE_ATTRIBUTES")
+        !(injected.contains(name) || theirs_is_plain && name == "OTEL_RESOURCE_ATTRIBUTES")
     }));
     container.insert("env".to_owned(), Value::Array(env));
 }

@@ -102,7 +102,7 @@ pub enum RenderError {
     #[error("{object} is declared twice: {first} and {second}")]
     Duplicate {
         /// Which object.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// Where first.
         first: Origin,
         /// Where again.
@@ -290,7 +290,7 @@ pub fn render(
     for (role, manifest) in objects {
         let (object, second) = (manifest.object.clone(), manifest.origin.clone());
         if let Some(first) = origins.insert(object.clone(), second.clone()) {
-            return Err(RenderError::Duplicate { object, first, second });
+            return Err(RenderError::Duplicate { object: Box::new(object), first, second });
         }
         object::check_size(&manifest)?;
         roles.insert(object, role);

@@ -584,6 +584,20 @@ fn whose_fault_it_is() {
             "needs the Secret `agent-secrets`, which does not exist",
         ),
         (
+            waiting("CreateContainerConfigError", "secrets \"agent-secrets\" not found"),
+            Release,
+            Cause::Config,
+            true,
+            "needs the Secret `agent-secrets`",
+        ),
+        (
+            waiting("CreateContainerConfigError", "object \"agents\"/\"agent-secrets\" not registered"),
+            Environment,
+            Cause::Other,
+            false,
+            "waits for its node",
+        ),
+        (
             waiting("CreateContainerConfigError", "configmap \"c\" not found"),
             Release,
             Cause::Config,

@@ -22,7 +22,7 @@ fn a_full_agent() {
     let objects: Vec<_> =
         rendered.manifests.iter().map(|m| json!({"origin": m.origin.to_string(), "body": m.body})).collect();
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path("render");
+    settings.set_snapshot_path(".");
     settings.set_prepend_module_to_snapshot(false);
     settings.bind(|| insta::assert_json_snapshot!("full-agent", objects));
 }
@@ -384,7 +384,7 @@ fn what_cannot_be_rendered_says_why_and_the_way_out() {
         (
             "cannot render workload.podTemplate (agents/support/agent.yaml): it leaves no container `agent` / no hint",
             |a| {
-                a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{"name": "agent", "$patch": "delete"}]}}}}))
+                a.merge(json!({"workload": {"podTemplate": {"spec": {"containers": [{"name": "agent", "$patch": "delete"}]}}}}));
             },
         ),
         (
@@ -398,13 +398,13 @@ fn what_cannot_be_rendered_says_why_and_the_way_out() {
         (
             "cannot render workload.manifest (agents/support/agent.yaml): its container `web` has no image / no hint",
             |a| {
-                a.merge(json!({"code": {"image": null}, "workload": {"manifest": {"container": "web", "template": {"spec": {"containers": [{"name": "web"}]}}}}}))
+                a.merge(json!({"code": {"image": null}, "workload": {"manifest": {"container": "web", "template": {"spec": {"containers": [{"name": "web"}]}}}}}));
             },
         ),
         (
             "cannot render workload.manifest (agents/support/agent.yaml): `backstay.dev/set` in its labels is Backstay's own / choose a name of your own",
             |a| {
-                a.merge(json!({"workload": {"manifest": {"container": "web", "template": {"metadata": {"labels": {"backstay.dev/set": "x"}}}}}}))
+                a.merge(json!({"workload": {"manifest": {"container": "web", "template": {"metadata": {"labels": {"backstay.dev/set": "x"}}}}}}));
             },
         ),
         (
@@ -425,13 +425,13 @@ fn what_cannot_be_rendered_says_why_and_the_way_out() {
         (
             "cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/agent` in its labels is Backstay's own / choose a name of your own",
             |a| {
-                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": {"backstay.dev/agent": "x"}}}))
+                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "labels": {"backstay.dev/agent": "x"}}}));
             },
         ),
         (
             "cannot render Service/x (agents/support/manifests/extra.yaml:3): `backstay.dev/ignore` cannot leave `/metadata/name` to others / name single fields by JSON pointers: `/spec/replicas`",
             |a| {
-                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": "/metadata/name"}}}))
+                a.manifest(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x", "annotations": {"backstay.dev/ignore": "/metadata/name"}}}));
             },
         ),
         (

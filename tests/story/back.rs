@@ -55,7 +55,7 @@ fn a_release_that_fails_by_its_own_fault_is_left_and_not_tried_again() {
     let world = world.git("bad").settle();
     assert!(world.holds(ConditionKind::Progressing));
     assert_eq!(world.stable(), Some(id("hello")), "until the deadline nothing is decided");
-    let world = world.until_woken();
+    let world = world.past_the_deadline();
     assert_eq!(world.running(), Some(id("hello")));
     assert!(world.record().operations.iter().any(|operation| matches!(operation.outcome, Some(Outcome::Failed(_)))));
     let differs = world.record().differs.clone().expect("Git and the target differ");
@@ -70,7 +70,7 @@ fn a_release_that_fails_by_its_own_fault_is_left_and_not_tried_again() {
 fn a_consent_or_a_person_lets_it_try_again() {
     let mut world = World::new().git("hello").settle();
     world.sick.insert(id("bad"), "CrashLoopBackOff");
-    let mut world = world.git("bad").settle().until_woken();
+    let mut world = world.git("bad").settle().past_the_deadline();
     world.sick.clear();
     let by_file = world.clone().consent(Allow::Retry(ReleaseRef(id("bad")))).settle();
     assert_eq!(by_file.stable(), Some(id("bad")));
@@ -84,7 +84,7 @@ fn a_consent_or_a_person_lets_it_try_again() {
 fn a_failure_that_is_not_its_own_blames_nobody() {
     let mut world = World::new().git("hello").settle();
     world.sick.insert(id("slow"), "ContainerCreating");
-    let world = world.git("slow").settle().until_woken();
+    let world = world.git("slow").settle().past_the_deadline();
     assert_eq!(world.running(), Some(id("slow")), "it stays on its way");
     assert!(world.record().quarantine.is_empty());
     assert!(world.holds(ConditionKind::Stalled), "{:?}", world.record().conditions);
@@ -94,7 +94,7 @@ fn a_failure_that_is_not_its_own_blames_nobody() {
 fn a_first_release_that_fails_stays_to_be_looked_at() {
     let mut world = World::new();
     world.sick.insert(id("bad"), "CrashLoopBackOff");
-    let world = world.git("bad").settle().until_woken();
+    let world = world.git("bad").settle().past_the_deadline();
     assert_eq!(world.record().stable, None);
     assert!(world.holds(ConditionKind::Degraded), "{:?}", world.record().conditions);
     let world = world.git("hello").settle();

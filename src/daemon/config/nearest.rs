@@ -1,10 +1,10 @@
 //! What somebody may have meant.
 
-/// The one of `known` that `word` is probably a slip of: at most a third of its letters differ.
+/// The one of `known` that `word` is probably a slip of: at most a third of its letters differ, and at most three.
 ///
 /// Ties go to the first in order.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = (word.chars().count() / 3).max(1);
+    let allowed = (word.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()
         .map(|candidate| (distance(word, candidate), candidate))
