@@ -79,6 +79,8 @@ enum Verb {
     Init(verbs::init::Args),
     /// Check a config repository: a folder, or a commit of a Git repository
     Validate(verbs::validate::Args),
+    /// Run the daemon
+    Run(verbs::run::Args),
     /// Look at Git now
     Sync(verbs::sync::Args),
     /// Show what runs where, since when and why
@@ -171,6 +173,7 @@ fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliErro
     match verb {
         Verb::Init(args) => verbs::init::run(&args, &globals, out),
         Verb::Validate(args) => verbs::validate::run(&args, out),
+        Verb::Run(args) => verbs::run::run(&args, &globals, out),
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),

@@ -60,7 +60,7 @@ impl GitError {
 /// How the source is reached, as the configuration has it.
 pub(crate) fn source(config: &Config) -> Result<SourceConfig, GitError> {
     let from = &config.source;
-    let mut source = SourceConfig::new(from.url.url().parse()?);
+    let mut source = SourceConfig::new(from.url.0.clone());
     source.branch.clone_from(&from.branch);
     source.interval = from.interval.0;
     source.limits.whole = from.timeout.0;

@@ -7,6 +7,7 @@ pub(super) mod init;
 pub(super) mod man;
 pub(super) mod retry;
 pub(super) mod rollback;
+pub(super) mod run;
 pub(super) mod schema;
 pub(super) mod status;
 pub(super) mod suspend;
