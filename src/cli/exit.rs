@@ -66,11 +66,6 @@ impl CliError {
         self
     }
 
-    /// Adds the way out, unless there is one already.
-    pub(super) fn or_hint(self, hint: impl Into<String>) -> Self {
-        if self.hint.is_some() { self } else { self.hint(hint) }
-    }
-
     pub(super) fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
@@ -256,9 +251,8 @@ mod tests {
 
     #[test]
     fn a_hint_is_kept() {
-        let error = CliError::usage("no").hint("first").or_hint("second");
-        assert_eq!((error.way_out(), error.exit()), (Some("first"), Exit::Usage));
-        assert_eq!(CliError::usage("no").or_hint("second").way_out(), Some("second"));
+        let error = CliError::usage("no").hint("do this");
+        assert_eq!((error.way_out(), error.exit()), (Some("do this"), Exit::Usage));
         assert_eq!(CliError::from(TelemetryError::Twice).exit(), Exit::Broken);
     }
 }
