@@ -14,3 +14,5 @@ mod observe;
 mod ledger;
 #[path = "cluster/election.rs"]
 mod election;
+#[path = "cluster/manifests.rs"]
+mod manifests;

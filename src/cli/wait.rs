@@ -190,7 +190,8 @@ pub(super) fn synced(id: &str, entry: Option<&EnvironmentEntry>) -> Came {
     if let Some(error) = entry.record.errors.first() {
         return Came::Not(format!("the repository has errors: {error}"));
     }
-    let accepted = entry.record.accepted.iter().map(|(reference, commit)| format!("{reference}@{}", commit.short()));
+    let accepted =
+        entry.record.accepted.iter().map(|(_, revision)| format!("{}@{}", revision.reference, revision.commit.short()));
     Came::Done(format!("at {}", accepted.collect::<Vec<_>>().join(", ")))
 }
 

@@ -1,5 +1,6 @@
 //! `consent/*.yaml`: deeds that somebody allowed.
 
+use super::agent::sorted;
 use super::layer::{refused, source};
 use super::read::{MAX_BYTES, check, one_document};
 use super::written::{self, Deed};
@@ -29,7 +30,7 @@ pub fn consents(tree: &dyn Tree) -> (Vec<Consent>, Diagnostics) {
             Err(errors) => found.extend(errors.0),
         }
     }
-    (read, Diagnostics(found))
+    (read, sorted(found))
 }
 
 fn consent(tree: &dyn Tree, path: &str) -> Result<Option<Consent>, Diagnostics> {

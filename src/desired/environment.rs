@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::agent::sorted;
 use super::layer::{refused, source};
 use super::read::{MAX_BYTES, Node, check, closest, list_of, one_document};
 use super::written::{self, TrackSpec, WriteBackSpec};
@@ -67,7 +68,7 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
         undelivered::refuse_environment(spec, &mut found);
     }
     if !found.is_empty() {
-        return Err(Diagnostics(found));
+        return Err(sorted(found));
     }
     let declared: written::Environment = serde_json::from_value(node.to_value())
         .map_err(|error| node.spot.error(format!("the environment cannot be read: {error}")))?;
@@ -86,7 +87,7 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
         }
     }
     if !found.is_empty() {
-        return Err(Diagnostics(found));
+        return Err(sorted(found));
     }
     let write_back = match (spec.write_back, &spec.track) {
         (Some(WriteBackSpec::Revert), _) | (None, None | Some(TrackSpec::Branch { .. })) => WriteBack::Revert,
@@ -140,7 +141,8 @@ fn follows(tree: &dyn Tree, name: &EnvironmentName, first: &EnvironmentName, nod
         match next {
             None => return,
             Some(next) if next == *name => {
-                return found.push(spot.error(format!("`{name}` waits for `{first}`, which waits for `{name}` in the end")));
+                return found
+                    .push(spot.error(format!("`{name}` waits for `{first}`, which waits for `{name}` in the end")));
             }
             Some(next) => at = next,
         }

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::agent::sorted;
 use super::read::{MAX_BYTES, Node, Source, beneath, check, one_document, patch};
 use super::{secrets, written};
 use crate::model::{AgentName, Diagnostic, Diagnostics, EnvironmentName, Origin, Revision};
@@ -96,15 +97,16 @@ impl<'a> Layer<'a> {
         let read = self.repository.get_or_init(|| {
             let path = "backstay.yaml";
             let Some(source) = source(self.tree, path, MAX_BYTES)? else {
-                let missing = Diagnostic::error(Origin::file(path), "`backstay.yaml` is missing: this is no config repository");
+                let missing =
+                    Diagnostic::error(Origin::file(path), "`backstay.yaml` is missing: this is no config repository");
                 return Err(missing.hint("`backstay init` makes one").into());
             };
             let node = one_document(&source)?;
-            let mut found = check(written::repository(), &node);
+            let mut found = check(written::repository(), &node).0;
             if let Some(defaults) = node.at(["spec", "defaults"]) {
-                secrets::refuse_in_spec(defaults, &mut found.0);
+                secrets::add(&mut found, |plain| secrets::refuse_in_spec(defaults, plain));
             }
-            if found.has_errors() { Err(found) } else { Ok(node) }
+            if found.is_empty() { Ok(node) } else { Err(sorted(found)) }
         });
         read.as_ref().map_err(Clone::clone)
     }
@@ -133,9 +135,9 @@ impl<'a> Layer<'a> {
                 Some(source) => patch(base, &one_document(&source)?),
                 None => base,
             };
-            let mut found = check(written::catalogue(), &node);
-            secrets::refuse_in_spec(&node, &mut found.0);
-            if found.has_errors() { Err(found) } else { Ok(node) }
+            let mut found = check(written::catalogue(), &node).0;
+            secrets::add(&mut found, |plain| secrets::refuse_in_spec(&node, plain));
+            if found.is_empty() { Ok(node) } else { Err(sorted(found)) }
         });
         read.as_ref().map_err(Clone::clone)
     }
@@ -147,9 +149,9 @@ impl<'a> Layer<'a> {
             let source = if path.is_empty() { None } else { source(self.tree, &path, MAX_BYTES)? };
             let Some(source) = source else { return Ok(Node::empty(Source::new(&path, "").spot(0, 0, 0))) };
             let node = one_document(&source)?;
-            let mut found = check(written::variables(), &node);
-            secrets::refuse(&node, true, &mut found.0);
-            if found.has_errors() { Err(found) } else { Ok(node) }
+            let mut found = check(written::variables(), &node).0;
+            secrets::add(&mut found, |plain| secrets::refuse(&node, true, plain));
+            if found.is_empty() { Ok(node) } else { Err(sorted(found)) }
         });
         read.as_ref().map_err(Clone::clone)
     }

@@ -149,7 +149,9 @@ pub(super) fn refuse(node: &Node, variables: bool, errors: &mut Vec<Diagnostic>)
                     Kind::Number(_) => true,
                     Kind::Null | Kind::Bool(_) | Kind::List(_) | Kind::Map(_) => false,
                 };
-                if secret && plainly {
+                if variables && value.map().is_some() {
+                    // `{secret, key}` or `{field}`: the schema says what may stand there.
+                } else if secret && plainly {
                     let message = format!("the value of `{}` is a secret in plain text", field.key.escape_default());
                     errors.push(plain(&value.spot, message));
                 } else {
@@ -171,7 +173,10 @@ pub(super) fn refuse_in_spec(node: &Node, errors: &mut Vec<Diagnostic>) {
                 && named_variable(name)
                 && value.text().is_some_and(|text| !matches!(text, "" | "true" | "false"))
             {
-                errors.push(plain(&value.spot, format!("the value of `{}` is a secret in plain text", name.escape_default())));
+                errors.push(plain(
+                    &value.spot,
+                    format!("the value of `{}` is a secret in plain text", name.escape_default()),
+                ));
                 return;
             }
             for field in &map.0 {
@@ -188,6 +193,14 @@ pub(super) fn refuse_in_spec(node: &Node, errors: &mut Vec<Diagnostic>) {
     }
 }
 
+/// Adds what `refuse` finds to `found`, where nothing was said of the same place.
+pub(super) fn add(found: &mut Vec<Diagnostic>, refuse: impl FnOnce(&mut Vec<Diagnostic>)) {
+    let mut plain = vec![];
+    refuse(&mut plain);
+    plain.retain(|error| !found.iter().any(|other| other.origin == error.origin));
+    found.extend(plain);
+}
+
 /// Whether a map is `{secret: …, key: …}` and nothing else.
 fn reference(node: &Node) -> bool {
     node.fields().len() == 2 && node.get("secret").is_some() && node.get("key").is_some()
@@ -195,8 +208,9 @@ fn reference(node: &Node) -> bool {
 
 fn plain(spot: &super::read::Spot, message: String) -> Diagnostic {
     // Without a snippet, whatever the line holds.
-    Diagnostic::error(spot.origin(), message)
-        .hint("put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history")
+    Diagnostic::error(spot.origin(), message).hint(
+        "put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history",
+    )
 }
 
 #[cfg(test)]
@@ -255,7 +269,8 @@ mod tests {
         for secret in ["  DB_PASSWORD: hunter2", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"] {
             assert!(in_line(secret), "{secret}");
         }
-        for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"] {
+        for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"]
+        {
             assert!(!in_line(plain), "{plain}");
         }
     }

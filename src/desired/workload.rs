@@ -30,10 +30,9 @@ pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) 
     match (&declared.manifest, &declared.container) {
         (Some(path), Some(container)) => {
             foreign = manifest(context, &path.0, &container.0, spot(&["manifest"]), spot(&["container"]));
-            let instead = ["resources", "health", "podTemplate", "serviceAccount"];
-            for field in node.map(Node::fields).unwrap_or_default().iter().filter(|field| instead.contains(&&*field.key)) {
-                let error = field.spot.error(format!("`{}` belongs into the manifest", field.key));
-                context.error(error.hint("with `manifest`, Backstay only adds the folder, the environment, labels and names"));
+            if let Some(field) = node.and_then(|node| node.field("serviceAccount")) {
+                let error = field.spot.error("`serviceAccount` belongs into the manifest");
+                context.error(error.hint("write `serviceAccountName` there, and the ServiceAccount in `manifests/`"));
             }
         }
         (Some(_), None) => {

@@ -119,8 +119,11 @@ pub(super) fn agent_status(record: &AgentRecord) -> Value {
 
 /// The status that is written for an environment's record.
 pub(super) fn environment_status(record: &EnvironmentRecord) -> Value {
-    let accepted: Vec<_> =
-        record.accepted.iter().map(|(reference, commit)| format!("{reference}@{}", commit.short())).collect();
+    let accepted: Vec<_> = record
+        .accepted
+        .iter()
+        .map(|(_, revision)| format!("{}@{}", revision.reference, revision.commit.short()))
+        .collect();
     with_shown(json!(record), json!({"revision": accepted.join(" ")}))
 }
 

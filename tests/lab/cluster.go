@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -35,14 +37,20 @@ func (l *lab) prepareCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	names, err := applyCRDs(ctx, objects, l.crds)
-	if err != nil {
+	if err := await(ctx, "API server", l.asks("/livez/ping")); err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := await(ctx, "CRD "+name, func() error { return established(ctx, objects, name) }); err != nil {
-			return err
-		}
+	if err := l.startRest(ctx); err != nil {
+		return err
+	}
+	if err := l.parts.await("apiserver", startLimit); err != nil {
+		return err
+	}
+	if err := applyCRDs(ctx, objects, l.crds); err != nil {
+		return err
+	}
+	if err := await(ctx, "Gateway API", l.asks("/apis/gateway.networking.k8s.io/v1")); err != nil {
+		return err
 	}
 	if l.contour != "" {
 		if err := l.startGateway(ctx, client, objects); err != nil {
@@ -84,40 +92,60 @@ func nodeReady(ctx context.Context, client kubernetes.Interface) error {
 	return nil
 }
 
-// applyCRDs creates the CRDs of all files of a folder, and returns their names.
-func applyCRDs(ctx context.Context, objects dynamic.Interface, dir string) ([]string, error) {
+// applyCRDs creates the CRDs of all files of a folder, a few at a time, and
+// waits until they are served.
+func applyCRDs(ctx context.Context, objects dynamic.Interface, dir string) error {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var names []string
+	var group errgroup.Group
+	group.SetLimit(4)
 	for _, path := range paths {
-		object, err := readObject(path)
+		crds, err := readObjects(path)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if object.GetKind() != "CustomResourceDefinition" {
-			continue
+		for _, crd := range crds {
+			group.Go(func() error { return applyCRD(ctx, objects, crd) })
 		}
-		_, err = objects.Resource(crdResource).Create(ctx, object, metav1.CreateOptions{})
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		names = append(names, object.GetName())
 	}
-	return names, nil
+	return group.Wait()
 }
 
-func readObject(path string) (*unstructured.Unstructured, error) {
+func applyCRD(ctx context.Context, objects dynamic.Interface, crd *unstructured.Unstructured) error {
+	if crd.GetKind() != "CustomResourceDefinition" || established(ctx, objects, crd.GetName()) == nil {
+		return nil
+	}
+	if err := await(ctx, crd.GetName(), func() error {
+		_, err := objects.Resource(crdResource).Create(ctx, crd, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			err = nil
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return await(ctx, crd.GetName(), func() error { return established(ctx, objects, crd.GetName()) })
+}
+
+// readObjects reads all documents of a YAML file.
+func readObjects(path string) ([]*unstructured.Unstructured, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	object := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(data, &object.Object); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	var objects []*unstructured.Unstructured
+	for document := range strings.SplitSeq(string(data), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if object.Object != nil {
+			objects = append(objects, object)
+		}
 	}
-	return object, nil
+	return objects, nil
 }
 
 func established(ctx context.Context, objects dynamic.Interface, name string) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/storage/wal"
 )
 
 // runEtcd runs a store of one member in the folder --data, for clients at
@@ -25,6 +26,7 @@ func runEtcd(args []string) int {
 	fsync := flags.Bool("fsync", false, "sync every write to disk")
 	_ = flags.Parse(args)
 
+	wal.SegmentSizeBytes = 4 << 20 // allocated at once, and copied with the seed
 	config := embed.NewConfig()
 	config.Name = "lab"
 	config.Dir = *data

@@ -16,7 +16,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// A listener on port p is opened by Envoy on p + 8000, at every address.
+// A listener on port p is opened by Envoy on p + 8000, at every address, once
+// there is a first route.
 const (
 	gatewayNamespace = "gateways"
 	gatewayName      = "public"
@@ -31,10 +32,13 @@ const contourConfig = `gateway:
 `
 
 // startGateway starts Contour and Envoy, makes the GatewayClass and the
-// Gateway, and waits until Envoy listens.
+// Gateway, and waits until both run.
 func (l *lab) startGateway(ctx context.Context, client kubernetes.Interface, objects dynamic.Interface) error {
 	config := filepath.Join(l.dir, "parts", "contour.yaml")
 	if err := os.WriteFile(config, []byte(contourConfig), 0o644); err != nil {
+		return err
+	}
+	if err := applyCRDs(ctx, objects, filepath.Join(filepath.Dir(l.contour), "crds")); err != nil {
 		return err
 	}
 	space := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: gatewayNamespace}}
@@ -70,24 +74,28 @@ func (l *lab) startGateway(ctx context.Context, client kubernetes.Interface, obj
 		return err
 	}
 	bootstrap := filepath.Join(l.dir, "parts", "envoy.json")
+	admin := l.at("run/envoy-admin")
 	made := exec.CommandContext(ctx, l.contour, "bootstrap", bootstrap,
 		"--xds-address=127.0.0.1", "--xds-port=8001", "--xds-resource-version=v3",
-		"--admin-address="+filepath.Join(l.dir, "run", "envoy-admin"))
+		"--admin-address="+admin)
 	if output, err := made.CombinedOutput(); err != nil {
 		return fmt.Errorf("contour bootstrap: %w: %s", err, output)
 	}
 	if err := l.parts.await("contour", startLimit); err != nil {
 		return err
 	}
-	if err := l.parts.add("envoy", dials("10.244.0.1:8080"), l.envoy, "-c", bootstrap, "--concurrency", "2",
+	if err := l.parts.add("envoy", dials(admin), l.envoy, "-c", bootstrap, "--concurrency", "2",
 		"--service-cluster", "gateways", "--service-node", "envoy", "--log-level", "warn", "--base-id", "0", "--use-dynamic-base-id"); err != nil {
 		return err
 	}
-	return await(ctx, "gateway", func() error {
+	if err := await(ctx, "gateway", func() error {
 		object, err := gateways.Get(ctx, gatewayName, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
 		return conditionTrue(object, "Accepted")
-	})
+	}); err != nil {
+		return err
+	}
+	return l.parts.await("envoy", startLimit)
 }

@@ -80,7 +80,7 @@ func (ps *parts) start(p *part) error {
 	}
 	go func(over chan struct{}) {
 		err := command.Wait()
-		close(over)
+		defer close(over)
 		ps.mu.Lock()
 		defer ps.mu.Unlock()
 		if !p.told && !ps.closing {

@@ -29,6 +29,7 @@ type lab struct {
 	temporary bool   // dir is only a place to mount a tmpfs
 	runner    string
 	crds      string
+	seed      string // folder of an earlier lab that a new one begins as; may be empty
 	contour   string // empty: no gateway
 	envoy     string
 	fsync     bool
@@ -48,6 +49,7 @@ func runUp(args []string) int {
 	flags.BoolVar(&l.temporary, "temporary", false, "mount a tmpfs there that ends with the lab")
 	flags.StringVar(&l.runner, "runner", "", "the program lab-run")
 	flags.StringVar(&l.crds, "crds", "", "folder of CRD files")
+	flags.StringVar(&l.seed, "seed", "", "folder of an ended lab to begin from, so that the first seconds of a cluster are saved")
 	flags.StringVar(&l.contour, "contour", "", "the program contour; empty: no gateway")
 	flags.StringVar(&l.envoy, "envoy", "", "the program envoy")
 	flags.BoolVar(&l.fsync, "fsync", false, "let etcd sync to disk")
@@ -94,6 +96,9 @@ func (l *lab) start(ctx context.Context) error {
 	if err := kubelet.SetUpNode(); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
+	if err := l.plant(); err != nil {
+		return fmt.Errorf("seed: %w", err)
+	}
 	if err := writeCredentials(l.dir); err != nil {
 		return err
 	}
@@ -104,7 +109,7 @@ func (l *lab) start(ctx context.Context) error {
 	if err := serveControl(l.parts); err != nil {
 		return err
 	}
-	if err := l.startControlPlane(); err != nil {
+	if err := l.startServer(); err != nil {
 		return err
 	}
 	return l.prepareCluster(ctx)
@@ -127,9 +132,33 @@ func (l *lab) mount() error {
 	return os.MkdirAll(run, 0o755)
 }
 
-// startControlPlane starts etcd, the API server, and all that needs it.
-func (l *lab) startControlPlane() error {
-	at := func(path string) string { return filepath.Join(l.dir, path) }
+// plant copies the seed into a new folder: the store of a cluster that has its
+// roles, its CRDs and its node, and the keys that belong to it.
+func (l *lab) plant() error {
+	if _, err := os.Stat(l.at("etcd")); l.seed == "" || err == nil {
+		return nil
+	}
+	for _, part := range []string{"certs", "users", "parts", "etcd"} {
+		if err := os.CopyFS(l.at(part), os.DirFS(filepath.Join(l.seed, part))); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{"tokens.csv", "admin.kubeconfig"} {
+		data, err := os.ReadFile(filepath.Join(l.seed, file))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(l.at(file), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startServer starts etcd and the API server, and returns once that answers at
+// all: it is not ready then, but knows the administrator.
+func (l *lab) startServer() error {
+	at := l.at
 	etcd := []string{l.self, "etcd", "--data", at("etcd")}
 	if l.fsync {
 		etcd = append(etcd, "--fsync")
@@ -143,7 +172,7 @@ func (l *lab) startControlPlane() error {
 	if err := os.WriteFile(at("parts/audit.yaml"), []byte(auditPolicy), 0o644); err != nil {
 		return err
 	}
-	if err := l.parts.add("apiserver", l.serverReady(), l.self, "kube-apiserver",
+	return l.parts.add("apiserver", l.asks("/readyz"), l.self, "kube-apiserver",
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--bind-address="+serverAddress, "--secure-port=443", "--advertise-address="+serverAddress,
 		"--tls-cert-file="+at("certs/apiserver.crt"), "--tls-private-key-file="+at("certs/apiserver.key"),
@@ -153,13 +182,17 @@ func (l *lab) startControlPlane() error {
 		"--service-cluster-ip-range=10.96.0.0/16", "--kubelet-preferred-address-types=InternalIP",
 		"--audit-policy-file="+at("parts/audit.yaml"), "--audit-log-path="+at("audit.log"),
 		"--profiling=false",
-	); err != nil {
-		return err
-	}
-	if err := l.parts.await("apiserver", time.Minute); err != nil {
-		return err
-	}
+	)
+}
+
+// startRest starts all that needs the API server. The controllers and the
+// scheduler would waste seconds if they came before their rights.
+func (l *lab) startRest(ctx context.Context) error {
+	at := l.at
 	if err := l.parts.add("kubelet", nil, l.self, "kubelet", "--dir", l.dir, "--runner", l.runner); err != nil {
+		return err
+	}
+	if err := await(ctx, "rights", l.asks("/healthz/poststarthook/rbac/bootstrap-roles")); err != nil {
 		return err
 	}
 	if err := l.parts.add("controller-manager", nil, l.self, "kube-controller-manager",
@@ -197,9 +230,15 @@ leaderElection:
   leaderElect: false
 `
 
+// dials makes the question whether somebody listens at an address, or at the
+// path of a socket.
 func dials(address string) func() error {
+	network := "tcp"
+	if strings.HasPrefix(address, "/") {
+		network = "unix"
+	}
 	return func() error {
-		connection, err := net.DialTimeout("tcp", address, time.Second)
+		connection, err := net.DialTimeout(network, address, time.Second)
 		if err == nil {
 			connection.Close()
 		}
@@ -207,8 +246,11 @@ func dials(address string) func() error {
 	}
 }
 
-// serverReady asks the API server whether it can serve.
-func (l *lab) serverReady() func() error {
+// at is a path in the lab's folder.
+func (l *lab) at(path string) string { return filepath.Join(l.dir, path) }
+
+// asks makes a question to the API server, which is answered by 200 or an error.
+func (l *lab) asks(path string) func() error {
 	client, clientErr := rest.HTTPClientFor(l.admin)
 	return func() error {
 		if clientErr != nil {
@@ -216,7 +258,7 @@ func (l *lab) serverReady() func() error {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, l.admin.Host+"/readyz", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, l.admin.Host+path, nil)
 		if err != nil {
 			return err
 		}
@@ -226,7 +268,7 @@ func (l *lab) serverReady() func() error {
 		}
 		answer.Body.Close()
 		if answer.StatusCode != http.StatusOK {
-			return errors.New("readyz: " + answer.Status)
+			return errors.New(path + ": " + answer.Status)
 		}
 		return nil
 	}

@@ -175,7 +175,11 @@ impl Parser<'_> {
             let key = self.string()?;
             let place = self.spot(start, self.text[start..self.at].chars().count());
             if key.len() > MAX_KEY {
-                return Err(Problem { spot: place, message: format!("a key is longer than {MAX_KEY} bytes"), hint: None });
+                return Err(Problem {
+                    spot: place,
+                    message: format!("a key is longer than {MAX_KEY} bytes"),
+                    hint: None,
+                });
             }
             self.space();
             if self.peek() != Some(b':') {
@@ -210,7 +214,9 @@ impl Parser<'_> {
                 self.at += 1;
                 self.space();
                 if self.peek() == Some(end) {
-                    return Err(self.problem("a comma stands before the end").hinted("JSON has none after the last item"));
+                    return Err(self
+                        .problem("a comma stands before the end")
+                        .hinted("JSON has none after the last item"));
                 }
                 Ok(false)
             }
@@ -261,7 +267,8 @@ impl Parser<'_> {
         let text = &self.text[start..self.at];
         let spot = self.spot(start, text.len());
         let refuse = |message: String| Problem { spot: spot.clone(), message, hint: None };
-        let number: Number = serde_json::from_str(text).map_err(|_| refuse("this is not a number of JSON".to_owned()))?;
+        let number: Number =
+            serde_json::from_str(text).map_err(|_| refuse("this is not a number of JSON".to_owned()))?;
         let number = exact(&number).ok_or_else(|| refuse(format!("the number `{text}` is beyond 2^53")))?;
         Ok(Node { spot, kind: Kind::Number(number) })
     }
@@ -286,7 +293,11 @@ pub(super) fn exact(number: &Number) -> Option<Number> {
     #[expect(clippy::cast_precision_loss, reason = "2^53 is exact in a double")]
     let largest = LARGEST_INTEGER as f64;
     #[expect(clippy::cast_possible_truncation, reason = "integral and at most 2^53")]
-    if double.fract() == 0.0 && double.abs() <= largest { Some((double as i64).into()) } else { Number::from_f64(double) }
+    if double.fract() == 0.0 && double.abs() <= largest {
+        Some((double as i64).into())
+    } else {
+        Number::from_f64(double)
+    }
 }
 
 #[cfg(test)]
