@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::daemon::config::ConfigError;
 use crate::daemon::telemetry::TelemetryError;
+use crate::daemon::{DaemonError, GitError};
 use crate::model::Diagnostics;
 use crate::observe::ConnectError;
 use crate::reconcile::{Failure, FailureKind};
@@ -58,6 +59,11 @@ impl CliError {
 
     pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), source: None, hint: None, diagnostics: None }
+    }
+
+    /// Files that are wrong, drawn before the message.
+    pub(super) fn invalid(exit: Exit, message: impl Into<String>, diagnostics: Diagnostics) -> Self {
+        Self { diagnostics: Some(diagnostics), ..Self::new(exit, message) }
     }
 
     /// Adds the way out.
@@ -152,6 +158,23 @@ impl From<TelemetryError> for CliError {
             TelemetryError::Twice => Exit::Broken,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Git(GitError::Source(source)) => source.into(),
+            DaemonError::Connect { environment, source } => {
+                let of = Self::from(source);
+                Self { message: format!("{} (environment `{environment}`)", of.message), ..of }
+            }
+            DaemonError::Person(_) => Self::new(Exit::Usage, error.to_string()),
+            DaemonError::Journal(source) => Self::new(Exit::Broken, "cannot open the journal")
+                .because(source)
+                .hint("`[journal] path` is a file, or `stdout`"),
+            DaemonError::Ended(_) => Self::new(Exit::Broken, error.to_string()),
+        }
     }
 }
 
