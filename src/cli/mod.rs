@@ -87,6 +87,8 @@ enum Verb {
     Status(verbs::status::Args),
     /// Show what was done to an agent, and why
     History(verbs::history::Args),
+    /// Write and push the commit that brings an agent back to a release that was stable before
+    Revert(verbs::revert::Args),
     /// Move an agent back to a release that was stable before, now
     Rollback(verbs::rollback::Args),
     /// Let a release that failed be tried again
@@ -177,6 +179,7 @@ fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliErro
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),
+        Verb::Revert(args) => wait::on(verbs::revert::run(&args, &globals, out)),
         Verb::Rollback(args) => wait::on(verbs::rollback::run(&args, &globals, out)),
         Verb::Retry(args) => wait::on(verbs::retry::run(&args, &globals, out)),
         Verb::Suspend(args) => wait::on(verbs::suspend::suspend(&args, &globals, out)),

@@ -15,5 +15,5 @@ pub mod write_back;
 pub use environment::Settled;
 pub use git::GitError;
 pub use metrics::{Ended, HintFate, Metrics};
-pub use run::{Daemon, DaemonError};
+pub use run::{COMMITTER, Daemon, DaemonError};
 pub use status::{Status, WaitingFor};

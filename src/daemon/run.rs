@@ -21,7 +21,7 @@ use crate::reconcile::{AgentConfig, Failure, PruneLimits};
 use crate::source::{Hinter, Person};
 
 /// As whom commits are made where nobody is named.
-const COMMITTER: &str = "Backstay <backstay@localhost>";
+pub const COMMITTER: &str = "Backstay <backstay@localhost>";
 
 /// The daemon, set up and not yet running.
 pub struct Daemon {

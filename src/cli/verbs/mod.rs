@@ -6,6 +6,7 @@ pub(super) mod history;
 pub(super) mod init;
 pub(super) mod man;
 pub(super) mod retry;
+pub(super) mod revert;
 pub(super) mod rollback;
 pub(super) mod run;
 pub(super) mod schema;
