@@ -20,8 +20,8 @@ use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, Ledger
 use crate::model::{AgentName, EnvironmentName, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
-    Action, Admission, AgentConfig, AgentState, Done, EnvironmentInput, Failure, FailureKind, LedgerEntry, Observation,
-    PruneLimits, admit, step,
+    Action, Admission, Admitted, AgentConfig, AgentState, Done, EnvironmentInput, Failure, FailureKind, LedgerEntry,
+    Observation, PruneLimits, admit, preview, step,
 };
 use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
 use crate::source::SourceStatus;
@@ -456,6 +456,7 @@ impl Environment {
         // The rule is known now: read once more with the right environment's records.
         self.listen_again |= first_rule;
         self.record_word();
+        self.tell_plans();
         self.admit_again = true;
     }
 
@@ -508,23 +509,43 @@ impl Environment {
 
     // === the core ===
 
-    fn admit(&mut self) {
-        if self.epoch.is_none() || !self.ledger_synced {
-            return;
-        }
-        let Some(word) = &self.word else { return };
-        self.admit_again = false;
-        let records = self.records();
-        let admitted = admit(&EnvironmentInput {
+    fn admitted(&self, word: &Word) -> Admitted {
+        admit(&EnvironmentInput {
             desired: &word.desired,
-            records: &records,
+            records: &self.records(),
             standing: &word.standing,
             reverts: &word.reverts,
             held: &word.held,
             namespace: &self.parts.config.namespace,
             limits: self.parts.limits,
             now: self.now(),
-        });
+        })
+    }
+
+    /// Where nothing may be written, what would be done is said.
+    fn tell_plans(&self) {
+        let (true, Some(word)) = (self.parts.config.observe, &self.word) else { return };
+        for (agent, admission) in self.admitted(word).agents {
+            let entry = self.entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
+            let live = self.parts.observer.snapshot(&agent);
+            match preview(&agent, &self.parts.config, &admission, entry, live, self.now()) {
+                Ok(planned) => {
+                    let steps: Vec<_> = planned.plan.steps.iter().map(ToString::to_string).collect();
+                    let waits: Vec<_> = planned.plan.waiting.iter().map(ToString::to_string).collect();
+                    tracing::info!(environment = %self.name(), %agent, ?steps, ?waits, "would be done; only observing");
+                }
+                Err(why) => tracing::warn!(environment = %self.name(), %agent, %why, "cannot be planned"),
+            }
+        }
+    }
+
+    fn admit(&mut self) {
+        if self.epoch.is_none() || !self.ledger_synced {
+            return;
+        }
+        let Some(word) = &self.word else { return };
+        let admitted = self.admitted(word);
+        self.admit_again = false;
         self.parts.metrics.prune_blocked(self.name(), usize::from(admitted.prune_blocked.is_some()));
         for (agent, admission) in admitted.agents {
             self.agent(&agent);

@@ -7,6 +7,8 @@ mod action;
 mod agent;
 mod course;
 mod environment;
+mod execute;
+mod learn;
 mod preview;
 mod rebuild;
 mod state;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::agent::body_digest;
+use super::learn::body_digest;
 use super::state::{AgentState, RenderKey, kept};
 use super::{FailureKind, Reason, Wanted};
 use crate::desired::{Release, Settings};
