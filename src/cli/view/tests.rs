@@ -130,7 +130,7 @@ fn whether_git_was_told_is_said() {
 #[test]
 fn an_environment_shows_what_is_wrong_with_it() {
     let mut record = EnvironmentRecord {
-        accepted: [("main".to_owned(), stood("", 0).revision.commit)].into(),
+        accepted: [("heads/main".to_owned(), stood("", 0).revision)].into(),
         ..EnvironmentRecord::default()
     };
     let lines =
