@@ -300,7 +300,10 @@ impl FromStr for RemoteUrl {
             };
         }
         match text.split_once(':') {
-            Some((before, _)) if !before.contains('/') => {
+            Some((before, after)) if !before.contains('/') => {
+                if after.starts_with(':') {
+                    return Err(InvalidUrl { why: "helper programs are not run" });
+                }
                 let (user, password, host) = authority(before)?;
                 if password { Err(PASSWORD) } else { done(Kind::Ssh { user: user.map(str::to_owned), host }) }
             }

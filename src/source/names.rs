@@ -9,7 +9,7 @@ pub(super) const LEVELS: usize = 32;
 /// Entries of one folder.
 pub(super) const FOLDER: usize = 20_000;
 /// Entries of all folders that are listed in one commit.
-pub(super) const ENTRIES: usize = 2_000_000;
+pub(super) const ENTRIES: usize = 500_000;
 /// Bytes of a path.
 pub(super) const PATH: usize = 4096;
 /// Bytes of a name.
@@ -17,6 +17,14 @@ pub(super) const NAME: usize = 255;
 
 /// What is wrong with the name of a file, or nothing.
 pub(super) fn refuse(name: &[u8]) -> Option<&'static str> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if let [first, rest @ ..] = name
+        && name.len() <= NAME
+        && plain(first)
+        && rest.iter().all(|byte| plain(byte) || *byte == b'.')
+    {
+        return None;
+    }
     let Ok(text) = std::str::from_utf8(name) else { return Some("it is not UTF-8") };
     if text.is_empty() {
         Some("it is empty")

@@ -375,8 +375,7 @@ impl<'a> Talk<'a> {
         if has(&["redirect"]) {
             return SourceError::Redirect { url, why };
         }
-        if error.code() == ErrorCode::Auth
-            || has(&["authentication", "status code: 401", "status code: 403", "publickey"])
+        if error.code() == ErrorCode::Auth || has(&["authenticat", "status code: 401", "status code: 403", "publickey"])
         {
             return SourceError::Refused { url, why };
         }
