@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Release, Settings};
@@ -78,7 +79,7 @@ pub struct After {
 }
 
 /// How an image may be named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ImagePolicy {
     /// By digest only.
@@ -86,6 +87,15 @@ pub enum ImagePolicy {
     Digest,
     /// By digest or by a tag other than `latest`.
     Tags,
+}
+
+/// What an environment is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetKind {
+    /// A namespace of a cluster.
+    Kubernetes,
+    /// A machine.
+    Host,
 }
 
 /// How Git is told of a rollback.

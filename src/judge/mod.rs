@@ -4,6 +4,6 @@ mod agent;
 mod fault;
 mod health;
 
-pub use agent::{AgentHealth, Finding, agent_health};
-pub use fault::{Cause, Fault};
+pub use agent::{AgentHealth, agent_health};
+pub use fault::{Cause, Fault, Finding};
 pub use health::{Health, health};

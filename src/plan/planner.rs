@@ -200,11 +200,8 @@ fn drops_fields(input: &PlanInput<'_>, manifest: &Manifest, live: &LiveObject) -
     if input.dropped.contains(&manifest.object) {
         return false;
     }
-    previous(input, &manifest.object).is_some_and(|previous| {
-        // What an autoscaler owns now was handed over, and stays.
-        let stays = |path: &FieldPath| is_replicas(path) && input.handed_over.contains(&manifest.object);
-        dropped(&previous.body, &manifest.body).iter().any(|path| stands(path, &live.body) && !stays(path))
-    })
+    previous(input, &manifest.object)
+        .is_some_and(|previous| dropped(&previous.body, &manifest.body).iter().any(|path| stands(path, &live.body)))
 }
 
 /// Whether there is a value at `path`.
@@ -217,10 +214,6 @@ fn stands(path: &FieldPath, body: &Value) -> bool {
         Segment::Key(keys) => at.as_array()?.iter().find(|element| keys.iter().all(|key| is(element, key))),
     });
     found.is_some_and(|value| !value.is_null())
-}
-
-fn is_replicas(path: &FieldPath) -> bool {
-    path.to_string().trim_start_matches('.') == "spec.replicas"
 }
 
 /// Replicas were ours and shall be an autoscaler's: never a moment with one pod.

@@ -208,6 +208,15 @@ impl fmt::Display for Step {
 // === impl WaitingOn ===
 
 impl WaitingOn {
+    /// Whether it keeps something from being deleted.
+    pub fn holds_a_prune(&self) -> bool {
+        match self {
+            Self::Consent { allow, .. } => *allow == "prune",
+            Self::Sight { .. } => true,
+            Self::Healthy(_) | Self::Gone(_) | Self::Mended { .. } => false,
+        }
+    }
+
     /// Whether it goes on only when a person does something.
     pub fn needs_a_person(&self) -> bool {
         match self {

@@ -4,9 +4,18 @@
 //! state cannot rebuild, so that a crash between any two actions loses nothing.
 
 mod action;
+mod agent;
+mod course;
+mod environment;
+mod rebuild;
+mod state;
+mod target;
 
 pub use crate::model::LiveState;
 pub use action::{
     Action, Admission, Announcement, Done, Failure, FailureKind, How, LedgerEntry, Observation, Reason, TellGit,
     Wanted, Write,
 };
+pub use agent::step;
+pub use environment::{Admitted, EnvironmentInput, Followed, PruneLimits, admit, after, returns};
+pub use state::{AgentConfig, AgentState, read_release};

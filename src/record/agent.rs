@@ -63,6 +63,9 @@ pub struct AgentRecord {
     /// The request of each kind that was handled last, by its id.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub handled: BTreeMap<String, String>,
+    /// The ledger was lost and made anew: nothing is pruned until a person confirms it by a retry.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unconfirmed: bool,
     /// Times that drift was healed.
     #[serde(skip_serializing_if = "is_zero")]
     pub drift_healed: u64,

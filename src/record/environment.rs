@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Condition, Request};
-use crate::model::{CommitId, Timestamp};
+use crate::model::{CommitId, Revision, Timestamp};
 
 /// What is remembered of one environment: the `status` of its `AgentEnvironment`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,10 +19,10 @@ pub struct EnvironmentRecord {
     pub installation: String,
     /// Grows by one with every leader: a write of a lower epoch is late.
     pub epoch: u64,
-    /// The commit that was accepted last, per followed reference.
+    /// The revision that was accepted last, per followed reference: `heads/main`, `tags/v*`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "BTreeMap<String, String>")]
-    pub accepted: BTreeMap<String, CommitId>,
+    pub accepted: BTreeMap<String, Revision>,
     /// A rewind that was refused: what the reference points at, and since when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<RefusedMove>,

@@ -22,4 +22,4 @@ pub use names::{
     deployment_name, service_name,
 };
 pub use release::{Identity, RenderError, RenderOptions, Rendered, RendererVersion, Role, Set, render};
-pub use schema::{ListKind, MapKind, list_kind, map_kind, pod_spec_path};
+pub use schema::{ListKind, MapKind, key_default, list_kind, map_kind, pod_spec_path};

@@ -6,7 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Release, Settings};
-use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, WorkerName};
+use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, ReleaseId, WorkerName};
+
+use super::object::{self, Context};
+use super::{extra, pod};
 
 /// Whose objects are rendered, and where.
 #[derive(Debug, Clone, Copy)]
@@ -99,7 +102,7 @@ pub enum RenderError {
     #[error("{object} is declared twice: {first} and {second}")]
     Duplicate {
         /// Which object.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// Where first.
         first: Origin,
         /// Where again.
@@ -111,7 +114,7 @@ pub enum RenderError {
 
 impl Set {
     /// The value of the label `backstay.dev/set`.
-    pub fn label(self, release: &crate::model::ReleaseId) -> String {
+    pub fn label(self, release: &ReleaseId) -> String {
         match self {
             Self::Rolling => "rolling".to_owned(),
             Self::PerRelease => release.short(),
@@ -124,6 +127,11 @@ impl Set {
 impl RendererVersion {
     /// The version that renders new releases.
     pub const CURRENT: Self = Self(1);
+
+    /// The number that is kept with a release.
+    pub fn number(self) -> u32 {
+        self.0
+    }
 
     /// A version that was kept with a release.
     ///
@@ -175,13 +183,53 @@ impl Rendered {
         self.having(|role| *role == Role::Service)
     }
 
+    /// Whether something else than `replicas` decides how many pods a Deployment of it has.
+    pub fn is_autoscaled(&self, deployment: &Manifest) -> bool {
+        deployment.object.kind == "Deployment" && deployment.body.pointer("/spec/replicas").is_none()
+    }
+
     /// What `manifests/` adds, Jobs included.
     pub fn extras(&self) -> impl Iterator<Item = &Manifest> {
         self.having(|role| matches!(role, Role::Extra | Role::Job))
     }
 }
 
-/// Renders all objects of one release.
+// === impl RenderError ===
+
+impl RenderError {
+    /// Adds the way out.
+    #[must_use]
+    pub(super) fn with_hint(mut self, way: &str) -> Self {
+        if let Self::Invalid { hint, .. } = &mut self {
+            *hint = Some(way.to_owned());
+        }
+        self
+    }
+
+    /// The way out, in one sentence without a full stop.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Renderer(_) => Some("run the version of Backstay that rendered it, or a newer one"),
+            Self::Invalid { hint, .. } => hint.as_deref(),
+            Self::Duplicate { .. } => Some("remove one of them"),
+        }
+    }
+
+    /// Where what is wrong is declared; nothing where it is no file's fault.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Renderer(_) => None,
+            Self::Invalid { origin, .. } | Self::Duplicate { second: origin, .. } => Some(origin),
+        }
+    }
+}
+
+/// Renders all objects of one release, in the order in which they are applied.
+///
+/// # Guarantees
+///
+/// The same input gives the same bytes. Pod templates depend on the release, the names of agent and environment, `set`
+/// and `renderer` alone.
 ///
 /// # Errors
 ///
@@ -194,6 +242,59 @@ pub fn render(
     set: Set,
     options: &RenderOptions,
 ) -> Result<Rendered, RenderError> {
-    let _ = (identity, release, settings, renderer, set, options);
-    Ok(Rendered { manifests: vec![], roles: BTreeMap::new() })
+    RendererVersion::known(renderer.0)?;
+    let origin =
+        options.origin.clone().unwrap_or_else(|| Origin::file(format!("agents/{}/agent.yaml", identity.agent)));
+    let context = Context { identity: *identity, release, settings, renderer, set, options, origin };
+    let extras = settings.manifests.iter().map(|manifest| extra::render(&context, manifest));
+    let mut extras = extras.collect::<Result<Vec<_>, _>>()?;
+    extras.sort_by_cached_key(|(role, manifest)| {
+        (extra::rank(&manifest.object), *role == Role::Job, manifest.object.clone())
+    });
+
+    let mut objects = vec![];
+    let declared = |kind: &str, name: &str| {
+        extras
+            .iter()
+            .any(|(_, extra)| extra.object.kind == kind && extra.object.group.is_empty() && extra.object.name == name)
+    };
+    if let Some(account) = &release.spec.workload.service_account
+        && !declared("ServiceAccount", account)
+    {
+        objects.push((Role::Account, object::service_account(&context, account)));
+    }
+    objects.push((Role::Components, object::config_map(&context)?));
+    let main = pod::main(&context)?;
+    let mut workloads = vec![];
+    for (name, worker) in &release.spec.workers {
+        let template = pod::worker(&context, name, worker)?;
+        let replicas = settings.worker_replicas.get(name).copied();
+        workloads.push((Some(name), template.body, replicas));
+    }
+    let services = object::services(&context, main.target_port.as_ref());
+    workloads.push((None, main.body, settings.replicas));
+    let scaled: Vec<_> = extras.iter().filter_map(|(_, extra)| extra::scales(&extra.body)).collect();
+    let workloads = workloads.into_iter().map(|(worker, template, replicas)| {
+        (Role::Workload(worker.cloned()), object::deployment(&context, worker, template, replicas, &scaled))
+    });
+    let workloads: Vec<_> = workloads.collect();
+    objects.extend(extras);
+    objects.extend(services.into_iter().map(|service| (Role::Service, service)));
+    objects.extend(workloads);
+    objects.extend(object::disruption_budget(&context).map(|budget| (Role::Disruption, budget)));
+    objects.extend(object::autoscaler(&context).map(|autoscaler| (Role::Autoscaler, autoscaler)));
+
+    let mut roles = BTreeMap::new();
+    let mut origins: BTreeMap<ObjectRef, Origin> = BTreeMap::new();
+    let mut manifests = vec![];
+    for (role, manifest) in objects {
+        let (object, second) = (manifest.object.clone(), manifest.origin.clone());
+        if let Some(first) = origins.insert(object.clone(), second.clone()) {
+            return Err(RenderError::Duplicate { object: Box::new(object), first, second });
+        }
+        object::check_size(&manifest)?;
+        roles.insert(object, role);
+        manifests.push(manifest);
+    }
+    Ok(Rendered { manifests, roles })
 }

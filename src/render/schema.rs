@@ -97,7 +97,7 @@ pub fn map_kind(group: &str, kind: &str, path: &[&str]) -> MapKind {
 }
 
 /// What the server puts in place of a key field that is left out.
-pub(crate) fn key_default(field: &str) -> Option<&'static str> {
+pub fn key_default(field: &str) -> Option<&'static str> {
     match field {
         "protocol" => Some("TCP"),
         "whenUnsatisfiable" => Some("DoNotSchedule"),

@@ -1,1 +1,11 @@
-//! revert
+//! Going back: is a commit a revert, and which commit takes an operation back.
+//!
+//! Pure: commits and their changes are values; `source` reads and writes them, `daemon` and `cli` bring both together.
+
+mod detect;
+mod message;
+mod pin;
+
+pub use detect::{History, Step, evidence, paths_of};
+pub use message::{Named, WriteBackMessage, named};
+pub use pin::{CannotPin, pin};

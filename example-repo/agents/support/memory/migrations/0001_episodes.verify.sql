@@ -1,0 +1,1 @@
+SELECT id, customer, told_at, summary FROM episodes WHERE false;

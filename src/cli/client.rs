@@ -1,0 +1,221 @@
+//! Finding the environment that is meant, and the way to its ledger.
+
+use crate::daemon::config::{Config, Target, nearest};
+use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
+use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::observe::{Api, Cluster, Limiter, connect, listed, segment};
+use crate::reconcile::{FailureKind, LedgerEntry};
+use crate::record::{AgentRecord, Requests};
+
+use super::exit::{CliError, Exit};
+use super::{Globals, verbs::Known};
+
+/// Requests in flight of one command.
+const IN_FLIGHT: usize = 8;
+/// Environments of one page of a list.
+const PAGE: u32 = 500;
+
+/// One environment, where it lives.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub(super) environment: EnvironmentName,
+    pub(super) namespace: String,
+    pub(super) api: Api,
+}
+
+/// One agent as the ledger holds it.
+pub(super) struct Seen {
+    pub(super) record: AgentRecord,
+    pub(super) requests: Requests,
+}
+
+/// All environments that are meant, at least one.
+pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
+    let config = globals.config()?;
+    let wanted = globals.environment.as_ref();
+    if let Some(namespace) = &globals.namespace {
+        let target = config
+            .as_ref()
+            .and_then(|config| config.target.iter().find(|target| target.kubernetes.namespace.as_str() == namespace));
+        let api = reach(globals, target).await?;
+        let found = environments(&api, Some(namespace)).await?;
+        if found.is_empty() {
+            let message = format!("no environment of Backstay is at home in the namespace `{namespace}`");
+            return Err(CliError::usage(message).hint(
+                "`kubectl get agentenvironments --all-namespaces` lists them; the daemon makes one at its first start",
+            ));
+        }
+        return chosen(found, wanted, &api, &format!("the namespace `{namespace}`"));
+    }
+    if let Some(config) = config {
+        let mut places = Vec::new();
+        for target in targets(&config, wanted)? {
+            let api = reach(globals, Some(target)).await?;
+            let namespace = target.kubernetes.namespace.to_string();
+            places.push(Place { environment: target.environment.clone(), namespace, api });
+        }
+        return Ok(places);
+    }
+    let api = reach(globals, None).await?;
+    let found = environments(&api, None).await?;
+    if found.is_empty() {
+        return Err(CliError::usage("no environment of Backstay is in this cluster")
+            .hint("is this the right cluster? `--context` and `--kubeconfig` name another"));
+    }
+    chosen(found, wanted, &api, "this cluster")
+}
+
+/// The one environment that is meant.
+pub(super) async fn place(globals: &Globals) -> Result<Place, CliError> {
+    let mut places = places(globals).await?;
+    match places.len() {
+        1 => Ok(places.remove(0)),
+        _ => {
+            let names = places.iter().map(|place| format!("`{}`", place.environment));
+            let names = names.collect::<Vec<_>>().join(", ");
+            Err(CliError::usage("which environment is meant?").hint(format!("name one with `--environment`: {names}")))
+        }
+    }
+}
+
+/// The targets that `wanted` means: itself, or all.
+fn targets<'a>(config: &'a Config, wanted: Option<&EnvironmentName>) -> Result<Vec<&'a Target>, CliError> {
+    let Some(wanted) = wanted else { return Ok(config.target.iter().collect()) };
+    match config.target(wanted) {
+        Some(target) => Ok(vec![target]),
+        None => {
+            let known: Known = config.target.iter().map(|target| target.environment.as_str()).collect();
+            Err(unknown_environment(wanted, "the configuration", &known))
+        }
+    }
+}
+
+fn chosen(
+    found: Vec<(EnvironmentName, String)>,
+    wanted: Option<&EnvironmentName>,
+    api: &Api,
+    within: &str,
+) -> Result<Vec<Place>, CliError> {
+    let known: Known = found.iter().map(|(environment, _)| environment.as_str()).collect();
+    if let Some(wanted) = wanted.filter(|wanted| !known.0.contains(wanted.as_str())) {
+        return Err(unknown_environment(wanted, within, &known));
+    }
+    let meant = found.into_iter().filter(|(environment, _)| wanted.is_none_or(|wanted| wanted == environment));
+    let place = |(environment, namespace)| Place { environment, namespace, api: api.clone() };
+    Ok(meant.map(place).collect())
+}
+
+fn unknown_environment(wanted: &EnvironmentName, within: &str, known: &Known) -> CliError {
+    CliError::usage(format!("there is no environment `{wanted}` in {within}")).hint(known.hint(wanted.as_str()))
+}
+
+async fn reach(globals: &Globals, target: Option<&Target>) -> Result<Api, CliError> {
+    let configured = target.map(|target| target.kubernetes.cluster()).unwrap_or_default();
+    let cluster = Cluster {
+        kubeconfig: globals.kubeconfig.clone().or(configured.kubeconfig),
+        context: globals.context.clone().or(configured.context),
+        // Whoever runs the command named it, or has it as their own.
+        own: true,
+    };
+    let client = connect(&cluster, None).await?;
+    Ok(Api::new(client, Limiter::new(IN_FLIGHT)))
+}
+
+/// The environments of a namespace or of the cluster, with their namespaces.
+async fn environments(api: &Api, namespace: Option<&str>) -> Result<Vec<(EnvironmentName, String)>, CliError> {
+    let within = match namespace {
+        Some(namespace) => format!("the namespace `{namespace}`"),
+        None => "the cluster".to_owned(),
+    };
+    let deed = format!("list the environments of {within}");
+    let path = match namespace {
+        Some(namespace) => {
+            let segment = segment(namespace).map_err(|_| {
+                CliError::usage(format!("`{namespace}` cannot be the name of a namespace"))
+                    .hint("lower-case letters, digits and `-`")
+            })?;
+            format!("/apis/{GROUP}/{VERSION}/namespaces/{segment}/agentenvironments")
+        }
+        None => format!("/apis/{GROUP}/{VERSION}/agentenvironments"),
+    };
+    let (objects, _) = listed(api, &path, "", PAGE).await.map_err(|refusal| {
+        if refusal.is_unserved() {
+            return CliError::new(Exit::Refused, "Backstay is not installed in this cluster")
+                .hint("apply its `manifests/`, or name another cluster with `--context` or `--kubeconfig`");
+        }
+        let failure = refusal.failure(&deed);
+        let forbidden = failure.kind == FailureKind::Forbidden;
+        let error = CliError::from(failure);
+        if forbidden && namespace.is_none() { error.hint("name the namespace with `--namespace`") } else { error }
+    })?;
+    let named = objects.iter().filter_map(|object| {
+        let text = |at: &str| object.pointer(at).and_then(serde_json::Value::as_str);
+        Some((text("/metadata/name")?.parse().ok()?, text("/metadata/namespace")?.to_owned()))
+    });
+    Ok(named.collect())
+}
+
+// === impl Place ===
+
+impl Place {
+    /// Its ledger, to read and to ask; nothing is recorded through it.
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger::new(self.api.clone(), self.namespace.clone(), self.environment.clone(), "")
+    }
+
+    /// The person who asks, by the name that the API server knows them by.
+    pub(super) async fn asker(&self, reason: &str) -> Result<Asker, CliError> {
+        let by = whoami(&self.api).await?;
+        Ok(Asker { by, reason: reason.to_owned(), at: Timestamp::now() })
+    }
+
+    /// All agents of its ledger, by name.
+    pub(super) async fn agents(&self) -> Result<Vec<(AgentName, Seen)>, CliError> {
+        let mut agents: Vec<_> = self
+            .ledger()
+            .agents()
+            .await?
+            .into_iter()
+            .filter_map(|(name, entry)| Some((name, Seen::of(entry)?)))
+            .collect();
+        agents.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(agents)
+    }
+
+    /// One agent, which must be there.
+    pub(super) async fn agent(&self, name: &AgentName) -> Result<Seen, CliError> {
+        if let Some(seen) = Seen::of(self.ledger().agent(name).await?) {
+            return Ok(seen);
+        }
+        let agents = self.agents().await?;
+        let known: Known = agents.iter().map(|(name, _)| name.as_str()).collect();
+        let message = format!("there is no agent `{name}` in the environment `{}`", self.environment);
+        Err(CliError::usage(message).hint(known.hint(name.as_str())))
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    pub(super) fn of(entry: LedgerEntry) -> Option<Self> {
+        match entry {
+            LedgerEntry::Absent => None,
+            LedgerEntry::Present { record, requests, .. } => Some(Self { record: *record, requests }),
+        }
+    }
+}
+
+// === impl Known ===
+
+impl Known<'_> {
+    /// What somebody may have meant, or all there is.
+    pub(super) fn hint(&self, typed: &str) -> String {
+        match nearest(typed, self.0.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if self.0.is_empty() => "there is none yet: the first commit that declares one makes it".to_owned(),
+            None => {
+                format!("there is {}", self.0.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+}

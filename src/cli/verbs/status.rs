@@ -1,0 +1,92 @@
+//! `backstay status [AGENT]`
+
+use serde_json::{Value, json};
+
+use crate::cli::client::{Place, Seen, places};
+use crate::cli::{CliError, Exit, Format, Globals, Out, view};
+use crate::model::{AgentName, Timestamp};
+use crate::record::EnvironmentRecord;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// One agent, with all that is known of it
+    agent: Option<AgentName>,
+
+    /// End with 1 unless every agent shown is Ready
+    #[arg(long)]
+    exit_code: bool,
+}
+
+pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
+    let now = Timestamp::now();
+    let places = places(globals).await?;
+    let mut shown: Vec<(Place, Option<EnvironmentRecord>, Vec<(AgentName, Seen)>)> = Vec::new();
+    let mut missing = None;
+    for place in places {
+        let record = place.ledger().environment().await?.map(|entry| entry.record);
+        let agents = match &args.agent {
+            None => place.agents().await?,
+            Some(agent) => match place.agent(agent).await {
+                Ok(seen) => vec![(agent.clone(), seen)],
+                // Another environment may have it.
+                Err(error) if error.exit() == Exit::Usage => {
+                    missing = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        shown.push((place, record, agents));
+    }
+    if let (true, Some(error)) = (shown.is_empty(), missing) {
+        return Err(error);
+    }
+    match out.format {
+        Format::Json => {
+            let environments = shown.iter().map(|(place, record, agents)| environment(place, record.as_ref(), agents));
+            out.json(&json!({"environments": environments.collect::<Vec<_>>()}))?;
+        }
+        Format::Text | Format::Markdown => {
+            for (n, (place, record, agents)) in shown.iter().enumerate() {
+                if n > 0 {
+                    out.line("")?;
+                }
+                if args.agent.is_some() {
+                    for (name, seen) in agents {
+                        let lines = view::agent_lines(name, &place.environment, &seen.record, &seen.requests, now);
+                        lines.into_iter().try_for_each(|line| out.line(line))?;
+                    }
+                    continue;
+                }
+                let lines = view::environment_lines(&place.environment, &place.namespace, record.as_ref(), now);
+                lines.into_iter().try_for_each(|line| out.line(line))?;
+                if agents.is_empty() {
+                    out.line("  no agents yet")?;
+                } else {
+                    let row =
+                        |(name, seen): &(AgentName, Seen)| view::agent_row(name, &seen.record, &seen.requests, now);
+                    out.table(&view::AGENTS, agents.iter().map(row).collect())?;
+                }
+            }
+        }
+    }
+    let ready = shown.iter().flat_map(|(_, _, agents)| agents).all(|(_, seen)| view::is_ready(&seen.record));
+    Ok(if args.exit_code && !ready { Exit::No } else { Exit::Done })
+}
+
+fn environment(place: &Place, record: Option<&EnvironmentRecord>, agents: &[(AgentName, Seen)]) -> Value {
+    let agents = agents.iter().map(|(name, seen)| {
+        json!({
+            "name": name,
+            "ready": view::is_ready(&seen.record),
+            "record": seen.record,
+            "requests": seen.requests,
+        })
+    });
+    json!({
+        "environment": place.environment,
+        "namespace": place.namespace,
+        "record": record,
+        "agents": agents.collect::<Vec<_>>(),
+    })
+}

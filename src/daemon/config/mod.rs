@@ -1,0 +1,514 @@
+//! The daemon's own configuration: `backstay.toml`, every key also as `BACKSTAY_…`.
+//!
+//! The Rust types are the one source: the published JSON Schema, the names of the environment variables, and the
+//! check with line and column are all derived from them. Secrets never stand in the file: they come from files that
+//! it names, or from the environment.
+
+mod nearest;
+mod reader;
+mod schema;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use nearest::nearest;
+pub use schema::{schema, variables};
+pub use value::{Allowance, GitIdentity, Label, Listen, Period, Remote, Secret};
+
+use crate::model::{Diagnostics, EnvironmentName};
+use crate::observe::Cluster;
+use crate::plan::GatePolicy;
+use crate::source::{self, Auth, SourceConfig, SshKey};
+
+/// Where the file is when nobody names another.
+pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
+
+/// Bytes that the file may have.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// The daemon's own configuration: where Git is, which environments are served where, and by which door people come in.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "backstay.toml", inline)]
+pub struct Config {
+    /// Names this installation: another one that finds its objects only reads.
+    #[serde(default = "value::default_installation")]
+    pub installation: Label,
+    /// The config repository.
+    pub source: Source,
+    /// The environments that are served, each bound to one place.
+    pub target: Vec<Target>,
+    /// People, and as whom they commit.
+    #[serde(default)]
+    pub person: Vec<Person>,
+    /// The HTTP server.
+    #[serde(default)]
+    pub http: Http,
+    /// Doors for hints from Git hosts; one without a secret does not exist.
+    #[serde(default)]
+    pub webhooks: Webhooks,
+    /// How the daemon speaks.
+    #[serde(default)]
+    pub log: Log,
+    /// Where every operation is written as one line that an auditor keeps.
+    #[serde(default)]
+    pub journal: Journal,
+    /// Where the daemon keeps what it can do without.
+    #[serde(default)]
+    pub state: State,
+}
+
+/// The config repository: where it is, how it is read, and what is accepted of it.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Source {
+    /// `ssh://…`, `https://…`, `http://…`, `git@host:path`, or an absolute path.
+    pub url: Remote,
+    /// The followed branch: environments' files and consents are read from it.
+    #[serde(default = "value::default_branch")]
+    pub branch: String,
+    /// Time between two looks at the remote; hints only bring a look forward.
+    #[serde(default = "value::default_interval")]
+    pub interval: Period,
+    /// Longest time that the remote may be silent.
+    #[serde(default = "value::default_timeout")]
+    pub timeout: Period,
+    /// Private key for SSH.
+    #[serde(default)]
+    pub ssh_key: Option<PathBuf>,
+    /// File that holds the passphrase of the key.
+    #[serde(default)]
+    pub ssh_passphrase_file: Option<PathBuf>,
+    /// The passphrase of the key.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub ssh_passphrase: Option<Secret>,
+    /// Host keys that are trusted, as in OpenSSH; needed for SSH.
+    #[serde(default)]
+    pub known_hosts: Option<PathBuf>,
+    /// Name for HTTPS.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File that holds the password for HTTPS.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// The password for HTTPS.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub password: Option<Secret>,
+    /// File that holds a token for HTTPS.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// A token for HTTPS.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub token: Option<Secret>,
+    /// Certificates that HTTPS trusts in place of the system's (PEM).
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// What happens when a followed reference moves to a commit that does not descend from the accepted one.
+    #[serde(default)]
+    pub rewind: Rewind,
+}
+
+/// What happens when a followed reference is rewound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Rewind {
+    /// Nothing changes until somebody accepts it.
+    #[default]
+    Refuse,
+    /// It is followed like any other move.
+    Accept,
+}
+
+/// Binds an environment to the place where it runs.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Target {
+    /// The environment: the stem of its file in `environments/`.
+    #[schemars(with = "value::EnvironmentText")]
+    pub environment: EnvironmentName,
+    /// A namespace of a cluster.
+    pub kubernetes: Kubernetes,
+    /// Writes nothing at all: plans, drift and status only.
+    #[serde(default)]
+    pub observe: bool,
+    /// How much may be pruned at once before a person is asked.
+    #[serde(default)]
+    pub prune: Prune,
+}
+
+/// A namespace of a cluster, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Kubernetes {
+    /// The namespace; no two environments share one.
+    pub namespace: Label,
+    /// The account that is impersonated for every write; absent: the daemon's own.
+    #[serde(default)]
+    pub service_account: Option<Label>,
+    /// The context of the kubeconfig; absent: the cluster that the daemon runs in, or the current context.
+    #[serde(default)]
+    pub context: Option<String>,
+    /// A kubeconfig; absent: `KUBECONFIG` or `~/.kube/config`.
+    #[serde(default)]
+    pub kubeconfig: Option<PathBuf>,
+    /// What the policy gate lets through beyond its defaults.
+    #[serde(default)]
+    pub allow: Vec<Allowance>,
+    /// Agents that are worked on at the same time, at most.
+    #[serde(default = "value::default_in_flight")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub in_flight: u32,
+}
+
+/// How much may be pruned at once: beyond either limit it stops and asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Prune {
+    /// Objects.
+    #[serde(default = "value::default_max_objects")]
+    pub max_objects: u32,
+    /// Of all objects of the environment, in percent.
+    #[serde(default = "value::default_max_percent")]
+    #[schemars(range(min = 0, max = 100))]
+    pub max_percent: u32,
+}
+
+/// A person, and as whom they commit.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Person {
+    /// Their name in the cluster.
+    pub username: String,
+    /// `Name <address>`: the author of commits made for them.
+    pub git: GitIdentity,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Http {
+    /// Address and port.
+    #[serde(default = "value::default_listen")]
+    pub listen: Listen,
+}
+
+/// Doors for hints from Git hosts.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Webhooks {
+    /// `POST /hooks/github`.
+    #[serde(default)]
+    pub github: Hook,
+    /// `POST /hooks/gitlab`.
+    #[serde(default)]
+    pub gitlab: Hook,
+    /// `POST /hooks/gitea`: Gitea and Forgejo.
+    #[serde(default)]
+    pub gitea: Hook,
+    /// `POST /hooks/generic`: whoever signs the body with HMAC-SHA-256.
+    #[serde(default)]
+    pub generic: Hook,
+}
+
+/// One door for hints: it exists when it has a secret.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Hook {
+    /// File that holds the secret shared with the Git host.
+    #[serde(default)]
+    pub secret_file: Option<PathBuf>,
+    /// The secret shared with the Git host.
+    #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
+    pub secret: Option<Secret>,
+}
+
+/// How the daemon speaks.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Log {
+    /// Lines for people, or JSON.
+    #[serde(default)]
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,backstay::source=debug`.
+    #[serde(default = "value::default_level")]
+    pub level: String,
+}
+
+/// Lines for people, or JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object per line.
+    Json,
+    /// For people on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+}
+
+/// Where the journal goes.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Journal {
+    /// A file, or `stdout`.
+    #[serde(default = "value::default_journal")]
+    pub path: PathBuf,
+}
+
+/// Where the daemon keeps what it can do without: the mirror of the repository.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct State {
+    /// The folder.
+    #[serde(default = "value::default_state")]
+    pub folder: PathBuf,
+}
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such file.
+    #[error("there is no configuration at `{}`", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    #[error("cannot read the configuration `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It was read, and is wrong.
+    #[error("the configuration is not valid")]
+    Invalid(#[source] Diagnostics),
+    /// A file that it names for a secret cannot be read.
+    #[error("cannot read the secret in `{}`", path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file that it names for a secret is empty.
+    #[error("the secret in `{}` is empty", path.display())]
+    EmptySecret {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// What one door for hints needs, secrets read.
+#[derive(Debug, Clone, Default)]
+pub struct HookSecrets {
+    /// GitHub's.
+    pub github: Option<Secret>,
+    /// GitLab's.
+    pub gitlab: Option<Secret>,
+    /// Gitea's and Forgejo's.
+    pub gitea: Option<Secret>,
+    /// Whoever else's.
+    pub generic: Option<Secret>,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the text of a `backstay.toml` (absent: none) and `variables`, which win over it.
+    ///
+    /// `file` names the text in errors.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, each with file, line, column and a way out; a variable is named in place of the file.
+    pub fn parse(file: &str, text: Option<&str>, variables: &BTreeMap<String, String>) -> Result<Self, Diagnostics> {
+        reader::read(file, text.unwrap_or_default(), variables)
+    }
+
+    /// Reads the file at `path` and `variables`, which win over it.
+    ///
+    /// A missing file is an error unless the variables alone are enough.
+    pub fn load(path: &Path, variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let file = path.display().to_string();
+        match read_bounded(path) {
+            Ok(text) => Self::parse(&file, Some(&text), variables).map_err(ConfigError::Invalid),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if variables.keys().any(|name| name == "BACKSTAY_SOURCE_URL") {
+                    Self::parse(&file, None, variables).map_err(ConfigError::Invalid)
+                } else {
+                    Err(ConfigError::Missing { path: path.to_owned() })
+                }
+            }
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// The target that serves `environment`.
+    pub fn target(&self, environment: &EnvironmentName) -> Option<&Target> {
+        self.target.iter().find(|target| target.environment == *environment)
+    }
+
+    /// The author of commits made for `username`.
+    pub fn person(&self, username: &str) -> Option<&Person> {
+        self.person.iter().find(|person| person.username == username)
+    }
+}
+
+// === impl Kubernetes ===
+
+impl Kubernetes {
+    /// The policy gate of this target: its namespace, what is allowed here, and the account that we impersonate.
+    ///
+    /// The names of Backstay's own objects are not among what it knows.
+    pub fn gate(&self) -> GatePolicy {
+        let mut gate = GatePolicy::of(self.namespace.as_str());
+        gate.accounts.extend(self.service_account.iter().map(Label::to_string));
+        for allowance in &self.allow {
+            match allowance.clone() {
+                Allowance::Kind(kind) => drop(gate.kinds.insert(kind)),
+                Allowance::HostNamespaces => gate.host_namespaces = true,
+                Allowance::HostPaths => gate.host_paths = true,
+                Allowance::Privileged => gate.privileged = true,
+                Allowance::Capability(name) => drop(gate.capabilities.insert(name)),
+                Allowance::ServiceType(kind) => drop(gate.service_types.insert(kind)),
+            }
+        }
+        gate
+    }
+
+    /// How its API server is reached: the configuration is the daemon's own, so its kubeconfig may name programs.
+    pub fn cluster(&self) -> Cluster {
+        Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone(), own: true }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// As the mirror wants it. Secrets in files are read by it, whenever it needs them.
+    pub fn remote(&self) -> SourceConfig {
+        let given = |secret: Option<&Secret>, file: Option<&PathBuf>| match (secret, file) {
+            (Some(secret), _) => Some(source::Secret::Value(secret.expose().to_owned())),
+            (None, Some(file)) => Some(source::Secret::File(file.clone())),
+            (None, None) => None,
+        };
+        let password = given(self.password.as_ref(), self.password_file.as_ref());
+        let auth = if let Some(token) = given(self.token.as_ref(), self.token_file.as_ref()) {
+            Auth::Token(token)
+        } else if let (Some(username), Some(password)) = (self.username.clone(), password) {
+            Auth::Basic { username, password }
+        } else if let (Some(key), Some(known_hosts)) = (self.ssh_key.clone(), self.known_hosts.clone()) {
+            let passphrase = given(self.ssh_passphrase.as_ref(), self.ssh_passphrase_file.as_ref());
+            Auth::Ssh(SshKey { key, passphrase, known_hosts })
+        } else {
+            Auth::None
+        };
+        let limits = source::Limits { idle: self.timeout.0, ..source::Limits::default() };
+        SourceConfig {
+            url: self.url.0.clone(),
+            branch: self.branch.clone(),
+            interval: self.interval.0,
+            auth,
+            ca_file: self.ca_file.clone(),
+            rewind: match self.rewind {
+                Rewind::Refuse => source::Rewind::Refuse,
+                Rewind::Accept => source::Rewind::Accept,
+            },
+            limits,
+        }
+    }
+}
+
+// === impl Webhooks ===
+
+impl Webhooks {
+    /// Reads the secrets of all doors that have one.
+    pub fn secrets(&self) -> Result<HookSecrets, ConfigError> {
+        let read = |hook: &Hook| secret(hook.secret.as_ref(), hook.secret_file.as_deref());
+        Ok(HookSecrets {
+            github: read(&self.github)?,
+            gitlab: read(&self.gitlab)?,
+            gitea: read(&self.gitea)?,
+            generic: read(&self.generic)?,
+        })
+    }
+}
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    /// The way out.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing { .. } => Some(format!(
+                "name another with `--config FILE`, or write one: `[source] url`, and a `[[target]]` per environment; \
+                 the default is `{DEFAULT_PATH}`"
+            )),
+            Self::EmptySecret { .. } => Some("write the secret into the file, or take the key out".to_owned()),
+            Self::Read { .. } | Self::Invalid(_) | Self::SecretFile { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Human => "human",
+            Self::Json => "json",
+            Self::Auto => "auto",
+        })
+    }
+}
+
+/// A secret that was given, or the content of its file without the line's end.
+fn secret(given: Option<&Secret>, file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
+    let Some(path) = file else { return Ok(given.cloned()) };
+    if let Some(given) = given {
+        return Ok(Some(given.clone()));
+    }
+    let text = read_bounded(path).map_err(|source| ConfigError::SecretFile { path: path.to_owned(), source })?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(ConfigError::EmptySecret { path: path.to_owned() }),
+        text => Ok(Some(Secret::new(text))),
+    }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_BYTES {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,762 @@
+//! The task of one environment: it brings observations to the core and carries out what the core asks for.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::git::{Git, Wish};
+use super::word::{Ask, Heard, Word, listen};
+use super::write_back::{self, WriteBacks};
+use super::{Ended, Metrics, Status};
+use crate::apply;
+use crate::desired::Cache;
+use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
+use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::observe::{Changed, Observer, Pace};
+use crate::reconcile::{
+    Action, Admission, AgentConfig, AgentState, Done, EnvironmentInput, Failure, FailureKind, LedgerEntry, Observation,
+    PruneLimits, admit, step,
+};
+use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
+use crate::source::SourceStatus;
+
+/// Changes within this time are decided on together.
+const TOGETHER: Duration = Duration::from_millis(10);
+/// Longest time between two looks at what only time changes: expired consents, models that retire.
+const STALE: Duration = Duration::from_secs(300);
+/// Lines of errors that the environment's record keeps.
+const MAX_ERRORS: usize = 10;
+
+/// Records of all environments that this daemon serves, for `after`.
+pub(crate) type Shared = Arc<std::sync::Mutex<BTreeMap<EnvironmentName, BTreeMap<AgentName, AgentRecord>>>>;
+
+/// What the task of one environment needs.
+pub(crate) struct Parts {
+    pub(crate) config: Arc<AgentConfig>,
+    pub(crate) limits: PruneLimits,
+    pub(crate) git: Arc<Git>,
+    pub(crate) ledger: Ledger,
+    pub(crate) target: Arc<apply::Target>,
+    pub(crate) observer: Observer,
+    pub(crate) role: watch::Receiver<Role>,
+    pub(crate) fence: LeaseFence,
+    pub(crate) journal: Arc<std::sync::Mutex<Journal>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) status: Status,
+    pub(crate) shared: Shared,
+    pub(crate) write_backs: Arc<WriteBacks>,
+    pub(crate) instance: String,
+    /// Says how far this environment is, for `--once`.
+    pub(crate) settled: watch::Sender<Settled>,
+}
+
+/// How far an environment is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Settled {
+    /// Something is still going on, or nothing was decided yet.
+    #[default]
+    No,
+    /// Everything is as Git asks for, and Ready.
+    Ready,
+    /// Nothing goes on, but not all of it is Ready.
+    Stuck,
+}
+
+/// The task of one environment.
+pub(crate) struct Environment {
+    parts: Parts,
+    epoch: Option<u64>,
+    agents: HashMap<AgentName, Agent>,
+    entries: BTreeMap<AgentName, LedgerEntry>,
+    ledger_synced: bool,
+    entry: Option<Option<EnvironmentEntry>>,
+    word: Option<Word>,
+    heard: Heard,
+    /// What was read with: handed to the blocking reader and back.
+    cache: Option<Cache>,
+    listening: bool,
+    listen_again: bool,
+    admit_again: bool,
+    /// The round of the poller that answers what we wished for.
+    round: u64,
+    sync_round: Option<(String, u64)>,
+    recording: bool,
+    effects: JoinSet<Finished>,
+    timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
+    due: Option<Timestamp>,
+    seed: u64,
+}
+
+struct Agent {
+    state: AgentState,
+    admission: Option<Arc<Admission>>,
+    asleep_until: Option<Timestamp>,
+}
+
+/// What a spawned piece of work brings back.
+enum Finished {
+    Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
+    Heard { heard: Box<Heard>, cache: Box<Cache> },
+    Recorded(Result<(), Failure>),
+    Nothing,
+}
+
+impl Environment {
+    pub(crate) fn new(parts: Parts, seed: u64) -> Self {
+        Self {
+            parts,
+            epoch: None,
+            agents: HashMap::new(),
+            entries: BTreeMap::new(),
+            ledger_synced: false,
+            entry: None,
+            word: None,
+            heard: Heard::default(),
+            cache: Some(Cache::default()),
+            listening: false,
+            listen_again: false,
+            admit_again: false,
+            round: 0,
+            sync_round: None,
+            recording: false,
+            effects: JoinSet::new(),
+            timers: BTreeMap::new(),
+            due: None,
+            seed,
+        }
+    }
+
+    fn name(&self) -> &EnvironmentName {
+        &self.parts.config.environment
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// Runs until `stop`; what is under way then is finished as far as one request goes.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let pace = Pace::default();
+        let mut ledger: Pin<Box<dyn Stream<Item = LedgerChange> + Send>> = Box::pin(self.parts.ledger.watch(&pace)?);
+        let mut source = self.parts.git.status();
+        let mut role = self.parts.role.clone();
+        role.mark_changed();
+        loop {
+            let now = self.now();
+            let wait =
+                self.next_alarm().map_or(STALE, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            let wait = if self.admit_again { wait.min(TOGETHER) } else { wait.min(STALE) };
+            let stale = tokio::time::sleep(wait);
+            tokio::select! { biased;
+                () = stop.cancelled() => break,
+                changed = role.changed() => {
+                    if changed.is_err() {
+                        return Err(Failure { kind: FailureKind::Fenced, message: "the election ended".to_owned() });
+                    }
+                    let now = role.borrow_and_update().clone();
+                    self.took_role(now);
+                }
+                Some(change) = ledger.next() => self.ledger_changed(change),
+                changed = self.parts.observer.changed() => self.target_changed(changed),
+                changed = source.changed() => {
+                    if changed.is_err() {
+                        return Err(Failure { kind: FailureKind::Refused, message: "the source ended".to_owned() });
+                    }
+                    let status = source.borrow_and_update().clone();
+                    self.source_changed(&status);
+                }
+                Some(ended) = self.effects.join_next() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
+                },
+                () = stale => {}
+            }
+            self.ring_alarms();
+            if self.admit_again {
+                self.admit();
+            }
+            self.listen();
+            self.tell_settled();
+        }
+        // The fence still holds: effects that were begun may end, and their records are found at the next start.
+        while self.effects.join_next().await.is_some() {}
+        Ok(())
+    }
+
+    // === what changed ===
+
+    fn took_role(&mut self, role: Role) {
+        let epoch = match role {
+            Role::Leading(epoch) => Some(epoch),
+            Role::Following(leader) => {
+                tracing::info!(environment = %self.name(), leader = leader.as_deref().unwrap_or("nobody"), "following");
+                None
+            }
+            Role::ReadOnly(why) => {
+                tracing::warn!(environment = %self.name(), %why, "only reading");
+                None
+            }
+        };
+        if epoch == self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.agents.clear();
+        self.timers.clear();
+        if let Some(epoch) = epoch {
+            tracing::info!(environment = %self.name(), epoch, "leading");
+            self.admit_again = true;
+            let known: Vec<_> = self.entries.keys().cloned().collect();
+            for agent in known {
+                self.agent(&agent);
+            }
+        }
+    }
+
+    fn ledger_changed(&mut self, change: LedgerChange) {
+        match change {
+            LedgerChange::Agent(agent, entry) => {
+                let entry = *entry;
+                if self.entries.get(&agent) == Some(&entry) {
+                    return;
+                }
+                let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
+                self.entries.insert(agent.clone(), entry.clone());
+                self.share();
+                self.admit_again = true;
+                self.listen_again |= moved && self.must_reread(&agent);
+                self.observe(&agent, Observation::Ledger(entry));
+            }
+            LedgerChange::Environment(entry) => {
+                self.parts.status.ledger(&self.parts.config.environment, true);
+                let entry = entry.map(|entry| *entry);
+                if let Some(entry) = &entry {
+                    self.parts.fence.saw_epoch(entry.record.epoch);
+                }
+                self.entry = Some(entry);
+                self.asked_to_sync();
+                self.wish();
+                self.listen_again = true;
+            }
+            LedgerChange::Synced => {
+                self.ledger_synced = true;
+                self.parts.status.ledger(&self.parts.config.environment, true);
+                self.admit_again = true;
+                self.listen_again = true;
+            }
+            LedgerChange::Trouble(failure) => {
+                tracing::warn!(environment = %self.name(), error = %failure.message, "the ledger cannot be watched");
+                self.parts.status.ledger(&self.parts.config.environment, false);
+            }
+        }
+    }
+
+    /// Whether what stands at another release than Git asks for must be read again: for going back, and for healing.
+    fn must_reread(&self, agent: &AgentName) -> bool {
+        let Some(word) = &self.word else { return false };
+        let stands = match self.entries.get(agent) {
+            Some(LedgerEntry::Present { record, .. }) => record.stable.as_ref().map(|stable| stable.release),
+            Some(LedgerEntry::Absent) | None => None,
+        };
+        let asked = word.desired.agents.get(agent).and_then(|asked| asked.as_ref().ok()).map(|asked| asked.release.id);
+        stands != asked
+    }
+
+    fn target_changed(&mut self, changed: Changed) {
+        let agents: Vec<AgentName> = match changed {
+            Changed::Agents(agents) => agents.into_iter().collect(),
+            Changed::Everyone => self.agents.keys().cloned().collect(),
+        };
+        for agent in agents {
+            if self.agents.contains_key(&agent) {
+                let live = self.parts.observer.snapshot(&agent);
+                self.observe(&agent, Observation::Live(live));
+            }
+        }
+    }
+
+    fn source_changed(&mut self, status: &SourceStatus) {
+        if status.last_success.is_some() {
+            self.parts.status.git_seen();
+        }
+        if let Some((id, round)) = self.sync_round.clone() {
+            if status.round >= round {
+                self.sync_round = None;
+                self.record_environment(|record| {
+                    record.handled.insert("sync".to_owned(), id.clone());
+                });
+            }
+        }
+        self.listen_again = true;
+    }
+
+    fn asked_to_sync(&mut self) {
+        let Some(Some(entry)) = &self.entry else { return };
+        let Some(sync) = &entry.requests.sync else { return };
+        let id = sync.request.id.clone();
+        let handled = entry.record.handled.get("sync") == Some(&id);
+        let under_way = self.sync_round.as_ref().is_some_and(|(known, _)| *known == id);
+        if !handled && !under_way && self.epoch.is_some() {
+            self.wish();
+            self.sync_round = Some((id, self.parts.git.look()));
+        }
+    }
+
+    fn ended(&mut self, ended: Finished) {
+        match ended {
+            Finished::Effect { agent, epoch, observation, took } => {
+                let failed = matches!(&*observation, Observation::Done(Done::Failed(_)));
+                let result = if failed { Ended::Failure } else { Ended::Success };
+                self.parts.metrics.reconciled(&self.parts.config.environment, result, took);
+                if let Observation::Done(Done::Written(live)) = &*observation {
+                    self.parts.observer.note(live);
+                }
+                if let Observation::Done(Done::Failed(failure)) = &*observation {
+                    tracing::warn!(environment = %self.name(), %agent, error = %failure.message, "an effect failed");
+                    self.parts.metrics.failed(&self.parts.config.environment, word_of(&failure.kind));
+                }
+                if Some(epoch) == self.epoch {
+                    self.observe(&agent, *observation);
+                }
+            }
+            Finished::Heard { heard, cache } => {
+                self.cache = Some(*cache);
+                self.listening = false;
+                self.heard(*heard);
+            }
+            Finished::Recorded(result) => {
+                self.recording = false;
+                if let Err(failure) = result {
+                    tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
+                    self.listen_again = true;
+                }
+            }
+            Finished::Nothing => {}
+        }
+    }
+
+    // === Git's word ===
+
+    fn record(&self) -> EnvironmentRecord {
+        match &self.entry {
+            Some(Some(entry)) => entry.record.clone(),
+            Some(None) | None => EnvironmentRecord::default(),
+        }
+    }
+
+    fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
+        let record = |entry: &LedgerEntry| match entry {
+            LedgerEntry::Present { record, .. } => Some((**record).clone()),
+            LedgerEntry::Absent => None,
+        };
+        self.entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), record(entry)?))).collect()
+    }
+
+    fn share(&self) {
+        let mut shared = self.parts.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        shared.insert(self.name().clone(), self.records());
+    }
+
+    /// Says what this environment follows, once the ledger says what was accepted last.
+    fn wish(&mut self) {
+        let (Some(entry), true) = (&self.entry, self.ledger_synced || self.entry.is_some()) else { return };
+        let record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
+        let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
+        let tracks = if self.heard.tracks.is_empty() { vec![head] } else { self.heard.tracks.clone() };
+        let accepted = entry.as_ref().and_then(|entry| entry.requests.sync.as_ref()?.accept_rewind.clone());
+        let wish = Wish {
+            tracks: tracks
+                .into_iter()
+                .map(|track| (track.clone(), record.accepted.get(&track.key()).cloned()))
+                .collect(),
+            pins: self.heard.pins.iter().cloned().collect(),
+            accepted: accepted.into_iter().collect(),
+        };
+        if let Some(round) = self.parts.git.wish(&self.parts.config.environment, wish) {
+            self.round = round;
+        }
+    }
+
+    /// Reads Git's word off the runtime, one reading at a time.
+    fn listen(&mut self) {
+        let ready = self.entry.is_some() && self.ledger_synced;
+        if !self.listen_again || self.listening || !ready {
+            return;
+        }
+        let status = Arc::clone(&self.parts.git.status().borrow());
+        if status.last_success.is_none() || status.round < self.round && self.word.is_none() {
+            return;
+        }
+        let Some(mut cache) = self.cache.take() else { return };
+        self.listen_again = false;
+        self.listening = true;
+        let (git, environment) = (Arc::clone(&self.parts.git), self.name().clone());
+        let (record, records, now) = (self.record(), self.records(), self.now());
+        let rule = self.word.as_ref().and_then(|word| word.desired.spec.after.clone());
+        let shared = Arc::clone(&self.parts.shared);
+        self.effects.spawn_blocking(move || {
+            let shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+            // Without a word yet, every bound environment may be the one that `after` names.
+            let elsewhere = rule.map_or_else(
+                || shared.iter().find(|(name, _)| **name != environment).map(|(_, records)| records),
+                |rule| shared.get(&rule.environment),
+            );
+            let ask = Ask {
+                git: &git,
+                status: &status,
+                environment: &environment,
+                record: &record,
+                records: &records,
+                elsewhere,
+                now,
+            };
+            let heard = listen(&ask, &mut cache);
+            Finished::Heard { heard: Box::new(heard), cache: Box::new(cache) }
+        });
+    }
+
+    fn heard(&mut self, heard: Heard) {
+        let first_rule =
+            self.word.is_none() && heard.word.as_ref().is_some_and(|word| word.desired.spec.after.is_some());
+        for error in &heard.errors.0 {
+            if !self.heard.errors.0.contains(error) {
+                tracing::error!(environment = %self.name(), "{error}");
+            }
+        }
+        if let Some(word) = &heard.word {
+            let revisions = word.accepted.values();
+            self.parts.metrics.followed(revisions);
+            if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
+                tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
+            }
+            for agent in word.desired.agents.values().flatten() {
+                for manifest in &agent.settings.manifests {
+                    self.parts.observer.watch_kind(manifest.object.group_kind());
+                }
+            }
+            self.due = word.due;
+        }
+        let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
+        if let Some(word) = heard.word.clone() {
+            self.word = Some(word);
+        }
+        self.heard = Heard { word: None, ..heard };
+        if more {
+            self.wish();
+            self.listen_again = true;
+        }
+        // The rule is known now: read once more with the right environment's records.
+        self.listen_again |= first_rule;
+        self.record_word();
+        self.admit_again = true;
+    }
+
+    /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
+    fn record_word(&mut self) {
+        let accepted = self.word.as_ref().map(|word| word.accepted.clone());
+        let errors: Vec<_> = self.heard.errors.0.iter().take(MAX_ERRORS).map(ToString::to_string).collect();
+        let refused = self.heard.refused.clone();
+        let now = self.now();
+        self.record_environment(move |record| {
+            if let Some(accepted) = &accepted {
+                record.accepted.clone_from(accepted);
+            }
+            record.errors.clone_from(&errors);
+            record.refused = refused.clone().map(|mut refused| {
+                if let Some(old) =
+                    record.refused.as_ref().filter(|old| old.reference == refused.reference && old.to == refused.to)
+                {
+                    refused.since = old.since;
+                }
+                refused
+            });
+            let (status, reason, message) = match (&record.refused, record.errors.first()) {
+                (Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
+                (None, Some(error)) => (Truth::False, "Invalid", error.clone()),
+                (None, None) => (Truth::True, "Ready", String::new()),
+            };
+            set(record, ConditionKind::Ready, status, reason, &message, now);
+        });
+    }
+
+    fn record_environment(&mut self, change: impl Fn(&mut EnvironmentRecord)) {
+        if self.epoch.is_none() || self.parts.config.observe {
+            return;
+        }
+        let Some(Some(entry)) = &self.entry else { return };
+        let mut record = entry.record.clone();
+        record.format = FORMAT;
+        change(&mut record);
+        if record == entry.record || self.recording {
+            return;
+        }
+        self.recording = true;
+        let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
+        self.effects.spawn(async move {
+            let result = ledger.record_environment(Some(&version), &record).await;
+            Finished::Recorded(result.map(drop))
+        });
+    }
+
+    // === the core ===
+
+    fn admit(&mut self) {
+        if self.epoch.is_none() || !self.ledger_synced {
+            return;
+        }
+        let Some(word) = &self.word else { return };
+        self.admit_again = false;
+        let records = self.records();
+        let admitted = admit(&EnvironmentInput {
+            desired: &word.desired,
+            records: &records,
+            standing: &word.standing,
+            reverts: &word.reverts,
+            held: &word.held,
+            namespace: &self.parts.config.namespace,
+            limits: self.parts.limits,
+            now: self.now(),
+        });
+        self.parts.metrics.prune_blocked(self.name(), usize::from(admitted.prune_blocked.is_some()));
+        for (agent, admission) in admitted.agents {
+            self.agent(&agent);
+            let Some(known) = self.agents.get_mut(&agent) else { continue };
+            if known.admission.as_ref() != Some(&admission) {
+                known.admission = Some(Arc::clone(&admission));
+                self.observe(&agent, Observation::Admitted(admission));
+            }
+        }
+        self.count();
+    }
+
+    /// Makes the machine of an agent that has none yet, and tells it all that is known.
+    fn agent(&mut self, name: &AgentName) {
+        if self.agents.contains_key(name) || self.epoch.is_none() || !self.ledger_synced {
+            return;
+        }
+        let state = AgentState::new(name.clone(), Arc::clone(&self.parts.config));
+        self.agents.insert(name.clone(), Agent { state, admission: None, asleep_until: None });
+        let entry = self.entries.get(name).cloned().unwrap_or(LedgerEntry::Absent);
+        self.observe(name, Observation::Ledger(entry));
+        let live = self.parts.observer.snapshot(name);
+        self.observe(name, Observation::Live(live));
+    }
+
+    fn observe(&mut self, name: &AgentName, observation: Observation) {
+        let (Some(epoch), now) = (self.epoch, self.now()) else { return };
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let Some(agent) = self.agents.get_mut(name) else { return };
+        let before = agent.state.record().cloned();
+        let state = std::mem::replace(&mut agent.state, AgentState::new(name.clone(), Arc::clone(&self.parts.config)));
+        let (state, actions) = step(state, observation, now, self.seed >> 16);
+        let after = state.record().cloned();
+        agent.state = state;
+        if before != after {
+            self.recorded(name, after.as_ref());
+        }
+        for action in actions {
+            self.act(name, epoch, action);
+        }
+    }
+
+    /// A record was acknowledged: it goes into the journal.
+    fn recorded(&mut self, name: &AgentName, record: Option<&AgentRecord>) {
+        let Some(record) = record.filter(|record| record.format > 0) else { return };
+        let mut journal = self.parts.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Err(error) = journal.note(self.name(), name, record) {
+            tracing::error!(environment = %self.name(), agent = %name, %error, "the journal is not written");
+        }
+    }
+
+    fn act(&mut self, name: &AgentName, epoch: u64, action: Action) {
+        match action {
+            Action::Wake(at) => {
+                if let Some(agent) = self.agents.get_mut(name) {
+                    if let Some(old) = agent.asleep_until.replace(at) {
+                        if let Some(waiting) = self.timers.get_mut(&old) {
+                            waiting.remove(name);
+                        }
+                    }
+                }
+                self.timers.entry(at).or_default().insert(name.clone());
+            }
+            Action::Announce(news) => {
+                if news.warning {
+                    tracing::warn!(environment = %self.name(), agent = %name, reason = news.reason, "{}", news.message);
+                } else {
+                    tracing::info!(environment = %self.name(), agent = %name, reason = news.reason, "{}", news.message);
+                }
+                if news.reason == "DriftHealed" {
+                    self.parts.metrics.drift_healed(self.name());
+                }
+                let (ledger, agent, now) = (self.parts.ledger.clone(), name.clone(), self.now());
+                let instance = self.parts.instance.clone();
+                self.effects.spawn(async move {
+                    ledger.announce(&agent, &news, now, &instance).await;
+                    Finished::Nothing
+                });
+            }
+            effect => {
+                let (target, ledger) = (Arc::clone(&self.parts.target), self.parts.ledger.clone());
+                let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
+                let write_backs = Arc::clone(&self.parts.write_backs);
+                let environment = self.name().clone();
+                self.effects.spawn(async move {
+                    let begun = clock.monotonic();
+                    let observation =
+                        carry_out(&agent, &environment, effect, &target, &ledger, &fence, write_backs).await;
+                    let took = clock.monotonic().saturating_sub(begun);
+                    Finished::Effect { agent, epoch, observation: Box::new(observation), took }
+                });
+            }
+        }
+    }
+
+    // === time ===
+
+    fn next_alarm(&self) -> Option<Timestamp> {
+        let timer = self.timers.iter().find(|(_, agents)| !agents.is_empty()).map(|(at, _)| *at);
+        [timer, self.due].into_iter().flatten().min()
+    }
+
+    fn ring_alarms(&mut self) {
+        let now = self.now();
+        while let Some(entry) = self.timers.first_entry().filter(|entry| *entry.key() <= now) {
+            for agent in entry.remove() {
+                if let Some(known) = self.agents.get_mut(&agent) {
+                    known.asleep_until = None;
+                }
+                self.observe(&agent, Observation::Woken);
+            }
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.listen_again = true;
+        }
+    }
+
+    // === what is told ===
+
+    fn count(&self) {
+        let records = self.records();
+        let now = self.now();
+        for kind in [ConditionKind::Ready, ConditionKind::Progressing, ConditionKind::Degraded, ConditionKind::Stalled]
+        {
+            for status in [Truth::True, Truth::False] {
+                let having = records
+                    .values()
+                    .filter(|record| record.condition(kind).is_some_and(|condition| condition.status == status));
+                self.parts.metrics.agents(self.name(), kind, status, having.count());
+            }
+        }
+        let lag = records
+            .values()
+            .filter_map(|record| record.differs.as_ref())
+            .map(|differs| Duration::try_from(now.duration_since(differs.since)).unwrap_or_default());
+        self.parts.metrics.lag(self.name(), lag.max().unwrap_or_default());
+        let busy = self.agents.values().filter(|agent| agent.state.is_busy()).count();
+        self.parts.metrics.queued(self.name(), busy);
+    }
+
+    /// Whether anything goes on.
+    fn tell_settled(&self) {
+        let quiet = self.word.is_some()
+            && !self.listening
+            && !self.listen_again
+            && !self.admit_again
+            && !self.recording
+            && self.agents.values().all(|agent| !agent.state.is_busy() && agent.admission.is_some());
+        let records: Vec<_> = self.agents.values().filter_map(|agent| agent.state.record()).collect();
+        let open = |record: &&AgentRecord| record.operation.is_some();
+        let stalled = |record: &&AgentRecord| {
+            record.condition(ConditionKind::Stalled).is_some_and(|condition| condition.status == Truth::True)
+        };
+        let ready = |record: &&AgentRecord| {
+            record.phase == crate::record::Phase::Removed
+                || record.condition(ConditionKind::Ready).is_some_and(|condition| condition.status == Truth::True)
+        };
+        let settled = if !quiet || records.iter().any(|record| open(record) && !stalled(record)) {
+            Settled::No
+        } else if records.iter().all(ready) && !self.heard.errors.has_errors() && self.heard.refused.is_none() {
+            Settled::Ready
+        } else {
+            Settled::Stuck
+        };
+        self.parts.settled.send_if_modified(|known| std::mem::replace(known, settled) != settled);
+    }
+}
+
+fn standing_of(entry: Option<&LedgerEntry>) -> Option<crate::model::ReleaseId> {
+    match entry? {
+        LedgerEntry::Present { record, .. } => record.stable.as_ref().map(|stable| stable.release),
+        LedgerEntry::Absent => None,
+    }
+}
+
+fn set(
+    record: &mut EnvironmentRecord,
+    kind: ConditionKind,
+    status: Truth,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) {
+    // The rules for times are the same as an agent's.
+    let mut agent = AgentRecord { conditions: std::mem::take(&mut record.conditions), ..AgentRecord::default() };
+    agent.set_condition(kind, status, reason, message, now);
+    record.conditions = agent.conditions;
+}
+
+fn word_of(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Conflict => "conflict",
+        FailureKind::Exists => "exists",
+        FailureKind::Gone => "gone",
+        FailureKind::Refused => "refused",
+        FailureKind::Immutable => "immutable",
+        FailureKind::Forbidden => "forbidden",
+        FailureKind::Unavailable { .. } => "unavailable",
+        FailureKind::Gate => "gate",
+        FailureKind::Fenced => "fenced",
+    }
+}
+
+/// Carries out one effect: each in the room that can.
+async fn carry_out(
+    agent: &AgentName,
+    environment: &EnvironmentName,
+    effect: Action,
+    target: &apply::Target,
+    ledger: &Ledger,
+    fence: &LeaseFence,
+    write_backs: Arc<WriteBacks>,
+) -> Observation {
+    use apply::Fence as _;
+    let done = match effect {
+        Action::Record { .. } if !fence.holds() => {
+            Err(Failure { kind: FailureKind::Fenced, message: format!("cannot record {agent}: the lease is gone") })
+        }
+        Action::Record { expected, record } => {
+            ledger.record(agent, expected.as_ref(), &record).await.map(Done::Recorded)
+        }
+        Action::ReadLedger => match ledger.agent(agent).await {
+            Ok(entry) => return Observation::Ledger(entry),
+            Err(failure) => Err(failure),
+        },
+        Action::Write(write) => target.write(agent, &write).await,
+        Action::DryRun(write) => target.dry_run(agent, &write).await,
+        Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
+        Action::Read(object) => target.read(&object).await,
+        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), tell).await.map(Done::Told),
+        Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
+    };
+    Observation::Done(done.unwrap_or_else(Done::Failed))
+}

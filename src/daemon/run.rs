@@ -1,0 +1,264 @@
+//! The daemon: its tasks, started, watched and joined.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::config::{Config, Target};
+use super::environment::{Environment, Parts, Settled, Shared};
+use super::git::{Git, GitError};
+use super::write_back::WriteBacks;
+use super::{Metrics, Status};
+use crate::apply;
+use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
+use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
+use crate::reconcile::{AgentConfig, Failure, PruneLimits};
+use crate::source::{Hinter, Person};
+
+/// As whom commits are made where nobody is named.
+const COMMITTER: &str = "Backstay <backstay@localhost>";
+
+/// The daemon, set up and not yet running.
+pub struct Daemon {
+    git: Arc<Git>,
+    metrics: Arc<Metrics>,
+    status: Status,
+    environments: Vec<(Environment, Observer, Option<Election>)>,
+    settled: Vec<watch::Receiver<Settled>>,
+}
+
+/// The daemon cannot start, or one of its tasks ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The config repository.
+    #[error("cannot set up the config repository")]
+    Git(#[from] GitError),
+    /// An API server.
+    #[error("cannot reach the cluster of `{environment}`")]
+    Connect {
+        /// Which environment.
+        environment: String,
+        /// Why.
+        #[source]
+        source: ConnectError,
+    },
+    /// The journal.
+    #[error("cannot open the journal")]
+    Journal(#[from] JournalError),
+    /// A name of a person cannot be used in a commit.
+    #[error("`person.git` cannot be used in a commit: {0}")]
+    Person(String),
+    /// A task ended by itself.
+    #[error("{0}")]
+    Ended(String),
+}
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// Opens the mirror and the journal and makes the clients; nothing is written yet.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be put to work.
+    pub async fn new(config: &Config) -> Result<Self, DaemonError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let seed = u64::from(std::process::id()) ^ clock.now().as_nanosecond().unsigned_abs() as u64;
+        let git = Arc::new(Git::start(config, seed)?);
+        let metrics = Arc::new(Metrics::new());
+        let status = Status::serving(config.target.iter().map(|target| target.environment.clone()));
+        let journal = Arc::new(std::sync::Mutex::new(journal(&config.journal.path)?));
+        let shared = Shared::default();
+        let person = |text: &str| text.parse::<Person>().map_err(|error| DaemonError::Person(error.to_string()));
+        let mut people = BTreeMap::new();
+        for someone in &config.person {
+            people.insert(someone.username.clone(), person(&someone.git.to_string())?);
+        }
+        let committer = person(COMMITTER)?;
+        let write_backs = Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, clock: Arc::clone(&clock) });
+        let instance = instance();
+        let (mut environments, mut settled) = (vec![], vec![]);
+        for (number, target) in config.target.iter().enumerate() {
+            let reach = |account: Option<Account>| async move {
+                connect(&target.kubernetes.cluster(), account.as_ref())
+                    .await
+                    .map_err(|source| DaemonError::Connect { environment: target.environment.to_string(), source })
+            };
+            let limiter = Limiter::new(target.kubernetes.in_flight as usize);
+            let own = reach(None).await?;
+            let api = Api::new(own.clone(), Arc::clone(&limiter));
+            let account = account(target);
+            let writer = match account {
+                Some(account) => Api::new(reach(Some(account)).await?, Arc::clone(&limiter)),
+                None => api.clone(),
+            };
+            let namespace = target.kubernetes.namespace.to_string();
+            let ledger = Ledger::new(
+                api.clone(),
+                namespace.clone(),
+                target.environment.clone(),
+                config.installation.to_string(),
+            );
+            let kinds = Arc::new(Kinds::new(api.clone()));
+            let observer = Observer::new(api, Arc::clone(&kinds), namespace.clone(), Pace::default());
+            let lease = Api::new(own, Limiter::new(4));
+            let (election, fence, role) =
+                Election::new(ledger.clone(), lease, instance.clone(), Terms::default(), Arc::clone(&clock));
+            let (publish, receive) = watch::channel(Settled::No);
+            let parts = Parts {
+                config: Arc::new(AgentConfig {
+                    environment: target.environment.clone(),
+                    namespace: namespace.clone(),
+                    installation: config.installation.to_string(),
+                    gate: gate(target),
+                    observe: target.observe,
+                }),
+                limits: PruneLimits {
+                    max_objects: target.prune.max_objects as usize,
+                    max_percent: target.prune.max_percent as usize,
+                },
+                git: Arc::clone(&git),
+                target: Arc::new(apply::Target::new(writer, kinds, namespace, Arc::new(fence.clone()))),
+                ledger,
+                observer: observer.clone(),
+                role,
+                fence,
+                journal: Arc::clone(&journal),
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+                status: status.clone(),
+                shared: Arc::clone(&shared),
+                write_backs: Arc::clone(&write_backs),
+                instance: instance.clone(),
+                settled: publish,
+            };
+            let environment = Environment::new(parts, seed.wrapping_add(number as u64));
+            environments.push((environment, observer, (!target.observe).then_some(election)));
+            settled.push(receive);
+        }
+        Ok(Self { git, metrics, status, environments, settled })
+    }
+
+    /// Brings the next look at Git forward; to be called as often as anybody likes.
+    pub fn hinter(&self) -> Hinter {
+        self.git.hinter()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Whether it is ready.
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// How far each environment is.
+    pub fn settled(&self) -> Vec<watch::Receiver<Settled>> {
+        self.settled.clone()
+    }
+
+    /// Runs until `stop`, or until the first task ends for whatever reason; all are joined.
+    ///
+    /// # Errors
+    ///
+    /// What ended a task.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DaemonError> {
+        let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
+        // Writing ends before the lease is given back.
+        let (writing, reading) = (stop.child_token(), CancellationToken::new());
+        let mut elections = JoinSet::new();
+        for (environment, observer, election) in self.environments {
+            tasks.spawn(environment.run(writing.clone()));
+            let observing = reading.clone();
+            elections.spawn(async move { observer.run(observing).await });
+            if let Some(election) = election {
+                elections.spawn(election.run(reading.clone()));
+            }
+        }
+        metrics_of_polls(&mut elections, &self.git, Arc::clone(&self.metrics), reading.clone());
+        let first = tokio::select! {
+            () = stop.cancelled() => None,
+            first = tasks.join_next() => first,
+            ended = elections.join_next() => Some(Ok(Err(Failure {
+                kind: crate::reconcile::FailureKind::Refused,
+                message: format!("a watch or an election ended: {ended:?}"),
+            }))),
+        };
+        writing.cancel();
+        while tasks.join_next().await.is_some() {}
+        reading.cancel();
+        while elections.join_next().await.is_some() {}
+        match first {
+            None | Some(Ok(Ok(()))) => Ok(()),
+            Some(Ok(Err(failure))) => Err(DaemonError::Ended(failure.message)),
+            Some(Err(error)) => Err(DaemonError::Ended(error.to_string())),
+        }
+    }
+}
+
+/// Counts the looks at Git.
+fn metrics_of_polls(tasks: &mut JoinSet<()>, git: &Arc<Git>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let mut status = git.status();
+    tasks.spawn(async move {
+        let (mut round, mut fetches) = (0, 0);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = status.changed() => if changed.is_err() { return },
+            }
+            let now = Arc::clone(&status.borrow_and_update());
+            if now.round == round {
+                continue;
+            }
+            round = now.round;
+            let ended = if now.failures == 0 { super::Ended::Success } else { super::Ended::Failure };
+            if let Some(at) = now.last_poll {
+                metrics.polled(ended, Duration::ZERO, at);
+            }
+            if now.fetches != fetches {
+                fetches = now.fetches;
+                metrics.fetched(ended);
+            }
+            if let Some(error) = &now.error {
+                tracing::warn!(%error, failures = now.failures, "the config repository cannot be read");
+            }
+        }
+    });
+}
+
+fn journal(path: &Path) -> Result<Journal, JournalError> {
+    if path == Path::new("stdout") {
+        return Ok(Journal::stream(Box::new(std::io::stdout())));
+    }
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Journal::file(path)
+}
+
+fn account(target: &Target) -> Option<Account> {
+    let name = target.kubernetes.service_account.as_ref()?.to_string();
+    Some(Account { namespace: target.kubernetes.namespace.to_string(), name })
+}
+
+/// The policy gate, with the names of our own objects.
+fn gate(target: &Target) -> crate::plan::GatePolicy {
+    let mut gate = target.kubernetes.gate();
+    gate.own_names.insert(format!("backstay-{}", target.environment));
+    gate.own_names.insert("backstay".to_owned());
+    gate
+}
+
+/// Names this process among all that may lead.
+fn instance() -> String {
+    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
+    let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned()));
+    format!("{}-{}", host.unwrap_or_else(|| "backstay".to_owned()), std::process::id())
+}

@@ -1,0 +1,161 @@
+//! `environments/<name>.yaml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{ApiVersion, Keyed};
+use crate::desired::ImagePolicy;
+use crate::desired::read::{Period, Reference, TagPattern};
+use crate::model::{AgentName, CommitId, EnvironmentName};
+
+/// Where releases go: `environments/<name>.yaml`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "what the schema has checked is not looked at again")]
+pub(in crate::desired) struct Environment {
+    /// Version of this format.
+    api_version: ApiVersion,
+    /// Always `Environment`.
+    kind: EnvironmentKind,
+    /// Its name.
+    pub(in crate::desired) metadata: EnvironmentMetadata,
+    /// What it takes, and from where.
+    #[serde(default)]
+    pub(in crate::desired) spec: EnvironmentFile,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+enum EnvironmentKind {
+    Environment,
+}
+
+/// Names an environment.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::desired) struct EnvironmentMetadata {
+    /// The stem of its file.
+    pub(in crate::desired) name: EnvironmentName,
+}
+
+/// What an environment takes, and from where.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "what is not delivered yet is refused before it is read")]
+pub(in crate::desired) struct EnvironmentFile {
+    /// What it follows; absent: the branch that the daemon follows.
+    pub(in crate::desired) track: Option<TrackSpec>,
+    /// Only what has been stable in another environment.
+    pub(in crate::desired) after: Option<AfterSpec>,
+    /// The agents it takes; absent: all.
+    #[schemars(extend("uniqueItems" = true))]
+    pub(in crate::desired) agents: Option<Vec<AgentName>>,
+    /// Agents held at a commit.
+    #[serde(default)]
+    pub(in crate::desired) pins: Keyed<AgentName, CommitId>,
+    /// How many agents change at once.
+    waves: Option<Waves>,
+    /// Whether images must be named by digest.
+    #[serde(default)]
+    pub(in crate::desired) images: ImagePolicy,
+    /// When nothing new is rolled out.
+    #[serde(default)]
+    freezes: Vec<Freeze>,
+    /// How many people agree before a rollout.
+    approvals: Option<Approvals>,
+    /// How Git is told of a rollback.
+    pub(in crate::desired) write_back: Option<WriteBackSpec>,
+}
+
+/// What an environment follows.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(untagged, deny_unknown_fields)]
+pub(in crate::desired) enum TrackSpec {
+    /// The tip of a branch.
+    Branch {
+        /// Its name.
+        branch: Reference,
+    },
+    /// One tag.
+    Tag {
+        /// Its name.
+        tag: Reference,
+    },
+    /// The tag of the highest semantic version.
+    Tags {
+        /// Which tags, with `*`.
+        tags: TagPattern,
+        /// Tags that are passed over.
+        #[serde(default)]
+        exclude: BTreeSet<Reference>,
+    },
+}
+
+/// Only what has been stable in another environment.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::desired) struct AfterSpec {
+    /// Which one.
+    pub(in crate::desired) environment: EnvironmentName,
+    /// How long.
+    pub(in crate::desired) r#for: Period,
+}
+
+/// How many agents change at once.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(dead_code, reason = "refused before it is read")]
+struct Waves {
+    /// Agents.
+    #[schemars(range(min = 1))]
+    max_agents: Option<u32>,
+    /// No further wave after that many aborts.
+    stop_after_aborts: Option<u32>,
+}
+
+/// A time in which nothing new is rolled out.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "refused before it is read")]
+struct Freeze {
+    /// When it begins: five fields.
+    cron: String,
+    /// How long it lasts.
+    r#for: Period,
+    /// Whose clock.
+    timezone: Option<String>,
+    /// Why.
+    message: Option<String>,
+}
+
+/// How many people agree before a rollout.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "anything but none is refused before it is read")]
+struct Approvals {
+    /// People.
+    required: u32,
+}
+
+/// How Git is told of a rollback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::desired) enum WriteBackSpec {
+    /// A commit that reverts those that did it.
+    Revert,
+    /// A pin in this file.
+    Pin,
+    /// A pull request with the revert.
+    PullRequest,
+    /// Nothing.
+    None,
+}
+
+// === impl EnvironmentFile ===
+
+impl EnvironmentFile {
+    pub(in crate::desired) fn pins(&self) -> BTreeMap<AgentName, CommitId> {
+        self.pins.0.clone()
+    }
+}

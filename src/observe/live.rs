@@ -1,0 +1,342 @@
+//! What was seen, by agent: a plain value that the watches feed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::model::{AgentName, GroupKind, LiveObject, LiveState, ObjectRef, ResourceVersion};
+
+/// The label that names the agent of an object.
+pub const AGENT: &str = "backstay.dev/agent";
+/// The label that all our objects carry, and those that controllers make of them.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Its value.
+pub const BACKSTAY: &str = "backstay";
+
+/// A kind that fails without a clear word counts as unseen after so many failures in a row.
+const PATIENCE: u32 = 2;
+
+/// Whose live state is another than when it was asked last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// These agents'.
+    Agents(BTreeSet<AgentName>),
+    /// Everybody's: a kind became seen or unseen, or all first lists are in.
+    Everyone,
+}
+
+/// All live objects of a namespace.
+#[derive(Default)]
+pub(crate) struct Live {
+    agents: HashMap<AgentName, BTreeMap<ObjectRef, Arc<LiveObject>>>,
+    owners: HashMap<ObjectRef, AgentName>,
+    kinds: BTreeMap<GroupKind, Seen>,
+    changed: BTreeSet<AgentName>,
+    everyone: bool,
+    synced: bool,
+}
+
+/// How far a kind was seen.
+#[derive(Default)]
+struct Seen {
+    /// It belongs to those that must be listed before anything is decided.
+    base: bool,
+    listed: bool,
+    /// Why it is not seen whole.
+    unseen: Option<String>,
+    /// Everything up to here was told.
+    at: Option<ResourceVersion>,
+}
+
+// === impl Live ===
+
+impl Live {
+    /// Begins with a kind; it is unseen until it was listed. False when it is known already.
+    pub(crate) fn begin(&mut self, kind: GroupKind, base: bool) -> bool {
+        if self.kinds.contains_key(&kind) {
+            return false;
+        }
+        let unseen = Some("it was not listed yet".to_owned());
+        self.kinds.insert(kind, Seen { base, unseen, ..Seen::default() });
+        // Who has no objects of this kind must learn that too.
+        self.everyone |= self.synced;
+        true
+    }
+
+    /// A whole list of a kind at a version.
+    pub(crate) fn listed(&mut self, kind: &GroupKind, objects: Vec<LiveObject>, at: &ResourceVersion) {
+        let there: BTreeSet<_> = objects.iter().map(|live| live.object.clone()).collect();
+        let held: Vec<_> = self.owners.keys().filter(|object| is_of(object, kind)).cloned().collect();
+        for object in held {
+            if !there.contains(&object) {
+                self.drop_at(&object, at);
+            }
+        }
+        for live in objects {
+            self.put(live);
+        }
+        let seen = self.kinds.entry(kind.clone()).or_default();
+        seen.listed = true;
+        seen.at = Some(at.clone());
+        self.everyone |= seen.unseen.take().is_some();
+        self.sync();
+    }
+
+    /// One object was made or changed.
+    pub(crate) fn changed(&mut self, kind: &GroupKind, live: LiveObject) {
+        self.told(kind, &live.version);
+        self.put(live);
+    }
+
+    /// One object is gone, or carries our labels no longer.
+    pub(crate) fn gone(&mut self, kind: &GroupKind, live: &LiveObject) {
+        self.told(kind, &live.version);
+        self.drop_at(&live.object, &live.version);
+    }
+
+    /// Everything of a kind was told up to here; it is seen whole again.
+    pub(crate) fn told(&mut self, kind: &GroupKind, at: &ResourceVersion) {
+        let seen = self.kinds.entry(kind.clone()).or_default();
+        if seen.at.as_ref().is_none_or(|held| at.is_at_least(held)) {
+            seen.at = Some(at.clone());
+        }
+        if seen.listed {
+            self.everyone |= seen.unseen.take().is_some();
+        }
+    }
+
+    /// A kind could not be listed or watched; `clear`: the server said that it will not be.
+    pub(crate) fn trouble(&mut self, kind: &GroupKind, why: String, clear: bool, failures: u32) {
+        let seen = self.kinds.entry(kind.clone()).or_default();
+        if clear || failures >= PATIENCE {
+            // A word that changes with every attempt is no news; that the kind is unseen, and a clear word, are.
+            self.everyone |= seen.unseen.is_none() || clear && seen.unseen.as_ref() != Some(&why);
+            seen.unseen = Some(why);
+            // An answer all the same: others are not kept waiting for this kind.
+            if clear || failures > PATIENCE {
+                seen.base &= seen.listed;
+            }
+        }
+        self.sync();
+    }
+
+    /// An object as a write's answer had it: known at once, if no watch has told of later things.
+    pub(crate) fn note(&mut self, live: &LiveObject) {
+        let seen = self.kinds.get(&live.object.group_kind());
+        let told = seen.and_then(|seen| seen.at.as_ref()).is_some_and(|at| at.is_at_least(&live.version));
+        if seen.is_some() && !told && live.label(MANAGED_BY) == Some(BACKSTAY) {
+            self.put(lean(live));
+        }
+    }
+
+    /// What was seen of one agent.
+    pub(crate) fn state(&self, agent: &AgentName) -> LiveState {
+        let unseen = self.kinds.iter().filter_map(|(kind, seen)| Some((kind.clone(), seen.unseen.clone()?)));
+        LiveState {
+            objects: self.agents.get(agent).cloned().unwrap_or_default(),
+            unseen: unseen.collect(),
+            synced: self.synced,
+        }
+    }
+
+    /// Agents that have any object.
+    pub(crate) fn agents(&self) -> BTreeSet<AgentName> {
+        self.agents.keys().cloned().collect()
+    }
+
+    /// Whose state is another than when this was asked last.
+    pub(crate) fn take_changed(&mut self) -> Option<Changed> {
+        let agents = std::mem::take(&mut self.changed);
+        if std::mem::take(&mut self.everyone) {
+            return Some(Changed::Everyone);
+        }
+        (!agents.is_empty()).then_some(Changed::Agents(agents))
+    }
+
+    fn put(&mut self, live: LiveObject) {
+        let object = live.object.clone();
+        let owner = live.label(AGENT).and_then(|name| name.parse::<AgentName>().ok());
+        if let Some(held) = self.held(&object) {
+            // An answer may have overtaken the watch.
+            if !live.version.is_at_least(&held.version) || held.version == live.version {
+                return;
+            }
+        }
+        if self.owners.get(&object) != owner.as_ref() {
+            self.remove(&object);
+        }
+        if let Some(owner) = owner {
+            self.changed.insert(owner.clone());
+            self.owners.insert(object.clone(), owner.clone());
+            self.agents.entry(owner).or_default().insert(object, Arc::new(live));
+        }
+    }
+
+    /// Removes an object that was gone at a version, if nothing later is known of it.
+    fn drop_at(&mut self, object: &ObjectRef, at: &ResourceVersion) {
+        if self.held(object).is_some_and(|held| at.is_at_least(&held.version)) {
+            self.remove(object);
+        }
+    }
+
+    fn held(&self, object: &ObjectRef) -> Option<&Arc<LiveObject>> {
+        self.agents.get(self.owners.get(object)?)?.get(object)
+    }
+
+    fn remove(&mut self, object: &ObjectRef) {
+        let Some(owner) = self.owners.remove(object) else { return };
+        if let Some(objects) = self.agents.get_mut(&owner) {
+            objects.remove(object);
+            if objects.is_empty() {
+                self.agents.remove(&owner);
+            }
+        }
+        self.changed.insert(owner);
+    }
+
+    /// Synced: every base kind was listed or refused, and something was listed at all.
+    fn sync(&mut self) {
+        if self.synced {
+            return;
+        }
+        let answered = self.kinds.values().all(|seen| !seen.base || seen.listed);
+        let any = self.kinds.values().any(|seen| seen.listed);
+        self.synced = answered && any;
+        self.everyone |= self.synced;
+    }
+}
+
+fn is_of(object: &ObjectRef, kind: &GroupKind) -> bool {
+    object.group == kind.group && object.kind == kind.kind
+}
+
+/// Without `managedFields`, as watches keep it.
+fn lean(live: &LiveObject) -> LiveObject {
+    let mut body = (*live.body).clone();
+    if let Some(metadata) = body.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    LiveObject { body: Arc::new(body), ..live.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn kind() -> GroupKind {
+        GroupKind { group: String::new(), kind: "ConfigMap".to_owned() }
+    }
+
+    fn pods() -> GroupKind {
+        GroupKind { group: String::new(), kind: "Pod".to_owned() }
+    }
+
+    fn at(version: u32) -> ResourceVersion {
+        ResourceVersion(version.to_string())
+    }
+
+    fn object(name: &str, agent: &str, version: u32) -> LiveObject {
+        let labels = json!({AGENT: agent, MANAGED_BY: BACKSTAY});
+        let metadata = json!({"name": name, "namespace": "n", "uid": name, "resourceVersion": version.to_string(),
+            "labels": labels, "managedFields": [{}]});
+        LiveObject::of(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})).expect("an object")
+    }
+
+    fn agent(name: &str) -> AgentName {
+        name.parse().expect("a name")
+    }
+
+    fn names(live: &Live, name: &str) -> Vec<String> {
+        live.state(&agent(name)).objects.keys().map(|object| object.name.clone()).collect()
+    }
+
+    fn only(names: &[&str]) -> Changed {
+        Changed::Agents(names.iter().map(|name| agent(name)).collect())
+    }
+
+    fn listed(objects: Vec<LiveObject>, version: u32) -> Live {
+        let mut live = Live::default();
+        assert!(live.begin(kind(), true) && !live.begin(kind(), true));
+        live.listed(&kind(), objects, &at(version));
+        assert_eq!(live.take_changed(), Some(Changed::Everyone));
+        assert!(live.state(&agent("a")).synced);
+        live
+    }
+
+    #[test]
+    fn events_change_one_agent_and_lists_take_away_what_is_gone() {
+        let mut live = listed(vec![object("one", "a", 3), object("two", "b", 4)], 5);
+        live.changed(&kind(), object("one", "a", 6));
+        assert_eq!(live.take_changed(), Some(only(&["a"])));
+        assert_eq!(live.take_changed(), None);
+        live.gone(&kind(), &object("two", "b", 7));
+        assert_eq!(live.take_changed(), Some(only(&["b"])));
+        live.listed(&kind(), vec![object("three", "b", 8)], &at(9));
+        assert_eq!(live.take_changed(), Some(only(&["a", "b"])));
+        assert_eq!((names(&live, "a"), names(&live, "b")), (vec![], vec!["three".to_owned()]));
+        assert_eq!(live.agents(), [agent("b")].into());
+    }
+
+    #[test]
+    fn an_object_moves_with_its_label() {
+        let mut live = listed(vec![object("one", "a", 3)], 5);
+        live.changed(&kind(), object("one", "b", 6));
+        assert_eq!(live.take_changed(), Some(only(&["a", "b"])));
+        assert_eq!((names(&live, "a"), names(&live, "b")), (vec![], vec!["one".to_owned()]));
+        live.changed(&kind(), object("one", "no agent", 7));
+        assert_eq!(names(&live, "b"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_answer_is_known_at_once_and_never_brings_back_what_is_gone() {
+        let mut live = listed(vec![], 5);
+        live.note(&object("one", "a", 8));
+        assert_eq!(names(&live, "a"), ["one"]);
+        assert!(live.state(&agent("a")).objects.values().all(|live| live.body["metadata"]["managedFields"].is_null()));
+        // The watch lags behind: what it tells of earlier times is not believed.
+        live.changed(&kind(), object("one", "b", 7));
+        live.listed(&kind(), vec![], &at(7));
+        assert_eq!(names(&live, "a"), ["one"]);
+        live.gone(&kind(), &object("one", "a", 9));
+        live.note(&object("one", "a", 8));
+        assert_eq!(names(&live, "a"), Vec::<String>::new());
+        // What no watch would ever take away again is not taken in.
+        let mut bare = object("two", "a", 20);
+        bare.body = Arc::new(json!({"metadata": {"labels": {AGENT: "a"}}}));
+        live.note(&bare);
+        assert_eq!(names(&live, "a"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kind_that_is_refused_is_unseen_and_keeps_nobody_waiting() {
+        let mut live = Live::default();
+        live.begin(kind(), true);
+        live.begin(pods(), true);
+        live.trouble(&pods(), "forbidden".to_owned(), true, 1);
+        assert!(!live.state(&agent("a")).synced, "nothing was listed");
+        live.listed(&kind(), vec![], &at(1));
+        let state = live.state(&agent("a"));
+        assert!(state.synced);
+        assert_eq!(state.unseen, [(pods(), "forbidden".to_owned())].into());
+        live.take_changed();
+        live.listed(&pods(), vec![], &at(2));
+        assert_eq!(live.take_changed(), Some(Changed::Everyone));
+        assert!(live.state(&agent("a")).unseen.is_empty());
+    }
+
+    #[test]
+    fn one_hiccup_is_no_blindness_but_a_second_is() {
+        let mut live = listed(vec![object("one", "a", 3)], 5);
+        live.trouble(&kind(), "reset".to_owned(), false, 1);
+        assert!(live.state(&agent("a")).unseen.is_empty() && live.take_changed().is_none());
+        live.trouble(&kind(), "reset".to_owned(), false, 2);
+        assert_eq!(live.take_changed(), Some(Changed::Everyone));
+        assert_eq!(live.state(&agent("a")).unseen.len(), 1);
+        assert_eq!(names(&live, "a"), ["one"], "what was known is still shown");
+        live.trouble(&kind(), "reset again".to_owned(), false, 3);
+        assert_eq!(live.take_changed(), None);
+        live.told(&kind(), &at(6));
+        assert!(live.state(&agent("a")).unseen.is_empty());
+    }
+}

@@ -1,0 +1,261 @@
+//! The machine of one environment: it admits what each agent may do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use super::{Admission, Reason, Wanted};
+use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState};
+use crate::model::{AgentName, CommitId, Diagnostics, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
+use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Truth};
+
+/// How much may be removed at once without a consent for each agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PruneLimits {
+    /// Objects of all agents together.
+    pub max_objects: usize,
+    /// Of a hundred objects of the environment, where more than one agent goes.
+    pub max_percent: usize,
+}
+
+/// All that an environment decides on: plain values.
+#[derive(Debug)]
+pub struct EnvironmentInput<'a> {
+    /// What Git asks for.
+    pub desired: &'a DesiredState,
+    /// What is remembered of every agent, removed ones included.
+    pub records: &'a BTreeMap<AgentName, AgentRecord>,
+    /// What Git asked for at the revision that stands, for agents whose Git word differs from it.
+    pub standing: &'a BTreeMap<AgentName, Arc<DesiredAgent>>,
+    /// For agents that Git wants back on a release that stood before: how sure, and which commits.
+    pub reverts: &'a BTreeMap<AgentName, (Evidence, Vec<CommitId>)>,
+    /// Agents that may not follow Git yet, with why.
+    pub held: &'a BTreeMap<AgentName, Reason>,
+    /// The namespace of the target.
+    pub namespace: &'a str,
+    /// How much may be removed at once.
+    pub limits: PruneLimits,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What an environment decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admitted {
+    /// For every agent that Git or the ledger knows.
+    pub agents: BTreeMap<AgentName, Arc<Admission>>,
+    /// Why removals wait for a person, if they do.
+    pub prune_blocked: Option<String>,
+}
+
+/// Decides what each agent of an environment may do.
+///
+/// # Guarantees
+///
+/// Pure and total. A bad agent never stops another; an agent is removed only when `desired`, which is verified and whole,
+/// does not have it, and never more of them at once than the limits allow.
+pub fn admit(input: &EnvironmentInput<'_>) -> Admitted {
+    let mut wanted: BTreeMap<AgentName, Wanted> = BTreeMap::new();
+    for (name, asked) in &input.desired.agents {
+        wanted.insert(name.clone(), follow(input, name, asked));
+    }
+    let gone: Vec<_> = input
+        .records
+        .iter()
+        .filter(|(name, record)| !wanted.contains_key(*name) && record.phase == Phase::Active)
+        .map(|(name, _)| name.clone())
+        .collect();
+    let prune_blocked = too_many(input, &gone);
+    for name in gone {
+        let verdict = remove(input, &name, prune_blocked.as_deref());
+        wanted.insert(name, verdict);
+    }
+    let objects = asked_objects(input, &wanted);
+    let agents = wanted.into_iter().map(|(name, wanted)| {
+        let admission = Arc::new(admission(input, &name, wanted, &objects));
+        (name, admission)
+    });
+    Admitted { agents: agents.collect(), prune_blocked }
+}
+
+fn follow(input: &EnvironmentInput<'_>, name: &AgentName, asked: &Result<Arc<DesiredAgent>, Diagnostics>) -> Wanted {
+    let desired = match asked {
+        Ok(desired) => desired,
+        Err(diagnostics) => {
+            let first = diagnostics.0.iter().find(|found| found.severity == Severity::Error);
+            let message = first.map_or_else(|| "its declaration cannot be used".to_owned(), ToString::to_string);
+            return Wanted::Keep(Reason { word: "Invalid", message, stalled: true });
+        }
+    };
+    if let Some(reason) = input.held.get(name) {
+        return Wanted::Keep(reason.clone());
+    }
+    let record = input.records.get(name);
+    let stands = record.and_then(|record| record.stable.as_ref()).is_some_and(|at| at.release == desired.release.id);
+    let goes_back = record.is_some_and(|record| record.stood(desired.release.id).is_some());
+    if stands || goes_back {
+        return Wanted::Run(Arc::clone(desired));
+    }
+    let waits = desired.settings.depends_on.iter().find(|needed| !is_ready(input, needed));
+    match waits {
+        Some(needed) => {
+            let message = format!("it depends on `{needed}`, which is not Ready");
+            Wanted::Keep(Reason { word: "DependencyNotReady", message, stalled: false })
+        }
+        None => Wanted::Run(Arc::clone(desired)),
+    }
+}
+
+/// Whether an agent runs what Git asks for, and well.
+fn is_ready(input: &EnvironmentInput<'_>, name: &AgentName) -> bool {
+    let Some(Ok(desired)) = input.desired.agents.get(name) else { return false };
+    let Some(record) = input.records.get(name) else { return false };
+    let runs = record.stable.as_ref().is_some_and(|stable| stable.release == desired.release.id);
+    runs && record.condition(ConditionKind::Ready).is_some_and(|ready| ready.status == Truth::True)
+}
+
+fn remove(input: &EnvironmentInput<'_>, name: &AgentName, blocked: Option<&str>) -> Wanted {
+    let begun = input.records.get(name).and_then(|record| record.operation.as_ref());
+    if begun.is_some_and(|operation| operation.kind == OperationKind::Removal) {
+        return Wanted::Remove;
+    }
+    let renamed = input.desired.agents.values().flatten().find(|desired| desired.renamed_from.as_ref() == Some(name));
+    if let Some(renamed) = renamed.filter(|renamed| !is_ready(input, &renamed.name)) {
+        let message = format!("it is renamed to `{}`, and goes when that one is Ready", renamed.name);
+        return Wanted::Keep(Reason { word: "Renamed", message, stalled: false });
+    }
+    match blocked {
+        Some(why) if renamed.is_none() && !consented(input, name) => {
+            Wanted::Keep(Reason { word: "PruneLimit", message: why.to_owned(), stalled: true })
+        }
+        Some(_) | None => Wanted::Remove,
+    }
+}
+
+fn consented(input: &EnvironmentInput<'_>, name: &AgentName) -> bool {
+    let allowed = Allow::Prune(format!("Agent/{name}"));
+    consents(input, name).any(|consent| consent.allow == allowed)
+}
+
+fn consents<'a>(input: &'a EnvironmentInput<'_>, name: &'a AgentName) -> impl Iterator<Item = &'a Consent> {
+    let environment = &input.desired.environment;
+    let now = input.now;
+    input
+        .desired
+        .consents
+        .iter()
+        .filter(move |consent| consent.agent == *name && consent.environment == *environment && consent.expires > now)
+}
+
+/// Why this many removals wait for a person, if they do.
+fn too_many(input: &EnvironmentInput<'_>, gone: &[AgentName]) -> Option<String> {
+    let size = |name: &AgentName| input.records.get(name).map_or(0, |record| record.inventory.0.len());
+    let renamed: BTreeSet<_> =
+        input.desired.agents.values().flatten().filter_map(|desired| desired.renamed_from.as_ref()).collect();
+    let asked: Vec<_> = gone.iter().filter(|name| !renamed.contains(name) && !consented(input, name)).collect();
+    let objects: usize = asked.iter().map(|name| size(name)).sum();
+    let all: usize = input.records.keys().map(size).sum();
+    let most = asked.len() > 1 && objects * 100 > all * input.limits.max_percent;
+    let every = asked.len() > 1 && input.desired.agents.is_empty();
+    if !every && !most && objects <= input.limits.max_objects {
+        return None;
+    }
+    Some(format!(
+        "the commit takes away {} of {} agents with {objects} of {all} objects, more than is removed without consent: \
+         add a consent with `allow: prune` and `object: Agent/<name>` for each that shall go",
+        asked.len(),
+        input.records.values().filter(|record| record.phase == Phase::Active).count(),
+    ))
+}
+
+/// The objects that agents ask for by name, beside those that are named after them.
+fn asked_objects(input: &EnvironmentInput<'_>, wanted: &BTreeMap<AgentName, Wanted>) -> BTreeMap<ObjectRef, AgentName> {
+    let mut objects = BTreeMap::new();
+    for (name, wanted) in wanted {
+        let Wanted::Run(desired) = wanted else { continue };
+        let account = desired.release.spec.workload.service_account.as_ref().map(|account| ObjectRef {
+            group: String::new(),
+            kind: "ServiceAccount".to_owned(),
+            namespace: input.namespace.to_owned(),
+            name: account.clone(),
+        });
+        let extra = desired
+            .settings
+            .manifests
+            .iter()
+            .map(|manifest| ObjectRef { namespace: input.namespace.to_owned(), ..manifest.object.clone() });
+        objects.extend(extra.chain(account).map(|object| (object, name.clone())));
+    }
+    objects
+}
+
+fn admission(
+    input: &EnvironmentInput<'_>,
+    name: &AgentName,
+    wanted: Wanted,
+    objects: &BTreeMap<ObjectRef, AgentName>,
+) -> Admission {
+    let owns = |agent: &AgentName, object: &ObjectRef| -> Option<&Uid> {
+        input.records.get(agent).and_then(|record| record.inventory.0.get(object))
+    };
+    let others = || input.records.keys().filter(|other| *other != name);
+    let takes = objects.iter().filter(|(_, asks)| *asks == name).filter_map(|(object, _)| {
+        let uid = others().find_map(|other| owns(other, object))?;
+        Some((object.clone(), uid.clone()))
+    });
+    let leaves = objects.iter().filter(|(object, asks)| *asks != name && owns(name, object).is_some());
+    Admission {
+        wanted,
+        standing: input.standing.get(name).cloned(),
+        revert: input.reverts.get(name).cloned(),
+        consents: consents(input, name).cloned().collect(),
+        takes: takes.collect(),
+        leaves: leaves.map(|(object, asks)| (object.clone(), owns(asks, object).is_some())).collect(),
+        write_back: input.desired.spec.write_back,
+    }
+}
+
+/// Which commit an agent may follow, given what has been stable elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Followed {
+    /// The one at which its release has been stable there long enough, the newest such.
+    At(CommitId),
+    /// What runs stays; looked at again then, if time alone can change it.
+    Held(Reason, Option<Timestamp>),
+}
+
+/// Chooses the newest commit at which the agent has been stable in another environment long enough.
+///
+/// `elsewhere` is the record there; nothing where that environment is neither bound nor observed here.
+pub fn after(rule: &After, elsewhere: Option<&AgentRecord>, now: Timestamp) -> Followed {
+    let Some(elsewhere) = elsewhere else {
+        let message = format!("it follows `{}`, and nothing is known of that environment here", rule.environment);
+        return Followed::Held(Reason { word: "AfterUnknown", message, stalled: true }, None);
+    };
+    let long = SignedDuration::try_from(rule.stable_for).unwrap_or(SignedDuration::MAX);
+    // What stood there, the newest first, each with when the next one took its place.
+    let mut until = now;
+    for standing in elsewhere.stable.iter().chain(&elsewhere.history) {
+        if until.duration_since(standing.since) >= long {
+            return Followed::At(standing.revision.commit.clone());
+        }
+        until = standing.since;
+    }
+    let due = elsewhere.stable.as_ref().and_then(|stable| stable.since.checked_add(long).ok());
+    let message = format!("no release has been stable in `{}` for {long:#} yet", rule.environment);
+    Followed::Held(Reason { word: "AfterWaiting", message, stalled: false }, due)
+}
+
+/// The release that Git asks for, for agents that it wants back on one that stood here before.
+pub fn returns<'a>(
+    desired: &'a DesiredState,
+    records: &'a BTreeMap<AgentName, AgentRecord>,
+) -> impl Iterator<Item = (&'a Arc<DesiredAgent>, &'a AgentRecord, ReleaseId)> {
+    desired.agents.iter().filter_map(|(name, asked)| {
+        let (desired, record) = (asked.as_ref().ok()?, records.get(name)?);
+        let id = desired.release.id;
+        let elsewhere = record.stable.as_ref().is_none_or(|stable| stable.release != id);
+        (elsewhere && record.stood(id).is_some()).then_some((desired, record, id))
+    })
+}

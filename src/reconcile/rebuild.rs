@@ -1,0 +1,75 @@
+//! A lost ledger, made anew from the objects that carry our installation id and hash right.
+
+use super::Wanted;
+use super::state::{AgentState, read_release};
+use crate::model::{CommitId, Digest, LiveObject, Revision, Timestamp};
+use crate::record::{AgentRecord, Cause, FORMAT, Operation, OperationId, OperationKind, Outcome, ShortId, Standing};
+use crate::render::{INSTALLATION_ANNOTATION, OPERATION_ANNOTATION, RELEASE_ID_ANNOTATION, RENDERER_ANNOTATION};
+
+/// What the record would have said, as far as what runs tells it; nothing where nothing of ours runs.
+///
+/// Objects of another installation or with another controller are not ours. `unconfirmed` keeps everything from being
+/// pruned until a person agrees.
+pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<AgentRecord> {
+    let ours = |live: &&std::sync::Arc<LiveObject>| {
+        live.annotation(INSTALLATION_ANNOTATION) == Some(&*state.config.installation) && !has_controller(live)
+    };
+    let objects: Vec<_> = state.live.objects.values().filter(ours).collect();
+    let main =
+        objects.iter().find(|live| live.object.kind == "Deployment" && live.object.name == state.agent.as_str())?;
+    let running: Digest = main.annotation(RELEASE_ID_ANNOTATION)?.parse().ok()?;
+    // What this very daemon began before its record was written is an operation's work, not a lost ledger.
+    let desired = match state.admission.as_deref().map(|admission| &admission.wanted) {
+        Some(Wanted::Run(desired)) => Some(desired),
+        Some(Wanted::Remove | Wanted::Keep(_)) | None => None,
+    };
+    let standing = |live: &LiveObject| {
+        let release = read_release(live)?;
+        let known = desired.filter(|desired| desired.release.id == release.id);
+        let renderer = main.annotation(RENDERER_ANNOTATION).and_then(|version| version.parse().ok()).unwrap_or(1);
+        Some(Standing {
+            release: release.id,
+            revision: known.map_or_else(lost, |desired| desired.revision.clone()),
+            settings: known.map_or_else(|| Digest::of(b""), |desired| desired.settings.digest),
+            renderer,
+            since: now,
+        })
+    };
+    let mut known: Vec<_> =
+        objects.iter().filter(|live| live.object.kind == "ConfigMap").filter_map(|live| standing(live)).collect();
+    let stable = known.iter().position(|standing| standing.release.digest() == running).map(|at| known.remove(at))?;
+    let newest = objects.iter().filter_map(|live| {
+        let (agent, number) = live.annotation(OPERATION_ANNOTATION)?.split_once('/')?;
+        (agent == state.agent.as_str()).then(|| number.parse::<u64>().ok()).flatten()
+    });
+    let rebuilt = Operation {
+        id: OperationId(newest.max().unwrap_or(0) + 1),
+        kind: OperationKind::Release,
+        cause: Cause::Rebuilt {},
+        from: None,
+        to: Some(ShortId::from(stable.release)),
+        revision: Some(stable.revision.clone()),
+        started: now,
+        finished: Some(now),
+        outcome: Some(Outcome::Succeeded),
+    };
+    let mut record = AgentRecord { format: FORMAT, stable: Some(stable), history: known, ..AgentRecord::default() };
+    record.operations.push(rebuilt);
+    record.inventory.0 = objects.iter().map(|live| (live.object.clone(), live.uid.clone())).collect();
+    record.unconfirmed = true;
+    Some(record)
+}
+
+/// The revision of a release that nobody knows any more.
+fn lost() -> Revision {
+    let commit = CommitId::try_from("0".repeat(40));
+    match commit {
+        Ok(commit) => Revision { reference: "lost".to_owned(), commit },
+        Err(_) => unreachable!("forty zeros are a commit id"),
+    }
+}
+
+fn has_controller(live: &LiveObject) -> bool {
+    let owners = live.body.pointer("/metadata/ownerReferences").and_then(serde_json::Value::as_array);
+    owners.is_some_and(|owners| owners.iter().any(|owner| owner.get("controller") == Some(&true.into())))
+}

@@ -1,0 +1,345 @@
+//! What the agent's machine knows: nothing that ledger, checkout and live state cannot rebuild.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use super::{Admission, FailureKind, TellGit, Write};
+use crate::desired::{DesiredAgent, Release, Settings};
+use crate::model::{
+    AgentName, Digest, EnvironmentName, LiveObject, LiveState, ObjectRef, ReleaseId, ResourceVersion, Timestamp,
+};
+use crate::plan::GatePolicy;
+use crate::record::{AgentRecord, Requests, Standing};
+use crate::render::{Rendered, config_map_name};
+
+/// How long what our own calls showed counts for more than a watch that has not caught up.
+const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
+/// Releases, settings and renderings that are kept in memory for one agent.
+const MEMORY: usize = 4;
+
+/// What is the same for all agents of a target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentConfig {
+    /// The environment.
+    pub environment: EnvironmentName,
+    /// The namespace it is bound to.
+    pub namespace: String,
+    /// The id of this installation.
+    pub installation: String,
+    /// What may be written at all.
+    pub gate: GatePolicy,
+    /// Nothing is written, neither to the target nor to the ledger.
+    pub observe: bool,
+}
+
+/// What the machine of one agent knows.
+#[derive(Debug, Clone)]
+pub struct AgentState {
+    pub(super) agent: AgentName,
+    pub(super) config: Arc<AgentConfig>,
+    pub(super) admission: Option<Arc<Admission>>,
+    pub(super) ledger: Option<Ledger>,
+    pub(super) pending: Option<Pending>,
+    pub(super) memory: Memory,
+    pub(super) backoff: Backoff,
+    pub(super) fenced: Option<String>,
+    seen: LiveState,
+    overlay: BTreeMap<ObjectRef, Overlay>,
+    /// `seen` with `overlay` over it.
+    pub(super) live: LiveState,
+    pub(super) woken_at: Option<Timestamp>,
+}
+
+/// The ledger's entry as it was read or written last.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ledger {
+    pub(super) record: AgentRecord,
+    pub(super) requests: Requests,
+    /// Nothing: the ledger has no entry yet.
+    pub(super) version: Option<ResourceVersion>,
+    /// An object stands there, but without a record: its status was lost, or never written.
+    pub(super) blank: bool,
+}
+
+/// The one effect that is outstanding.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Pending {
+    Record(Box<AgentRecord>),
+    Write { write: Write, heal: bool },
+    DryRun { write: Write, asked: Digest },
+    Delete(ObjectRef),
+    Read(ObjectRef),
+    ReadLedger,
+    TellGit(TellGit),
+}
+
+/// What our own calls showed of one object.
+#[derive(Debug, Clone, PartialEq)]
+struct Overlay {
+    /// Nothing: it was not there.
+    object: Option<Arc<LiveObject>>,
+    until: Timestamp,
+}
+
+/// What is remembered only to spare requests; losing it costs some.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    /// Differences that the server would not change.
+    pub(super) accepted: BTreeMap<ObjectRef, Digest>,
+    /// Objects that were refused, as they were asked for.
+    pub(super) refused: BTreeMap<ObjectRef, Refusal>,
+    /// Objects whose replicas this operation handed over.
+    pub(super) handed_over: BTreeSet<ObjectRef>,
+    /// Objects whose former fields this operation dropped.
+    pub(super) dropped: BTreeSet<ObjectRef>,
+    /// Objects that a fresh read, or our own deletion, showed to be gone.
+    pub(super) gone: BTreeSet<ObjectRef>,
+    /// When drift of an object was healed, the latest last.
+    pub(super) heals: BTreeMap<ObjectRef, Vec<Timestamp>>,
+    /// Since when the pods of the stable release are not all ready.
+    pub(super) unhealthy_since: Option<Timestamp>,
+    /// Contested objects that were read to learn who changes them.
+    pub(super) asked_who: BTreeSet<ObjectRef>,
+    /// Objects that are not healed any more, with who changes them.
+    pub(super) contested: BTreeMap<ObjectRef, String>,
+    /// Objects that a write may or may not have reached: read before anything else.
+    pub(super) unsure: Vec<ObjectRef>,
+    /// The same of the ledger.
+    pub(super) ledger_unsure: bool,
+    /// When this decision wants to be looked at again.
+    pub(super) alarm: Option<Timestamp>,
+    /// What Git asked for when it could last be used.
+    pub(super) last_run: Option<Arc<DesiredAgent>>,
+    releases: Vec<Arc<Release>>,
+    settings: Vec<Arc<Settings>>,
+    pub(super) renderings: Vec<(RenderKey, Arc<Rendered>)>,
+}
+
+/// What a rendering depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RenderKey {
+    pub(super) release: ReleaseId,
+    pub(super) settings: Digest,
+    pub(super) renderer: u32,
+    pub(super) surge: bool,
+}
+
+/// The server refused an object.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refusal {
+    /// As it was asked for: another body is tried at once.
+    pub(super) asked: Digest,
+    pub(super) why: String,
+    pub(super) kind: FailureKind,
+    /// When it is tried again, since quotas and policies change.
+    pub(super) until: Timestamp,
+}
+
+/// How long to wait after failures: doubled each time from a quarter of a second to a minute, with jitter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Backoff {
+    failures: u32,
+    pub(super) until: Option<Timestamp>,
+    pub(super) why: String,
+}
+
+// === impl AgentState ===
+
+impl AgentState {
+    /// Knows nothing yet but its name and what the target has in common.
+    pub fn new(agent: AgentName, config: Arc<AgentConfig>) -> Self {
+        Self {
+            agent,
+            config,
+            admission: None,
+            ledger: None,
+            pending: None,
+            memory: Memory::default(),
+            backoff: Backoff::default(),
+            fenced: None,
+            seen: LiveState::default(),
+            overlay: BTreeMap::new(),
+            live: LiveState::default(),
+            woken_at: None,
+        }
+    }
+
+    /// The record as it was read or written last.
+    pub fn record(&self) -> Option<&AgentRecord> {
+        self.ledger.as_ref().map(|ledger| &ledger.record)
+    }
+
+    /// Whether an effect is outstanding.
+    pub fn is_busy(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Takes what the watches saw; what our own calls showed since stays over it until the watches catch up.
+    pub(super) fn see(&mut self, seen: LiveState, now: Timestamp) {
+        let caught_up = |object: &ObjectRef, overlay: &Overlay| match (&overlay.object, seen.objects.get(object)) {
+            (Some(ours), Some(theirs)) => theirs.version.is_at_least(&ours.version),
+            (None, Some(_)) | (Some(_), None) => false,
+            (None, None) => true,
+        };
+        self.overlay.retain(|object, overlay| overlay.until > now && !caught_up(object, overlay));
+        self.seen = seen;
+        self.merge();
+    }
+
+    /// Takes what a call of ours showed of one object; nothing: it is not there.
+    pub(super) fn note(&mut self, object: &ObjectRef, shown: Option<Arc<LiveObject>>, now: Timestamp) {
+        if shown.is_some() {
+            self.memory.gone.remove(object);
+        } else {
+            self.memory.gone.insert(object.clone());
+            self.memory.refused.remove(object);
+        }
+        self.overlay
+            .insert(object.clone(), Overlay { object: shown, until: now.saturating_add(OVERLAY).unwrap_or(now) });
+        self.merge();
+    }
+
+    /// When the next overlay ends.
+    pub(super) fn overlay_ends(&self) -> Option<Timestamp> {
+        self.overlay.values().map(|overlay| overlay.until).min()
+    }
+
+    /// Drops overlays whose time has passed.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let before = self.overlay.len();
+        self.overlay.retain(|_, overlay| overlay.until > now);
+        if self.overlay.len() != before {
+            self.merge();
+        }
+        self.memory.refused.retain(|_, refusal| refusal.until > now);
+    }
+
+    fn merge(&mut self) {
+        self.live = self.seen.clone();
+        for (object, overlay) in &self.overlay {
+            match &overlay.object {
+                Some(shown) => drop(self.live.objects.insert(object.clone(), Arc::clone(shown))),
+                None => drop(self.live.objects.remove(object)),
+            }
+        }
+    }
+
+    /// The content of a release: from Git, from memory, or from the ConfigMap that still stands.
+    pub(super) fn release(&mut self, id: ReleaseId) -> Option<Arc<Release>> {
+        if let Some(known) = self.memory.releases.iter().find(|release| release.id == id) {
+            return Some(Arc::clone(known));
+        }
+        let name = config_map_name(&self.agent, &id);
+        let found = self.live.of_kind("", "ConfigMap").find(|live| live.object.name == name)?;
+        let release = Arc::new(read_release(found).filter(|release| release.id == id)?);
+        self.memory.keep_release(&release);
+        Some(release)
+    }
+
+    /// Settings by their digest; where they are no longer known, those that Git asks for now.
+    pub(super) fn settings(&self, digest: Digest) -> Option<Arc<Settings>> {
+        let known = self.memory.settings.iter().find(|settings| settings.digest == digest);
+        known.cloned().or_else(|| self.memory.last_run.as_ref().map(|desired| Arc::clone(&desired.settings)))
+    }
+
+    /// Remembers what Git asks for.
+    pub(super) fn learn(&mut self, admission: &Arc<Admission>) {
+        if let Some(standing) = &admission.standing {
+            self.memory.keep(standing);
+        }
+        if let super::Wanted::Run(desired) = &admission.wanted {
+            self.memory.keep(desired);
+            self.memory.last_run = Some(Arc::clone(desired));
+        } else if let (None, Some(standing)) = (&self.memory.last_run, &admission.standing) {
+            self.memory.last_run = Some(Arc::clone(standing));
+        }
+        self.admission = Some(Arc::clone(admission));
+    }
+}
+
+/// Reads the release that a ConfigMap holds, if its content hashes to what it is named by.
+pub fn read_release(config_map: &LiveObject) -> Option<Release> {
+    let data = config_map.body.get("data")?.as_object()?;
+    let canonical = data.get("release.json")?.as_str()?;
+    let prompt = |(key, text): (&String, &serde_json::Value)| {
+        let name = key.strip_prefix("prompts.")?.strip_suffix(".md")?;
+        Some((name.to_owned(), Arc::from(text.as_str()?.as_bytes())))
+    };
+    Release::from_parts(canonical.as_bytes(), data.iter().filter_map(prompt).collect()).ok()
+}
+
+// === impl Memory ===
+
+impl Memory {
+    fn keep(&mut self, desired: &Arc<DesiredAgent>) {
+        self.keep_release(&desired.release);
+        self.settings.retain(|settings| settings.digest != desired.settings.digest);
+        self.settings.insert(0, Arc::clone(&desired.settings));
+        self.settings.truncate(MEMORY);
+    }
+
+    fn keep_release(&mut self, release: &Arc<Release>) {
+        self.releases.retain(|known| known.id != release.id);
+        self.releases.insert(0, Arc::clone(release));
+        self.releases.truncate(MEMORY);
+    }
+
+    /// Forgets what belongs to one operation.
+    pub(super) fn new_operation(&mut self) {
+        self.handed_over.clear();
+        self.dropped.clear();
+        self.heals.clear();
+        self.asked_who.clear();
+        self.contested.clear();
+    }
+}
+
+// === impl Backoff ===
+
+impl Backoff {
+    /// Counts a failure; `retry_after` in seconds is respected, `seed` spreads the herd.
+    pub(super) fn fail(&mut self, why: &str, retry_after: Option<u64>, now: Timestamp, seed: u64) {
+        self.failures = self.failures.saturating_add(1);
+        why.clone_into(&mut self.why);
+        let least = 250_u64.saturating_mul(1 << self.failures.min(8)).min(60_000);
+        let asked = retry_after.unwrap_or(0).saturating_mul(1000).min(600_000);
+        let wait = least.max(asked);
+        let jitter = seed % (wait / 2).max(1);
+        let wait = SignedDuration::from_millis(i64::try_from(wait + jitter).unwrap_or(60_000));
+        self.until = Some(now.saturating_add(wait).unwrap_or(now));
+    }
+
+    /// Something worked.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether it is too early.
+    pub(super) fn holds(&self, now: Timestamp) -> bool {
+        self.until.is_some_and(|until| until > now)
+    }
+}
+
+/// The objects that the history keeps: ConfigMaps of known releases, and those that live ReplicaSets mount.
+pub(super) fn kept(agent: &AgentName, namespace: &str, record: &AgentRecord, live: &LiveState) -> BTreeSet<ObjectRef> {
+    let config_map = |name: String| ObjectRef {
+        group: String::new(),
+        kind: "ConfigMap".to_owned(),
+        namespace: namespace.to_owned(),
+        name,
+    };
+    let standing: Vec<&Standing> = record.stable.iter().chain(&record.candidate).chain(&record.history).collect();
+    let known = standing.into_iter().map(|standing| config_map_name(agent, &standing.release));
+    let has_pods = |set: &&Arc<LiveObject>| {
+        let count = |path: &str| set.body.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        count("/spec/replicas") > 0 || count("/status/replicas") > 0
+    };
+    let mounted = live.of_kind("apps", "ReplicaSet").filter(has_pods).flat_map(|set| {
+        let volumes = set.body.pointer("/spec/template/spec/volumes").and_then(serde_json::Value::as_array);
+        let name = |volume: &serde_json::Value| volume.pointer("/configMap/name")?.as_str().map(str::to_owned);
+        volumes.into_iter().flatten().filter_map(name).collect::<Vec<_>>()
+    });
+    known.chain(mounted).map(config_map).collect()
+}

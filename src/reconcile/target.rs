@@ -1,0 +1,382 @@
+//! What shall stand, rendered; its plan, its health, and how the record tells of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+
+use super::agent::body_digest;
+use super::state::{AgentState, RenderKey, kept};
+use super::{FailureKind, Reason, Wanted};
+use crate::desired::{Release, Settings};
+use crate::judge::{AgentHealth, Health, agent_health};
+use crate::model::{LiveObject, Manifest, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
+use crate::plan::{Plan, PlanInput, WaitingOn, plan};
+use crate::record::{AgentRecord, ConditionKind, Operation, OperationKind, Requests, Standing, Truth};
+use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Set, render};
+
+/// Renderings kept in memory for one agent.
+const RENDERINGS: usize = 3;
+
+/// What shall stand: of the open operation, or of the stable release.
+pub(super) struct Target {
+    release: Option<ReleaseId>,
+    rendered: Option<Arc<Rendered>>,
+    previous: Option<Arc<Rendered>>,
+    settings: Option<Arc<Settings>>,
+    pub(super) leaves: BTreeMap<ObjectRef, bool>,
+}
+
+impl Target {
+    /// Nothing shall stand and nothing is open: `None`.
+    ///
+    /// # Errors
+    ///
+    /// In one sentence, when what shall stand cannot be rendered.
+    pub(super) fn of(state: &mut AgentState, record: &AgentRecord) -> Result<Option<Self>, String> {
+        let leaves = state.admission.as_deref().map(|admission| admission.leaves.clone()).unwrap_or_default();
+        let newest = record.operation.as_ref().or(record.operations.first());
+        let surge = newest.is_some_and(|operation| operation.cause.goes_back());
+        let standing = match &record.operation {
+            Some(open) if open.kind == OperationKind::Removal => {
+                return Ok(Some(Self { release: None, rendered: None, previous: None, settings: None, leaves }));
+            }
+            Some(_) => record.candidate.as_ref(),
+            None => record.stable.as_ref(),
+        };
+        let Some(standing) = standing.cloned() else { return Ok(None) };
+        let (release, settings) = content(state, &standing)?;
+        let rendered = rendering(state, &release, &settings, standing.renderer, surge)?;
+        let before = record.stable.clone().filter(|_| record.operation.is_some());
+        let previous = match before {
+            Some(before) => content(state, &before)
+                .ok()
+                .filter(|(_, found)| found.digest == before.settings)
+                .and_then(|(release, settings)| rendering(state, &release, &settings, before.renderer, false).ok()),
+            None => Some(Arc::clone(&rendered)),
+        };
+        let release = Some(standing.release);
+        Ok(Some(Self { release, rendered: Some(rendered), previous, settings: Some(settings), leaves }))
+    }
+
+    fn manifests(&self) -> &[Manifest] {
+        self.rendered.as_ref().map_or(&[], |rendered| &rendered.manifests)
+    }
+
+    /// How many old releases keep their ConfigMap.
+    pub(super) fn history(&self) -> usize {
+        self.settings.as_ref().map_or(10, |settings| settings.history as usize)
+    }
+
+    /// When an operation that is not healthy by then is looked at for whose fault it is.
+    pub(super) fn deadline(&self, open: &Operation) -> Option<Timestamp> {
+        let allowed = SignedDuration::try_from(self.settings.as_ref()?.progress_deadline).ok()?;
+        open.started.checked_add(allowed).ok()
+    }
+
+    /// The health of the release that shall stand.
+    pub(super) fn health(&self, state: &AgentState, now: Timestamp) -> AgentHealth {
+        let Some(release) = &self.release else {
+            return AgentHealth { health: Health::Healthy, findings: vec![], ready: 0, wanted: 0, old: 0 };
+        };
+        let live = &state.live;
+        let ours = self.rendered.iter().flat_map(|rendered| rendered.deployments());
+        let deployments: Vec<&LiveObject> =
+            ours.filter_map(|manifest| live.objects.get(&manifest.object)).map(AsRef::as_ref).collect();
+        let of = |group, kind| live.of_kind(group, kind).map(AsRef::as_ref).collect::<Vec<&LiveObject>>();
+        agent_health(release, &deployments, &of("apps", "ReplicaSet"), &of("", "Pod"), now)
+    }
+
+    /// What brings the target to it.
+    pub(super) fn plan(&self, state: &AgentState, record: &AgentRecord, health: &AgentHealth) -> Plan {
+        let admission = state.admission.as_deref();
+        let none: BTreeMap<ObjectRef, Uid> = BTreeMap::new();
+        let consents = admission.map_or(&[][..], |admission| &admission.consents);
+        let missing = self.rendered.iter().flat_map(|rendered| rendered.deployments());
+        let missing = missing.map(|manifest| &manifest.object).find(|object| !state.live.objects.contains_key(object));
+        let unhealthy = match (&health.health, missing) {
+            (_, Some(object)) => Some(format!("{object} to be there")),
+            (Health::Healthy | Health::Suspended, None) => None,
+            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => Some(reason.clone()),
+            (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
+        };
+        let asked: BTreeMap<_, _> =
+            self.manifests().iter().map(|manifest| (&manifest.object, body_digest(&manifest.body))).collect();
+        let refused = state
+            .memory
+            .refused
+            .iter()
+            .filter(|(object, refusal)| asked.get(object).is_none_or(|asked| *asked == refusal.asked));
+        let refused = refused
+            .map(|(object, refusal)| (object.clone(), (refusal.why.clone(), refusal.kind == FailureKind::Immutable)))
+            .collect();
+        let newest = record.operation.as_ref().or(record.operations.first());
+        let mut plan = plan(&PlanInput {
+            agent: &state.agent,
+            desired: self.manifests(),
+            previous: self.previous.as_ref().map(|previous| &*previous.manifests),
+            live: &state.live,
+            record,
+            operation: newest.map(|operation| operation.id),
+            takes: admission.map_or(&none, |admission| &admission.takes),
+            leaves: &self.leaves,
+            consents,
+            kept: &if self.release.is_some() {
+                kept(&state.agent, &state.config.namespace, record, &state.live)
+            } else {
+                Default::default()
+            },
+            accepted: &state.memory.accepted,
+            refused: &refused,
+            handed_over: &state.memory.handed_over,
+            dropped: &state.memory.dropped,
+            unhealthy: unhealthy.as_deref(),
+            gate: &state.config.gate,
+        });
+        if record.unconfirmed {
+            plan.keep_back_prunes("the ledger was rebuilt, and `backstay retry` has not confirmed it yet");
+        }
+        plan
+    }
+
+    /// Who wrote the fields of `object` last beside us, as far as the server says.
+    pub(super) fn who_writes(&self, state: &AgentState, object: &ObjectRef) -> String {
+        let live = state.live.objects.get(object);
+        let managers = live.and_then(|live| live.body.pointer("/metadata/managedFields")?.as_array());
+        let text = |entry: &serde_json::Value, field: &str| {
+            entry.get(field).and_then(serde_json::Value::as_str).map(str::to_owned)
+        };
+        let others = managers.into_iter().flatten().filter(|entry| {
+            text(entry, "manager").is_some_and(|manager| manager != crate::render::FIELD_MANAGER)
+                && text(entry, "subresource").is_none()
+        });
+        let newest = others.max_by_key(|entry| text(entry, "time"));
+        newest
+            .and_then(|entry| text(entry, "manager"))
+            .map_or_else(|| "somebody".to_owned(), |manager| format!("`{manager}`"))
+    }
+}
+
+/// Release and settings of a standing.
+fn content(state: &mut AgentState, standing: &Standing) -> Result<(Arc<Release>, Arc<Settings>), String> {
+    let release = state.release(standing.release).ok_or_else(|| {
+        format!("the content of {} is not known: neither Git nor a ConfigMap has it", standing.release)
+    })?;
+    let settings = state
+        .settings(standing.settings)
+        .ok_or_else(|| format!("the settings of {} are not known until Git can be read", standing.release))?;
+    Ok((release, settings))
+}
+
+fn rendering(
+    state: &mut AgentState,
+    release: &Release,
+    settings: &Settings,
+    renderer: u32,
+    surge: bool,
+) -> Result<Arc<Rendered>, String> {
+    let key = RenderKey { release: release.id, settings: settings.digest, renderer, surge };
+    if let Some((_, rendered)) = state.memory.renderings.iter().find(|(known, _)| *known == key) {
+        return Ok(Arc::clone(rendered));
+    }
+    let version = RendererVersion::known(renderer).map_err(|error| error.to_string())?;
+    let config = &state.config;
+    let identity = Identity {
+        agent: &state.agent,
+        environment: &config.environment,
+        namespace: &config.namespace,
+        installation: &config.installation,
+    };
+    let surge = surge.then(|| "100%".to_owned());
+    let options = RenderOptions { surge, ..RenderOptions::default() };
+    let rendered = render(&identity, release, settings, version, Set::Rolling, &options);
+    let rendered = Arc::new(rendered.map_err(|error| error.to_string())?);
+    state.memory.renderings.insert(0, (key, Arc::clone(&rendered)));
+    state.memory.renderings.truncate(RENDERINGS);
+    Ok(rendered)
+}
+
+impl AgentState {
+    /// An object of the inventory that is not seen, and that no fresh read showed to be gone.
+    pub(super) fn missed(&self, target: &Target, record: &AgentRecord) -> Option<ObjectRef> {
+        let doubtful = |object: &&ObjectRef| {
+            !self.live.objects.contains_key(object)
+                && !self.live.unseen.contains_key(&object.group_kind())
+                && !self.memory.gone.contains(object)
+                && target.leaves.get(object) != Some(&true)
+                && !target.manifests().iter().any(|manifest| manifest.object == **object)
+        };
+        record.inventory.0.keys().find(doubtful).cloned()
+    }
+
+    /// Puts every object of ours that stands into the inventory, and takes out what is gone.
+    pub(super) fn collect_inventory(&self, target: &Target, record: &mut AgentRecord) {
+        let desired = target.manifests().iter().filter_map(|manifest| self.live.objects.get(&manifest.object));
+        let mut next: BTreeMap<_, _> = desired.map(|live| (live.object.clone(), live.uid.clone())).collect();
+        for (object, uid) in &record.inventory.0 {
+            // Absence from a watch alone proves nothing: a list may be old.
+            let replaced = self.live.objects.get(object).is_some_and(|live| live.uid != *uid);
+            let done_job = object.kind == "Job" && target.manifests().iter().any(|manifest| manifest.object == *object);
+            let gone = replaced || self.memory.gone.contains(object) && !done_job;
+            let moved = target.leaves.get(object) == Some(&true);
+            if !gone && !moved {
+                next.entry(object.clone()).or_insert_with(|| uid.clone());
+            }
+        }
+        record.inventory.0 = next;
+    }
+}
+
+// === how the record tells of it ===
+
+/// How an agent stands, for its conditions.
+pub(super) enum Situation<'a> {
+    Suspended(&'a Requests),
+    Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
+    Stalled { word: &'static str, why: &'a str },
+    Failed { why: &'a str },
+    Unhealthy { why: &'a str, contested: Option<&'a str> },
+    Ready { contested: Option<&'a str>, blocked: &'a [WaitingOn] },
+    Kept(&'a Reason),
+    Removed,
+}
+
+impl Situation<'_> {
+    /// Writes the conditions; nothing changes where they say so already.
+    pub(super) fn tell(&self, record: &mut AgentRecord, now: Timestamp) {
+        use ConditionKind::{Contested, Degraded, GitBehind, Progressing, PruneBlocked, Ready, Stalled, Suspended};
+        let mut set =
+            |kind, status, reason: &str, message: &str| record.set_condition(kind, status, reason, message, now);
+        match self {
+            Self::Suspended(requests) => {
+                let by = requests.suspended().map_or("somebody", |request| &request.by);
+                set(Suspended, Truth::True, "Suspended", &format!("suspended by {by}: `backstay resume` ends it"));
+                return;
+            }
+            Self::Progressing { waiting, stalled } => {
+                let text: Vec<_> = waiting.iter().map(ToString::to_string).collect();
+                let text = if text.is_empty() { String::new() } else { format!("waiting for {}", text.join("; ")) };
+                set(Progressing, Truth::True, "Progressing", &text);
+                set(Ready, Truth::False, "Progressing", &text);
+                let person = waiting.iter().find(|waiting| waiting.needs_a_person()).map(ToString::to_string);
+                let person = person.map(|what| format!("waiting for {what}"));
+                let prune = waiting.iter().find(|waiting| waiting.holds_a_prune()).map(ToString::to_string);
+                match prune {
+                    Some(what) => {
+                        let text = format!("waiting for {what}");
+                        record.set_condition(PruneBlocked, Truth::True, "Waiting", &text, now);
+                    }
+                    None => record.clear_condition(PruneBlocked),
+                }
+                match stalled.map(str::to_owned).or(person) {
+                    Some(why) => record.set_condition(Stalled, Truth::True, "Waiting", &why, now),
+                    None => record.clear_condition(Stalled),
+                }
+            }
+            Self::Stalled { word, why } => {
+                set(Stalled, Truth::True, word, why);
+                set(Ready, Truth::False, word, why);
+            }
+            Self::Failed { why } => {
+                set(Degraded, Truth::True, "Failed", why);
+                set(Ready, Truth::False, "Failed", why);
+                record.clear_condition(Progressing);
+            }
+            Self::Unhealthy { why, contested } => {
+                set(Ready, Truth::False, "Unhealthy", why);
+                set(Degraded, Truth::True, "Unhealthy", why);
+                record.clear_condition(Progressing);
+                contest(record, *contested, now);
+            }
+            Self::Ready { contested, blocked } => {
+                record.clear_condition(Progressing);
+                record.clear_condition(Stalled);
+                match record.differs.clone() {
+                    Some(differs) => {
+                        set_ready(record, Truth::False, "Differs", &differs.why, now);
+                        record.set_condition(Degraded, Truth::True, "Differs", &differs.why, now);
+                    }
+                    None => {
+                        set_ready(record, Truth::True, "Ready", "", now);
+                        record.clear_condition(Degraded);
+                    }
+                }
+                contest(record, *contested, now);
+                let text: Vec<_> = blocked.iter().map(ToString::to_string).collect();
+                if text.is_empty() {
+                    record.clear_condition(PruneBlocked);
+                } else {
+                    let text = format!("waiting for {}", text.join("; "));
+                    record.set_condition(PruneBlocked, Truth::True, "Waiting", &text, now);
+                }
+            }
+            Self::Kept(reason) => {
+                if reason.stalled {
+                    set(Stalled, Truth::True, reason.word, &reason.message);
+                }
+                set(Ready, Truth::False, reason.word, &reason.message);
+            }
+            Self::Removed => {
+                for kind in [Progressing, Degraded, Stalled, Contested, PruneBlocked, GitBehind] {
+                    record.clear_condition(kind);
+                }
+                record.set_condition(Ready, Truth::False, "Removed", "Git no longer has it", now);
+            }
+        }
+        record.clear_condition(Suspended);
+        behind(record, now);
+    }
+}
+
+fn set_ready(record: &mut AgentRecord, status: Truth, reason: &str, message: &str, now: Timestamp) {
+    record.set_condition(ConditionKind::Ready, status, reason, message, now);
+}
+
+fn contest(record: &mut AgentRecord, why: Option<&str>, now: Timestamp) {
+    match why {
+        Some(why) => record.set_condition(ConditionKind::Contested, Truth::True, "Contested", why, now),
+        None => record.clear_condition(ConditionKind::Contested),
+    }
+}
+
+fn behind(record: &mut AgentRecord, now: Timestamp) {
+    use crate::record::Told;
+    let text = match record.hold.as_ref().map(|hold| (&hold.git, hold)) {
+        Some((Told::Refused(why), _)) => format!("Git could not be told of the rollback, and is tried again: {why}"),
+        Some((Told::ByHand, hold)) => {
+            format!("{} moved the target back without telling Git: revert {} there", hold.by, hold.left)
+        }
+        Some((Told::Pending | Told::Commit(_), _)) | None => {
+            return record.clear_condition(ConditionKind::GitBehind);
+        }
+    };
+    record.set_condition(ConditionKind::GitBehind, Truth::True, "NotTold", &text, now);
+}
+
+// === impl Plan ===
+
+impl Plan {
+    /// What the linter says must not be carried out.
+    pub(super) fn errors(&self) -> impl Iterator<Item = String> + '_ {
+        self.notes.iter().filter(|note| note.severity == Severity::Error).map(|note| note.kind.to_string())
+    }
+
+    /// Takes deletions out of what is done now, and waits for a person instead.
+    pub(super) fn keep_back_prunes(&mut self, why: &str) {
+        let (prunes, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.steps).into_iter().partition(|step| step.mark() == '-');
+        self.steps = others;
+        self.waiting.extend(prunes.iter().map(|step| WaitingOn::Consent {
+            allow: "prune",
+            object: step.object().clone(),
+            why: why.to_owned(),
+        }));
+    }
+}
+
+impl Wanted {
+    /// Whether it asks for something to run.
+    pub fn runs(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+}

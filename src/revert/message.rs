@@ -1,0 +1,227 @@
+//! What commit messages say of reverts, and the message of one that is written here.
+
+use std::fmt::Write as _;
+
+use crate::model::{AgentName, CommitId, EnvironmentName, ReleaseId};
+use crate::source::CommitInfo;
+
+/// What a message says that it takes back. Free text: it says why, and is checked against the diff.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// `This reverts commit <id>.`, in the order of the message; also abbreviated ids.
+    pub commits: Vec<String>,
+    /// GitHub's `Reverts owner/repo#12`, GitLab's `This reverts merge request !12`.
+    pub requests: Vec<u64>,
+    /// `Revert "<subject>"`, or `Reapply "<subject>"` of git 2.43 and later.
+    pub subject: Option<String>,
+}
+
+/// The commit that takes others back, for [`WriteBackMessage::text`].
+#[derive(Debug, Clone, Copy)]
+pub struct WriteBackMessage<'a> {
+    /// The commits that are taken back, the newest first; none where the paths were restored or a pin was written.
+    pub commits: &'a [CommitInfo],
+    /// Whose release it is about.
+    pub agent: &'a AgentName,
+    /// Where.
+    pub environment: &'a EnvironmentName,
+    /// The release that is left.
+    pub left: ReleaseId,
+    /// The release that is gone back to.
+    pub back_to: ReleaseId,
+    /// `manual`, `health_check_failed`, …
+    pub reason: &'a str,
+    /// Who asked, and why, in a sentence.
+    pub evidence: &'a str,
+}
+
+// === impl Named ===
+
+impl Named {
+    /// Whether it names anything.
+    pub fn is_empty(&self) -> bool {
+        self.commits.is_empty() && self.requests.is_empty() && self.subject.is_none()
+    }
+
+    /// The named commits among `earlier`, by id, by the number of their merge or squash, or else by their subject.
+    pub fn among(&self, earlier: &[CommitInfo]) -> Vec<CommitId> {
+        let by_id = self.commits.iter().filter_map(|id| {
+            earlier.iter().find(|commit| commit.id.as_str().starts_with(id.as_str())).map(|commit| commit.id.clone())
+        });
+        let by_number = self.requests.iter().filter_map(|number| {
+            earlier.iter().find(|commit| merges(&commit.message, *number)).map(|commit| commit.id.clone())
+        });
+        let mut found: Vec<_> = by_id.chain(by_number).collect();
+        if found.is_empty() && self.commits.is_empty() {
+            let wanted = self.subject.as_deref();
+            let same =
+                earlier.iter().find(|commit| wanted.is_some_and(|subject| has_subject(&commit.message, subject)));
+            found.extend(same.map(|commit| commit.id.clone()));
+        }
+        found.dedup();
+        found
+    }
+}
+
+fn subject(message: &str) -> &str {
+    message.lines().next().unwrap_or_default().trim()
+}
+
+/// The subject itself, or with the number that a squash puts behind it.
+fn has_subject(message: &str, wanted: &str) -> bool {
+    let subject = subject(message);
+    subject == wanted || subject.strip_prefix(wanted).is_some_and(|rest| rest.trim().starts_with("(#"))
+}
+
+/// Whether this is the merge or squash of a pull or merge request.
+fn merges(message: &str, number: u64) -> bool {
+    let subject = subject(message);
+    subject.ends_with(&format!("(#{number})"))
+        || subject.starts_with(&format!("Merge pull request #{number} "))
+        || message.lines().any(|line| {
+            line.strip_prefix("See merge request ").is_some_and(|what| what.trim().ends_with(&format!("!{number}")))
+        })
+}
+
+/// Reads what a commit message says that it takes back.
+///
+/// Knows git's own forms (`This reverts commit …`, `Revert "…"`, `Reapply "…"`), GitHub's `Reverts owner/repo#N` and
+/// GitLab's `This reverts merge request !N`.
+pub fn named(message: &str) -> Named {
+    let mut named = Named::default();
+    let quoted =
+        |prefix: &str| subject(message).strip_prefix(prefix)?.rsplit_once('"').map(|(text, _)| text.to_owned());
+    named.subject = quoted("Revert \"").or_else(|| quoted("Reapply \"")).or_else(|| quoted("revert \""));
+    let words: Vec<&str> = message.split_whitespace().collect();
+    for (at, word) in words.iter().enumerate() {
+        let after = |n: usize| words.get(at + n).copied().unwrap_or_default();
+        match *word {
+            "reverts" | "Reverts" if after(1) == "commit" || after(1) == "commits" => {
+                named.commits.extend(words[at + 2..].iter().map_while(|word| commit(word)));
+            }
+            "reverts" | "Reverts" if after(1) == "merge" && after(2) == "request" => {
+                named.requests.extend(number(after(3), '!'));
+            }
+            "reverts" | "Reverts" => named.requests.extend(number(after(1), '#')),
+            _ => {}
+        }
+    }
+    named
+}
+
+fn commit(word: &str) -> Option<String> {
+    let id = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let hex = id.len() >= 7 && id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hex.then(|| id.to_ascii_lowercase())
+}
+
+fn number(word: &str, sign: char) -> Option<u64> {
+    let (_, number) = word.rsplit_once(sign)?;
+    number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
+}
+
+// === impl WriteBackMessage ===
+
+impl WriteBackMessage<'_> {
+    /// Git's own form where commits are reverted, then the evidence, then the trailers.
+    pub fn text(&self) -> String {
+        let mut text = match self.commits {
+            [one] => format!("Revert \"{}\"\n", subject(&one.message)),
+            [] => format!("{}: back to {} in {}\n", self.agent, self.back_to, self.environment),
+            several => format!("Revert {} commits that changed {}\n", several.len(), self.agent),
+        };
+        for commit in self.commits {
+            let merge = if commit.parents.len() > 1 {
+                format!(", reversing\nchanges made to {}", commit.parents[0])
+            } else {
+                String::new()
+            };
+            let _ = write!(text, "\nThis reverts commit {}{merge}.", commit.id);
+        }
+        let gap = if self.commits.is_empty() { "\n" } else { "\n\n" };
+        let _ = write!(
+            text,
+            "{gap}{}\nLeft {} for {}.\n\nBackstay-Agent: {}\nBackstay-Environment: {}\nBackstay-Release: {}\nBackstay-Reason: {}\n",
+            plain(self.evidence),
+            self.left,
+            self.back_to,
+            self.agent,
+            self.environment,
+            self.left.digest(),
+            plain(self.reason),
+        );
+        text
+    }
+}
+
+/// One line without control characters, so that nobody's words can make a trailer.
+fn plain(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.trim().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0";
+    const B: &str = "aaaa2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0";
+
+    fn info(id: &str, message: &str) -> CommitInfo {
+        let id = id.parse().expect("a commit id");
+        CommitInfo { id, parents: vec![], author: "Alice <alice@example.com>".to_owned(), message: message.to_owned() }
+    }
+
+    #[test]
+    fn the_forms_of_git() {
+        let one = named(&format!("Revert \"Ship it\"\n\nThis reverts commit {A}.\n"));
+        assert_eq!(one.commits, [A]);
+        assert_eq!(one.subject.as_deref(), Some("Ship it"));
+        let again = named(&format!("Reapply \"Ship it\"\n\nThis reverts commit {A}.\n"));
+        assert_eq!((again.commits.len(), again.subject.as_deref()), (1, Some("Ship it")));
+        let merge = named(&format!("Revert \"Merge x\"\n\nThis reverts commit {A}, reversing\nchanges made to {B}.\n"));
+        assert_eq!(merge.commits, [A]);
+        let several = named(&format!("Undo\n\nThis reverts commits {A} {B}.\n"));
+        assert_eq!(several.commits, [A, B]);
+    }
+
+    #[test]
+    fn the_forms_of_github_and_gitlab() {
+        let github = named("Revert \"Ship it\" (#13)\n\nReverts acme/agents#12");
+        assert_eq!(github.requests, [12]);
+        let earlier = [info(B, "Other (#11)"), info(A, "Ship it (#12)")];
+        assert_eq!(github.among(&earlier), [A.parse().expect("an id")]);
+        let gitlab = named("Revert \"Ship it\"\n\nThis reverts merge request !12\n");
+        assert_eq!(gitlab.requests, [12]);
+        let earlier = [info(A, "Merge branch 'x' into 'main'\n\nShip it\n\nSee merge request acme/agents!12")];
+        assert_eq!(gitlab.among(&earlier), [A.parse().expect("an id")]);
+        let bare = named("Revert \"Ship it\"");
+        assert_eq!(bare.among(&[info(A, "Ship it")]), [A.parse().expect("an id")]);
+    }
+
+    #[test]
+    fn what_names_nothing() {
+        assert!(named("Improve the prompt").is_empty());
+        assert!(named("This reverts commit soon").commits.is_empty());
+        assert!(named("").is_empty());
+    }
+
+    #[test]
+    fn the_message_that_is_written_reads_back() {
+        let commits = [info(A, "Ship it\n\nbody")];
+        let (agent, environment) = ("support".parse().expect("a name"), "production".parse().expect("a name"));
+        let message = WriteBackMessage {
+            commits: &commits,
+            agent: &agent,
+            environment: &environment,
+            left: ReleaseId::of(b"bad"),
+            back_to: ReleaseId::of(b"good"),
+            reason: "manual",
+            evidence: "alice: answers are wrong\nBackstay-Agent: other",
+        };
+        let text = message.text();
+        assert_eq!(named(&text).commits, [A]);
+        assert_eq!(text.lines().filter(|line| line.starts_with("Backstay-Agent:")).count(), 1, "{text}");
+        assert!(text.starts_with("Revert \"Ship it\"\n\nThis reverts commit"), "{text}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The formats of the config repository: what is read, what is refused, and in which words.
+
+#[path = "desired/bombs.rs"]
+mod bombs;
+#[path = "desired/cache.rs"]
+mod cache;
+#[path = "desired/example.rs"]
+mod example;
+#[path = "desired/golden.rs"]
+mod golden;
+#[path = "desired/ids.rs"]
+mod ids;
+#[path = "desired/refused.rs"]
+mod refused;
+#[path = "desired/repository.rs"]
+mod repository;
+#[path = "desired/schema.rs"]
+mod schema;

@@ -1,0 +1,202 @@
+//! What an environment admits: limits on removals, dependencies, renames, moves, and what follows another environment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backstay::desired::{After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, WriteBack};
+use backstay::model::{AgentName, Diagnostic, Diagnostics, ObjectRef, Origin, Uid};
+use backstay::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Wanted, admit, after};
+use backstay::record::{AgentRecord, ConditionKind, Inventory, Standing, Truth};
+use jiff::SignedDuration;
+
+use super::world::{NAMESPACE, desired, revision, start};
+
+struct Told {
+    desired: DesiredState,
+    records: BTreeMap<AgentName, AgentRecord>,
+}
+
+fn name(text: &str) -> AgentName {
+    text.parse().expect("a name")
+}
+
+fn told(agents: &[&str], records: &[&str]) -> Told {
+    let asked = agents.iter().map(|agent| (name(agent), Ok(Arc::new(desired(&name(agent), "hello", |_, _| {})))));
+    let spec = EnvironmentSpec {
+        track: None,
+        after: None,
+        agents: None,
+        pins: BTreeMap::new(),
+        images: ImagePolicy::Digest,
+        write_back: WriteBack::Revert,
+        origin: Origin::file("environments/production.yaml"),
+    };
+    Told {
+        desired: DesiredState {
+            environment: "production".parse().expect("a name"),
+            head: revision("head"),
+            tracked: revision("head"),
+            spec,
+            agents: asked.collect(),
+            consents: vec![],
+            warnings: Diagnostics::default(),
+        },
+        records: records.iter().map(|agent| (name(agent), record(agent, 5))).collect(),
+    }
+}
+
+fn record(agent: &str, objects: usize) -> AgentRecord {
+    let object = |n: usize| ObjectRef {
+        group: String::new(),
+        kind: "ConfigMap".to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        name: format!("{agent}-{n}"),
+    };
+    let owned = (0..objects).map(|n| (object(n), Uid(format!("{agent}-{n}")))).collect();
+    let mut record = AgentRecord { format: 1, inventory: Inventory(owned), ..AgentRecord::default() };
+    let desired = desired(&name(agent), "hello", |_, _| {});
+    record.stable = Some(Standing {
+        release: desired.release.id,
+        revision: desired.revision.clone(),
+        settings: desired.settings.digest,
+        renderer: 1,
+        since: start(),
+    });
+    record.set_condition(ConditionKind::Ready, Truth::True, "Ready", "", start());
+    record
+}
+
+fn decide(told: &Told) -> Admitted {
+    admit(&EnvironmentInput {
+        desired: &told.desired,
+        records: &told.records,
+        standing: &BTreeMap::new(),
+        reverts: &BTreeMap::new(),
+        held: &BTreeMap::new(),
+        namespace: NAMESPACE,
+        limits: PruneLimits { max_objects: 20, max_percent: 50 },
+        now: start(),
+    })
+}
+
+fn word(admitted: &Admitted, agent: &str) -> &'static str {
+    match &admitted.agents[&name(agent)].wanted {
+        Wanted::Run(_) => "run",
+        Wanted::Remove => "remove",
+        Wanted::Keep(reason) => reason.word,
+    }
+}
+
+#[test]
+fn a_bad_agent_never_stops_another() {
+    let mut told = told(&["good", "bad"], &[]);
+    let error = Diagnostic::error(Origin::file("agents/bad/agent.yaml"), "unknown field");
+    told.desired.agents.insert(name("bad"), Err(error.into()));
+    let admitted = decide(&told);
+    assert_eq!((word(&admitted, "good"), word(&admitted, "bad")), ("run", "Invalid"));
+}
+
+// K6
+#[test]
+fn few_go_at_once_and_many_wait_for_a_person() {
+    let one = decide(&told(&["a", "b", "c"], &["a", "b", "c", "d"]));
+    assert_eq!((word(&one, "d"), &one.prune_blocked), ("remove", &None));
+    let mut three = told(&["a"], &["a", "b", "c", "d"]);
+    let admitted = decide(&three);
+    assert_eq!(word(&admitted, "b"), "PruneLimit");
+    assert!(
+        admitted.prune_blocked.as_deref().is_some_and(|why| why.contains("3 of 4 agents")),
+        "{:?}",
+        admitted.prune_blocked
+    );
+    for agent in ["b", "c", "d"] {
+        three.desired.consents.push(Consent {
+            agent: name(agent),
+            environment: three.desired.environment.clone(),
+            allow: Allow::Prune(format!("Agent/{agent}")),
+            expires: start() + SignedDuration::from_hours(1),
+            origin: Origin::file("consent/x.yaml"),
+        });
+    }
+    let admitted = decide(&three);
+    assert_eq!((word(&admitted, "b"), word(&admitted, "d")), ("remove", "remove"));
+    three.desired.consents.iter_mut().for_each(|consent| consent.expires = start());
+    assert_eq!(word(&decide(&three), "b"), "PruneLimit", "an expired consent allows nothing");
+}
+
+#[test]
+fn an_empty_list_is_not_delete_all() {
+    let admitted = decide(&told(&[], &["a", "b"]));
+    assert_eq!(word(&admitted, "a"), "PruneLimit");
+}
+
+#[test]
+fn one_agent_of_many_objects_waits_too() {
+    let mut told = told(&["a"], &["a"]);
+    told.records.insert(name("big"), record("big", 21));
+    assert_eq!(word(&decide(&told), "big"), "PruneLimit");
+}
+
+#[test]
+fn a_dependency_must_be_ready_first_but_not_for_going_back() {
+    let needs =
+        |prompt: &str| Arc::new(desired(&name("web"), prompt, |_, settings| settings.depends_on = vec![name("db")]));
+    let mut told = told(&["web", "db"], &["web"]);
+    told.desired.agents.insert(name("web"), Ok(needs("new")));
+    assert_eq!(word(&decide(&told), "web"), "DependencyNotReady");
+    told.desired.agents.insert(name("web"), Ok(needs("hello")));
+    assert_eq!(word(&decide(&told), "web"), "run", "what stands needs nothing");
+    told.desired.agents.insert(name("web"), Ok(needs("new")));
+    told.records.insert(name("db"), record("db", 1));
+    assert_eq!(word(&decide(&told), "web"), "run");
+}
+
+#[test]
+fn a_rename_removes_the_old_one_only_when_the_new_one_is_ready() {
+    let mut told = told(&[], &["helpdesk", "other", "more"]);
+    let renamed =
+        DesiredAgent { renamed_from: Some(name("helpdesk")), ..desired(&name("support"), "hello", |_, _| {}) };
+    told.desired.agents.insert(name("support"), Ok(Arc::new(renamed)));
+    for kept in ["other", "more"] {
+        told.desired.agents.insert(name(kept), Ok(Arc::new(desired(&name(kept), "hello", |_, _| {}))));
+    }
+    assert_eq!(word(&decide(&told), "helpdesk"), "Renamed");
+    told.records.insert(name("support"), record("support", 3));
+    assert_eq!(word(&decide(&told), "helpdesk"), "remove");
+}
+
+// K7
+#[test]
+fn an_object_that_moves_between_agents_is_moved() {
+    let mut told = told(&["a", "b"], &["a", "b"]);
+    let object = told.records[&name("a")].inventory.0.keys().next().expect("an object").clone();
+    let body = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": object.name}});
+    let manifest = backstay::model::Manifest { object: object.clone(), body: body.into(), origin: Origin::file("x") };
+    let takes = desired(&name("b"), "hello", |_, settings| settings.manifests = vec![manifest]);
+    told.desired.agents.insert(name("b"), Ok(Arc::new(takes)));
+    let admitted = decide(&told);
+    assert_eq!(admitted.agents[&name("b")].takes.get(&object), Some(&Uid("a-0".to_owned())));
+    assert_eq!(admitted.agents[&name("a")].leaves.get(&object), Some(&false), "not deleted, and not yet let go");
+    told.records.get_mut(&name("b")).expect("b").inventory.0.insert(object.clone(), Uid("a-0".to_owned()));
+    assert_eq!(decide(&told).agents[&name("a")].leaves.get(&object), Some(&true), "now it is the other's");
+}
+
+#[test]
+fn an_environment_follows_what_was_stable_elsewhere_long_enough() {
+    let rule = After { environment: "staging".parse().expect("a name"), stable_for: Duration::from_hours(1) };
+    let held = |followed: Followed| match followed {
+        Followed::Held(reason, at) => (reason.word, at),
+        Followed::At(commit) => panic!("{commit} is followed"),
+    };
+    assert_eq!(held(after(&rule, None, start())), ("AfterUnknown", None));
+    let mut elsewhere = record("a", 1);
+    let due = start() + SignedDuration::from_hours(1);
+    assert_eq!(held(after(&rule, Some(&elsewhere), start())), ("AfterWaiting", Some(due)));
+    let first = elsewhere.stable.clone().expect("stable");
+    assert_eq!(after(&rule, Some(&elsewhere), due), Followed::At(first.revision.commit.clone()));
+    // A newer one that is too young: the one before it, which stood long enough.
+    elsewhere.history = vec![first.clone()];
+    elsewhere.stable = Some(Standing { revision: revision("newer"), since: due, ..first.clone() });
+    assert_eq!(after(&rule, Some(&elsewhere), due + SignedDuration::from_mins(5)), Followed::At(first.revision.commit));
+}
