@@ -76,3 +76,8 @@ fn text(checkout: &Checkout, path: &str) -> Option<String> {
     let bytes = checkout.tree.read(path, 1 << 20).expect("a file that can be read")?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[expect(clippy::print_stderr, reason = "a person should see what was not tried")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}

@@ -175,7 +175,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(30),
-            whole: Duration::from_secs(15 * 60),
+            whole: Duration::from_mins(15),
             refs: 50_000,
             bytes: 2 << 30,
             objects: 10_000_000,

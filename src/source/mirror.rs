@@ -1,6 +1,7 @@
 //! A bare copy of all branches and tags of the remote, which can be lost at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -263,7 +264,7 @@ impl Mirror {
             })?;
             let empty = listing.refs.is_empty();
             if fetched {
-                self.move_references(store, repository, &before, &listing)?;
+                Self::move_references(store, repository, &before, &listing)?;
                 if let Err(error) = sweep::packs(repository) {
                     return Err(store.failed("join packs", &error));
                 }
@@ -275,7 +276,6 @@ impl Mirror {
 
     /// Sets the mirror's references to those of the remote, now that the objects are there.
     fn move_references(
-        &self,
         store: &Store,
         repository: &Repository,
         before: &BTreeMap<String, Oid>,
@@ -354,7 +354,12 @@ fn held_name(key: &str) -> String {
             name.push('/');
         }
         for byte in part.bytes() {
-            if legal(byte) { name.push(char::from(byte)) } else { name.push_str(&format!("={byte:02x}")) }
+            if legal(byte) {
+                name.push(char::from(byte));
+            } else {
+                // Writing to a text does not fail.
+                let _ = write!(name, "={byte:02x}");
+            }
         }
         // Keeps `a` and `a/b` apart, which Git cannot hold both.
         name.push('=');

@@ -1,6 +1,7 @@
 //! Which names of files are used, and how those that are not are shown.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::TreeError;
 
@@ -89,7 +90,8 @@ pub(super) fn shown(name: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            // Writing to a text does not fail.
+            let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     if shown.len() > NAME + 45 {

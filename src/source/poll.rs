@@ -12,7 +12,7 @@ use super::{Followed, Mirror, MovePolicy, Polled, RefusedMove, Settled, SourceEr
 use crate::model::{CommitId, Revision, Timestamp};
 
 /// The longest time between two polls while they fail, unless the interval itself is longer.
-const LONGEST: Duration = Duration::from_secs(10 * 60);
+const LONGEST: Duration = Duration::from_mins(10);
 /// The shortest time between two polls while they fail, however many hints come.
 const GAP: Duration = Duration::from_secs(2);
 

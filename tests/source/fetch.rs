@@ -1,8 +1,11 @@
 //! The mirror: fetched, swept, made anew.
 
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use backstay::source::{Followed, Mirror, SourceError, Track};
 
-use crate::git::TestRepo;
+use crate::git::{Answer, GitServer, TestRepo};
 use crate::{TestMirror, at, checkout, config, main_and_tags, mirror, text};
 
 #[test]
@@ -92,6 +95,59 @@ fn what_a_killed_fetch_leaves_is_swept() {
     assert!(left.iter().all(|name| !git_dir.join(name).exists()), "all swept");
     assert!(mirror.poll(&main_and_tags()).expect("a poll").fetched);
     assert_eq!(text(&checkout(&mirror, &tip), "a.txt").as_deref(), Some("two\n"));
+}
+
+/// Where the child of the next test fetches to, and from.
+const CHILD: &str = "BACKSTAY_TEST_FETCH";
+
+/// A fetch of its own, or, as the child of the next test, the one that it is told.
+#[test]
+fn a_fetch_in_a_process_of_its_own() {
+    let (folder, repo) = (tempfile::tempdir().expect("a temporary folder"), TestRepo::with_one_commit());
+    let told = std::env::var(CHILD).unwrap_or_else(|_| format!("{} {}", folder.path().display(), repo.url()));
+    let (folder, url) = told.split_once(' ').expect("a folder and an address");
+    let mirror = Mirror::open(folder, config(url.parse().expect("an address"))).expect("a mirror");
+    assert!(mirror.poll(&main_and_tags()).expect("a poll").fetched);
+}
+
+// S5
+#[test]
+fn a_process_that_is_killed_in_a_fetch_leaves_nothing_that_matters() {
+    let repo = TestRepo::with_one_commit();
+    let noise: String = (0..9_000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_string()).collect();
+    let tip = repo.commit(&[("noise", &noise)], "enough to be half of");
+    let server =
+        GitServer::http_with(
+            repo.parent(),
+            |request| {
+                if request.method == "POST" { Answer::Half } else { Answer::Serve }
+            },
+        );
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "fetch::a_fetch_in_a_process_of_its_own"])
+        .env(CHILD, format!("{} {}", folder.path().display(), server.url("agents.git")))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("a child");
+    server.wait_for("POST", 1);
+    let packs = folder.path().join("mirror.git/objects/pack");
+    let halves = || {
+        let files = std::fs::read_dir(&packs).into_iter().flatten().filter_map(Result::ok);
+        files.filter(|file| file.file_name().to_string_lossy().contains("_git2_")).count()
+    };
+    let began = Instant::now();
+    while halves() == 0 && began.elapsed() < Duration::from_mins(1) {
+        std::thread::yield_now();
+    }
+    child.kill().expect("a kill");
+    child.wait().expect("an end");
+    assert_eq!(halves(), 1, "killed in the middle of it");
+
+    let mirror = Mirror::open(folder.path(), config(repo.url())).expect("a mirror");
+    assert_eq!(halves(), 0);
+    let polled = mirror.poll(&main_and_tags()).expect("a poll");
+    assert_eq!(polled.tips.get("refs/heads/main"), Some(&tip));
 }
 
 // S5

@@ -33,9 +33,9 @@ impl Clock for TestClock {
     fn wait(&self, bell: &Bell, since: Timestamp, time: Duration, hints: bool) -> Ring {
         // Virtual time is looked at between short turns of listening; nothing depends on their length.
         loop {
-            match bell.wait(Some(Duration::from_millis(2)), hints) {
-                Ring::Due if self.now() < since + time => {}
-                heard => return heard,
+            let heard = bell.wait(Some(Duration::from_millis(2)), hints);
+            if heard != Ring::Due || self.now() >= since + time {
+                return heard;
             }
         }
     }
@@ -49,7 +49,7 @@ fn until(
 ) -> Arc<SourceStatus> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        let found = tokio::time::timeout(Duration::from_secs(60), status.wait_for(|status| wanted(status))).await;
+        let found = tokio::time::timeout(Duration::from_mins(1), status.wait_for(|status| wanted(status))).await;
         let found = found.unwrap_or_else(|_| panic!("did not become {what}"));
         Arc::clone(&found.expect("the poller runs"))
     })
@@ -72,8 +72,8 @@ fn start(config: backstay::source::SourceConfig, clock: &Arc<TestClock>) -> (Pol
 fn a_hundred_thousand_hints_are_one_running_and_one_queued_poll() {
     let repo = TestRepo::with_one_commit();
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let (closed, waiting) = (Arc::new(AtomicBool::new(false)), Arc::clone(&gate));
-    let is_closed = Arc::clone(&closed);
+    let (shut, waiting) = (Arc::new(AtomicBool::new(false)), Arc::clone(&gate));
+    let is_closed = Arc::clone(&shut);
     let server = GitServer::http_with(repo.parent(), move |_| {
         if is_closed.load(Ordering::Acquire) {
             let (open, changed) = &*waiting;
@@ -90,7 +90,7 @@ fn a_hundred_thousand_hints_are_one_running_and_one_queued_poll() {
     let asked = || server.requests().iter().filter(|line| line.contains("info/refs")).count();
     let first = asked();
 
-    closed.store(true, Ordering::Release);
+    shut.store(true, Ordering::Release);
     poller.hinter().hint();
     server.wait_for("info/refs", first + 1);
     let hinter = poller.hinter();
@@ -125,10 +125,10 @@ fn a_day_without_the_remote_is_a_status_and_nothing_else() {
     away.store(true, Ordering::Release);
     let mut rounds = 0;
     let mut passed = Duration::ZERO;
-    while passed < Duration::from_secs(24 * 3600) {
+    while passed < Duration::from_hours(24) {
         let before = status.borrow().round;
-        clock.pass(Duration::from_secs(11 * 60));
-        passed += Duration::from_secs(11 * 60);
+        clock.pass(Duration::from_mins(11));
+        passed += Duration::from_mins(11);
         let failed = until(&mut status, "polled", |status| status.round > before && status.busy_since.is_none());
         assert!(failed.error.is_some() && failed.last_success == good.last_success);
         assert_eq!(served(&failed), served(&good), "what was seen last stays");
@@ -136,7 +136,7 @@ fn a_day_without_the_remote_is_a_status_and_nothing_else() {
     }
     assert!(rounds > 100);
     away.store(false, Ordering::Release);
-    clock.pass(Duration::from_secs(11 * 60));
+    clock.pass(Duration::from_mins(11));
     let back = until(&mut status, "back", |status| status.error.is_none() && status.busy_since.is_none());
     assert_eq!(back.failures, 0);
     poller.stop();

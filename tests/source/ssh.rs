@@ -3,12 +3,12 @@
 use backstay::source::{Auth, Followed, Secret, SourceConfig, SourceError, SshKey};
 
 use crate::git::{GitServer, Ssh, TestRepo};
-use crate::{checkout, config, main_and_tags, mirror, text};
+use crate::{checkout, config, main_and_tags, mirror, skipped, text};
 
 fn server(repo: &TestRepo) -> Option<GitServer> {
     let server = GitServer::ssh(repo.parent());
     if server.is_none() {
-        eprintln!("skipped: there is no /usr/sbin/sshd here (Debian: openssh-server)");
+        skipped("there is no /usr/sbin/sshd here (Debian: openssh-server)");
     }
     server
 }

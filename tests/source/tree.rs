@@ -90,8 +90,8 @@ fn links_submodules_and_pointers_are_refused_where_they_are_read() {
         ],
     );
     let kinds: Vec<_> = tree.list("evil").expect("a listing").iter().map(|entry| entry.kind).collect();
-    use EntryKind::{File, Link, Submodule};
-    assert_eq!(kinds, [Link, Submodule, File, File, File, File]);
+    let files = [EntryKind::File; 4];
+    assert_eq!(kinds, [&[EntryKind::Link, EntryKind::Submodule][..], &files].concat());
     for (path, found) in [("evil/link", "a symbolic link"), ("evil/module", "a submodule"), ("evil", "a folder")] {
         let error = tree.read(path, 100).expect_err(path);
         assert!(matches!(&error, TreeError::Kind { found: is, .. } if *is == found), "{error:?}");
@@ -288,6 +288,6 @@ fn ten_thousand_agents_are_read_quickly_and_a_small_commit_at_once() {
         began.elapsed()
     };
     let (cold, warm) = (read_all(&first), read_all(&second));
-    eprintln!("10,000 agents, 100,000 files: {cold:?} at first, {warm:?} after a commit");
+    println!("10,000 agents, 100,000 files: {cold:?} at first, {warm:?} after a commit");
     assert!(cold < Duration::from_secs(30) && warm < Duration::from_secs(5));
 }

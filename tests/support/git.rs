@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -242,6 +242,8 @@ pub(crate) enum Answer {
     Hang,
     /// Git gets the request, and its answer is lost.
     Lose,
+    /// Git answers; the first half comes, and then nothing more until the client gives up.
+    Half,
 }
 
 type Judge = dyn Fn(&Request) -> Answer + Send + Sync;
@@ -269,6 +271,7 @@ pub(crate) enum GitServer {
 /// Serves the repositories of a folder over smart HTTP.
 pub(crate) struct Http {
     address: SocketAddr,
+    is_tls: bool,
     state: Arc<State>,
     thread: Option<JoinHandle<()>>,
 }
@@ -300,10 +303,27 @@ impl GitServer {
         Self::http_at((Ipv4Addr::LOCALHOST, 0).into(), folder, judge)
     }
 
+    /// Serves the repositories in `folder` over HTTPS; gives the certificate of its authority, which nobody knows.
+    /// Nothing where there is no `openssl` to make certificates with.
+    pub(crate) fn https(folder: &Path) -> Option<(Self, tempfile::NamedTempFile)> {
+        let (tls, authority) = certificates()?;
+        let server = Self::listen((Ipv4Addr::LOCALHOST, 0).into(), folder, Some(tls), |_| Answer::Serve);
+        Some((server, authority))
+    }
+
     /// Serves over HTTP at an address, for clients elsewhere.
     pub(crate) fn http_at(
         address: SocketAddr,
         folder: &Path,
+        judge: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(address, folder, None, judge)
+    }
+
+    fn listen(
+        address: SocketAddr,
+        folder: &Path,
+        tls: Option<Arc<rustls::ServerConfig>>,
         judge: impl Fn(&Request) -> Answer + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind(address).expect("a port");
@@ -315,18 +335,18 @@ impl GitServer {
             logged: Condvar::new(),
             ended: AtomicBool::new(false),
         });
-        let serving = Arc::clone(&state);
+        let (serving, is_tls) = (Arc::clone(&state), tls.is_some());
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if serving.ended.load(Ordering::Acquire) {
                     return;
                 }
-                let state = Arc::clone(&serving);
+                let (state, tls) = (Arc::clone(&serving), tls.clone());
                 // A connection ends with its client or its answer.
-                drop(stream.map(|stream| std::thread::spawn(move || drop(state.answer(stream)))));
+                drop(stream.map(|stream| std::thread::spawn(move || drop(state.greet(stream, tls)))));
             }
         });
-        Self::Http(Http { address, state, thread: Some(thread) })
+        Self::Http(Http { address, is_tls, state, thread: Some(thread) })
     }
 
     /// Serves over HTTP to who has this user and password.
@@ -349,6 +369,7 @@ impl GitServer {
     /// The address of a repository.
     pub(crate) fn url(&self, name: &str) -> RemoteUrl {
         let text = match self {
+            Self::Http(http) if http.is_tls => format!("https://{}/{name}", http.address),
             Self::Http(http) => format!("http://{}/{name}", http.address),
             Self::Ssh(ssh) => {
                 let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
@@ -371,15 +392,20 @@ impl GitServer {
         let Self::Http(http) = self else { return };
         let few = |log: &mut Vec<String>| log.iter().filter(|line| line.contains(word)).count() < times;
         let log = http.state.log.lock().expect("the log");
-        let (log, late) = http.state.logged.wait_timeout_while(log, Duration::from_secs(60), few).expect("the log");
+        let (log, late) = http.state.logged.wait_timeout_while(log, Duration::from_mins(1), few).expect("the log");
         assert!(!late.timed_out(), "requests with `{word}` did not come: {log:?}");
     }
 }
 
 impl State {
-    fn answer(&self, stream: TcpStream) -> std::io::Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut stream = stream;
+    fn greet(&self, stream: TcpStream, tls: Option<Arc<rustls::ServerConfig>>) -> std::io::Result<()> {
+        let Some(tls) = tls else { return self.answer(stream) };
+        let session = rustls::ServerConnection::new(tls).map_err(std::io::Error::other)?;
+        self.answer(rustls::StreamOwned::new(session, stream))
+    }
+
+    fn answer<S: Read + Write>(&self, stream: S) -> std::io::Result<()> {
+        let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let mut words = line.split_whitespace();
@@ -397,15 +423,24 @@ impl State {
             }
         }
         if request.headers.get("expect").is_some_and(|expect| expect.contains("100")) {
-            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            reader.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let body = body(&request, &mut reader)?;
         self.log.lock().expect("the log").push(format!("{method} {target}"));
         self.logged.notify_all();
-        match (self.judge)(&request) {
+        let answer = (self.judge)(&request);
+        let stream = reader.get_mut();
+        match answer {
             Answer::Serve => stream.write_all(&self.git(&request, &body)?)?,
             Answer::Lose => drop(self.git(&request, &body)?),
             Answer::Raw(bytes) => stream.write_all(&bytes)?,
+            Answer::Half => {
+                let bytes = self.git(&request, &body)?;
+                stream.write_all(&bytes[..bytes.len() / 2])?;
+                stream.flush()?;
+                let _ = reader.read(&mut [0]);
+                return Ok(());
+            }
             Answer::Status(status, headers) => {
                 let headers: String = headers.iter().fold(String::new(), |mut all, header| {
                     let _ = write!(all, "{header}\r\n");
@@ -413,13 +448,10 @@ impl State {
                 });
                 write!(stream, "HTTP/1.1 {status}\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")?;
             }
-            Answer::Hang => {
-                // Ends when the client gives up.
-                let mut byte = [0];
-                let _ = reader.read(&mut byte);
-            }
+            // Ends when the client gives up.
+            Answer::Hang => drop(reader.read(&mut [0])),
         }
-        stream.shutdown(Shutdown::Both)
+        reader.get_mut().flush()
     }
 
     /// Lets `git http-backend` (CGI) answer.
@@ -574,6 +606,41 @@ impl Drop for Ssh {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A certificate for 127.0.0.1, and the authority that signed it.
+fn certificates() -> Option<(Arc<rustls::ServerConfig>, tempfile::NamedTempFile)> {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let subject = format!("/CN=authority of {}", folder.path().display().to_string().replace('/', "-"));
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    std::fs::write(folder.path().join("names"), "subjectAltName=IP:127.0.0.1\n").expect("a file");
+    let steps = [
+        format!("req -x509 {key} -keyout ca.key -out ca.pem -days 30 -subj"),
+        format!("req {key} -keyout tls.key -out tls.csr -subj /CN=127.0.0.1"),
+        "x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile names -out tls.pem"
+            .to_owned(),
+    ];
+    for step in &steps {
+        let mut command = Command::new("openssl");
+        command.args(step.split(' ')).current_dir(folder.path());
+        if step.ends_with("-subj") {
+            command.arg(&subject);
+        }
+        let output = command.output().ok()?;
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let read = |name: &str| std::fs::read(folder.path().join(name)).expect("a file");
+    let chain = vec![CertificateDer::from_pem_slice(&read("tls.pem")).expect("a certificate")];
+    let key = PrivateKeyDer::from_pem_slice(&read("tls.key")).expect("a key");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .expect("a configuration");
+    let authority = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(authority.path(), read("ca.pem")).expect("a file");
+    Some((Arc::new(config), authority))
 }
 
 fn keygen(path: &Path, kind: &str, passphrase: &str) {
