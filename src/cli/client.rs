@@ -1,9 +1,9 @@
 //! Finding the environment that is meant, and the way to its ledger.
 
-use crate::daemon::config::{Config, Target, nearest};
+use crate::daemon::config::{Config, Label, Target, nearest};
 use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
 use crate::model::{AgentName, EnvironmentName, Timestamp};
-use crate::observe::{Api, Cluster, Limiter, connect, listed, segment};
+use crate::observe::{Api, Cluster, Limiter, connect, listed};
 use crate::reconcile::{FailureKind, LedgerEntry};
 use crate::record::{AgentRecord, Requests};
 
@@ -130,11 +130,10 @@ async fn environments(api: &Api, namespace: Option<&str>) -> Result<Vec<(Environ
     let deed = format!("list the environments of {within}");
     let path = match namespace {
         Some(namespace) => {
-            let segment = segment(namespace).map_err(|_| {
-                CliError::usage(format!("`{namespace}` cannot be the name of a namespace"))
-                    .hint("lower-case letters, digits and `-`")
+            let label: Label = namespace.parse().map_err(|why: String| {
+                CliError::usage(format!("`{namespace}` cannot be the name of a namespace")).hint(why)
             })?;
-            format!("/apis/{GROUP}/{VERSION}/namespaces/{segment}/agentenvironments")
+            format!("/apis/{GROUP}/{VERSION}/namespaces/{label}/agentenvironments")
         }
         None => format!("/apis/{GROUP}/{VERSION}/agentenvironments"),
     };

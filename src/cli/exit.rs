@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use crate::daemon::config::ConfigError;
 use crate::daemon::telemetry::TelemetryError;
+use crate::daemon::{DaemonError, GitError};
 use crate::model::Diagnostics;
 use crate::observe::ConnectError;
 use crate::reconcile::{Failure, FailureKind};
@@ -60,15 +61,15 @@ impl CliError {
         Self { exit, message: message.into(), source: None, hint: None, diagnostics: None }
     }
 
+    /// Files that are wrong, drawn before the message.
+    pub(super) fn invalid(exit: Exit, message: impl Into<String>, diagnostics: Diagnostics) -> Self {
+        Self { diagnostics: Some(diagnostics), ..Self::new(exit, message) }
+    }
+
     /// Adds the way out.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
-    }
-
-    /// Adds the way out, unless there is one already.
-    pub(super) fn or_hint(self, hint: impl Into<String>) -> Self {
-        if self.hint.is_some() { self } else { self.hint(hint) }
     }
 
     pub(super) fn because(mut self, source: impl Error + Send + Sync + 'static) -> Self {
@@ -157,6 +158,23 @@ impl From<TelemetryError> for CliError {
             TelemetryError::Twice => Exit::Broken,
         };
         Self::new(exit, error.to_string())
+    }
+}
+
+impl From<DaemonError> for CliError {
+    fn from(error: DaemonError) -> Self {
+        match error {
+            DaemonError::Git(GitError::Source(source)) => source.into(),
+            DaemonError::Connect { environment, source } => {
+                let of = Self::from(source);
+                Self { message: format!("{} (environment `{environment}`)", of.message), ..of }
+            }
+            DaemonError::Person(_) => Self::new(Exit::Usage, error.to_string()),
+            DaemonError::Journal(source) => Self::new(Exit::Broken, "cannot open the journal")
+                .because(source)
+                .hint("`[journal] path` is a file, or `stdout`"),
+            DaemonError::Ended(_) => Self::new(Exit::Broken, error.to_string()),
+        }
     }
 }
 
@@ -256,9 +274,8 @@ mod tests {
 
     #[test]
     fn a_hint_is_kept() {
-        let error = CliError::usage("no").hint("first").or_hint("second");
-        assert_eq!((error.way_out(), error.exit()), (Some("first"), Exit::Usage));
-        assert_eq!(CliError::usage("no").or_hint("second").way_out(), Some("second"));
+        let error = CliError::usage("no").hint("do this");
+        assert_eq!((error.way_out(), error.exit()), (Some("do this"), Exit::Usage));
         assert_eq!(CliError::from(TelemetryError::Twice).exit(), Exit::Broken);
     }
 }

@@ -79,12 +79,16 @@ enum Verb {
     Init(verbs::init::Args),
     /// Check a config repository: a folder, or a commit of a Git repository
     Validate(verbs::validate::Args),
+    /// Run the daemon
+    Run(verbs::run::Args),
     /// Look at Git now
     Sync(verbs::sync::Args),
     /// Show what runs where, since when and why
     Status(verbs::status::Args),
     /// Show what was done to an agent, and why
     History(verbs::history::Args),
+    /// Write and push the commit that brings an agent back to a release that was stable before
+    Revert(verbs::revert::Args),
     /// Move an agent back to a release that was stable before, now
     Rollback(verbs::rollback::Args),
     /// Let a release that failed be tried again
@@ -171,9 +175,11 @@ fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliErro
     match verb {
         Verb::Init(args) => verbs::init::run(&args, &globals, out),
         Verb::Validate(args) => verbs::validate::run(&args, out),
+        Verb::Run(args) => verbs::run::run(&args, &globals, out),
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),
+        Verb::Revert(args) => wait::on(verbs::revert::run(&args, &globals, out)),
         Verb::Rollback(args) => wait::on(verbs::rollback::run(&args, &globals, out)),
         Verb::Retry(args) => wait::on(verbs::retry::run(&args, &globals, out)),
         Verb::Suspend(args) => wait::on(verbs::suspend::suspend(&args, &globals, out)),

@@ -97,12 +97,6 @@ impl Out {
         Ok(())
     }
 
-    /// Writes data in a colour.
-    pub(super) fn painted(&mut self, paint: Paint, text: impl Display) -> Result<(), CliError> {
-        writeln!(self.data, "{}", painted(self.data_color, paint, &clean(&text.to_string())))?;
-        Ok(())
-    }
-
     /// Writes data as it is: what a program reads.
     pub(super) fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
         self.data.write_all(bytes)?;
@@ -138,11 +132,6 @@ impl Out {
         let _ = writeln!(self.talk, "{}", clean(&text.to_string()));
     }
 
-    pub(super) fn warn(&mut self, text: impl Display) {
-        let label = painted(self.talk_color, Paint::Doubtful, "warning");
-        let _ = writeln!(self.talk, "{label}: {}", clean(&text.to_string()));
-    }
-
     pub(super) fn hint(&mut self, text: impl Display) {
         let label = painted(self.talk_color, Paint::Good, "hint");
         let _ = writeln!(self.talk, "{label}: {}", clean(&text.to_string()));
@@ -155,7 +144,7 @@ impl Out {
         }
         if let Some(diagnostics) = error.diagnostics() {
             let drawn = draw_all(diagnostics, self.talk_color);
-            let _ = self.talk.write_all(drawn.as_bytes());
+            let _ = writeln!(self.talk, "{drawn}");
         }
         let label = painted(self.talk_color, Paint::Bad, "error");
         let _ = writeln!(self.talk, "{label}: {}", clean(&error.to_string()));
@@ -264,12 +253,19 @@ fn draw(diagnostic: &Diagnostic, color: bool) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(drawn, "{margin}{} {}", quiet("-->"), clean(&diagnostic.origin.to_string()));
     if let Some(snippet) = &diagnostic.snippet {
-        let (shown, caret) = window(snippet, diagnostic.origin.column);
+        let (first, below) = snippet.split_once('\n').unwrap_or((snippet, ""));
+        let (shown, caret) = window(first, diagnostic.origin.column);
         let _ = writeln!(drawn, "{margin} {}", quiet("|"));
         let number = if diagnostic.origin.line == 0 { &margin } else { &line };
         let _ = writeln!(drawn, "{} {} {shown}", quiet(number), quiet("|"));
         if let Some(caret) = caret {
-            let _ = writeln!(drawn, "{margin} {} {}{}", quiet("|"), " ".repeat(caret), painted(color, paint, "^"));
+            // Whoever read the file may know how much of the line is meant.
+            let marks = below.trim();
+            let known = !marks.is_empty() && marks.bytes().all(|mark| mark == b'^');
+            let marks = if known { marks } else { "^" };
+            let room = shown.chars().count().saturating_sub(caret).max(1);
+            let marks = &marks[..marks.len().min(room)];
+            let _ = writeln!(drawn, "{margin} {} {}{}", quiet("|"), " ".repeat(caret), painted(color, paint, marks));
         }
     }
     if let Some(hint) = &diagnostic.hint {
@@ -309,6 +305,9 @@ mod tests {
            |     ^
            = hint: did you mean `prompts`?
         ");
+        let underlined =
+            Diagnostic { snippet: Some("    promts: {}\n    ^^^^^^".to_owned()), hint: None, ..diagnostic };
+        assert!(draw(&underlined, false).ends_with("12 |     promts: {}\n   |     ^^^^^^\n"));
         let whole = Diagnostic::warning(Origin::file("backstay.yaml"), "it is empty");
         insta::assert_snapshot!(draw(&whole, false), @r"
         warning: it is empty

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::config::{self, Config, ConfigError};
+use super::config::Config;
 use crate::model::{CommitId, EnvironmentName, Revision};
 use crate::source::{
-    Auth, Hinter, InvalidUrl, Mirror, MovePolicy, Poller, Rewind, Secret, SourceConfig, SourceError, SourceStatus,
-    SshKey, SystemClock, Track, Wishes,
+    Hinter, Mirror, MovePolicy, Poller, Rewind, SourceError, SourceStatus, SystemClock, Track, Wishes,
 };
 
 /// The config repository, kept current by a thread of its own.
@@ -33,12 +32,6 @@ pub(crate) struct Wish {
 /// The config repository cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum GitError {
-    /// Its address is wrong.
-    #[error(transparent)]
-    Url(#[from] InvalidUrl),
-    /// A secret cannot be read.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The mirror cannot be opened.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -50,43 +43,9 @@ impl GitError {
     /// The way out.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Url(_) => None,
-            Self::Config(error) => error.hint(),
             Self::Source(error) => error.hint(),
         }
     }
-}
-
-/// How the source is reached, as the configuration has it.
-pub(crate) fn source(config: &Config) -> Result<SourceConfig, GitError> {
-    let from = &config.source;
-    let mut source = SourceConfig::new(from.url.url().parse()?);
-    source.branch.clone_from(&from.branch);
-    source.interval = from.interval.0;
-    source.limits.whole = from.timeout.0;
-    source.ca_file.clone_from(&from.ca_file);
-    source.rewind = match from.rewind {
-        config::Rewind::Refuse => Rewind::Refuse,
-        config::Rewind::Accept => Rewind::Accept,
-    };
-    let from_file = |file: &Option<std::path::PathBuf>, given: &Option<config::Secret>| match (file, given) {
-        (_, Some(given)) => Some(Secret::Value(given.expose().to_owned())),
-        (Some(file), None) => Some(Secret::File(file.clone())),
-        (None, None) => None,
-    };
-    let token = from_file(&from.token_file, &from.token);
-    let password = from_file(&from.password_file, &from.password);
-    source.auth = match (token, password, &from.ssh_key, &from.known_hosts) {
-        (Some(token), _, _, _) => Auth::Token(token),
-        (None, Some(password), _, _) => {
-            Auth::Basic { username: from.username.clone().unwrap_or_else(|| "git".to_owned()), password }
-        }
-        (None, None, Some(key), Some(known_hosts)) => {
-            Auth::Ssh(SshKey { key: key.clone(), passphrase: None, known_hosts: known_hosts.clone() })
-        }
-        (None, None, _, _) => Auth::None,
-    };
-    Ok(source)
 }
 
 // === impl Git ===
@@ -94,7 +53,7 @@ pub(crate) fn source(config: &Config) -> Result<SourceConfig, GitError> {
 impl Git {
     /// Opens the mirror and starts the poller.
     pub(crate) fn start(config: &Config, seed: u64) -> Result<Self, GitError> {
-        let source = source(config)?;
+        let source = config.source.remote();
         let rewind = source.rewind;
         let mirror = Arc::new(Mirror::open(config.state.folder.join("source"), source)?);
         let poller = Poller::start(Arc::clone(&mirror), Wishes::default(), seed, Arc::new(SystemClock))?;

@@ -5,6 +5,7 @@
 pub mod config;
 mod environment;
 mod git;
+mod look;
 mod metrics;
 mod run;
 mod status;
@@ -14,6 +15,7 @@ pub mod write_back;
 
 pub use environment::Settled;
 pub use git::GitError;
+pub use look::{Looked, look};
 pub use metrics::{Ended, HintFate, Metrics};
-pub use run::{Daemon, DaemonError};
+pub use run::{COMMITTER, Daemon, DaemonError};
 pub use status::{Status, WaitingFor};

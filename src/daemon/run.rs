@@ -21,7 +21,7 @@ use crate::reconcile::{AgentConfig, Failure, PruneLimits};
 use crate::source::{Hinter, Person};
 
 /// As whom commits are made where nobody is named.
-const COMMITTER: &str = "Backstay <backstay@localhost>";
+pub const COMMITTER: &str = "Backstay <backstay@localhost>";
 
 /// The daemon, set up and not yet running.
 pub struct Daemon {
@@ -84,17 +84,12 @@ impl Daemon {
         let instance = instance();
         let (mut environments, mut settled) = (vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
-            let reach = |account: Option<Account>| async move {
-                connect(&target.kubernetes.cluster(), account.as_ref())
-                    .await
-                    .map_err(|source| DaemonError::Connect { environment: target.environment.to_string(), source })
-            };
             let limiter = Limiter::new(target.kubernetes.in_flight as usize);
-            let own = reach(None).await?;
+            let own = reach(target, None).await?;
             let api = Api::new(own.clone(), Arc::clone(&limiter));
             let account = account(target);
             let writer = match account {
-                Some(account) => Api::new(reach(Some(account)).await?, Arc::clone(&limiter)),
+                Some(account) => Api::new(reach(target, Some(account)).await?, Arc::clone(&limiter)),
                 None => api.clone(),
             };
             let namespace = target.kubernetes.namespace.to_string();
@@ -243,13 +238,20 @@ fn journal(path: &Path) -> Result<Journal, JournalError> {
     Journal::file(path)
 }
 
+/// A client for the cluster of a target.
+pub(super) async fn reach(target: &Target, account: Option<Account>) -> Result<kube::Client, DaemonError> {
+    let environment = || target.environment.to_string();
+    let client = connect(&target.kubernetes.cluster(), account.as_ref()).await;
+    client.map_err(|source| DaemonError::Connect { environment: environment(), source })
+}
+
 fn account(target: &Target) -> Option<Account> {
     let name = target.kubernetes.service_account.as_ref()?.to_string();
     Some(Account { namespace: target.kubernetes.namespace.to_string(), name })
 }
 
 /// The policy gate, with the names of our own objects.
-fn gate(target: &Target) -> crate::plan::GatePolicy {
+pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
     let mut gate = target.kubernetes.gate();
     gate.own_names.insert(format!("backstay-{}", target.environment));
     gate.own_names.insert("backstay".to_owned());

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState, ObjectRef, ResourceVersion};
 
 /// The label that names the agent of an object.
@@ -212,10 +214,46 @@ fn is_of(object: &ObjectRef, kind: &GroupKind) -> bool {
 /// Without `managedFields`, as watches keep it.
 fn lean(live: &LiveObject) -> LiveObject {
     let mut body = (*live.body).clone();
-    if let Some(metadata) = body.get_mut("metadata").and_then(serde_json::Value::as_object_mut) {
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
     LiveObject { body: Arc::new(body), ..live.clone() }
+}
+
+/// What a container's and a pod's spec keep in memory for nobody: the controllers carry them out, and nothing judges them.
+const OF_CONTAINERS: [&str; 7] = ["args", "command", "env", "envFrom", "resources", "securityContext", "volumeMounts"];
+const OF_PODS: [&str; 4] = ["affinity", "securityContext", "tolerations", "topologySpreadConstraints"];
+
+/// A pod or replica set of a controller's without what nobody judges; all else as it is.
+///
+/// They are most of what there is, each with a copy of the pod's whole spec: ten thousand agents fit into memory.
+pub(crate) fn slim(mut body: Value) -> Value {
+    let at = match body.get("kind").and_then(Value::as_str) {
+        Some("Pod") => "/spec",
+        Some("ReplicaSet") => "/spec/template/spec",
+        Some(_) | None => return body,
+    };
+    let owners = body.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let controlled = owners.into_iter().flatten().any(|owner| owner.get("controller") == Some(&Value::Bool(true)));
+    let Some(spec) = body.pointer_mut(at).and_then(Value::as_object_mut).filter(|_| controlled) else { return body };
+    spec.retain(|field, _| !OF_PODS.contains(&field.as_str()));
+    for volume in spec.get_mut("volumes").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(volume) = volume.as_object_mut() {
+            volume.remove("projected");
+        }
+        // Which release it mounts counts, not where its files go.
+        if let Some(source) = volume.get_mut("configMap").and_then(Value::as_object_mut) {
+            source.remove("items");
+        }
+    }
+    for containers in ["containers", "initContainers"] {
+        for container in spec.get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(container) = container.as_object_mut() {
+                container.retain(|field, _| !OF_CONTAINERS.contains(&field.as_str()));
+            }
+        }
+    }
+    body
 }
 
 #[cfg(test)]
@@ -262,6 +300,26 @@ mod tests {
         assert_eq!(live.take_changed(), Some(Changed::Everyone));
         assert!(live.state(&agent("a")).synced);
         live
+    }
+
+    #[test]
+    fn only_what_controllers_made_is_slimmed() {
+        let spec = json!({"containers": [{"name": "a", "env": [{}], "readinessProbe": {}}], "affinity": {},
+            "volumes": [{"configMap": {"name": "c", "items": [{}]}}], "readinessGates": [{}]});
+        let small = json!({"containers": [{"name": "a", "readinessProbe": {}}],
+            "volumes": [{"configMap": {"name": "c"}}], "readinessGates": [{}]});
+        let owners = json!({"ownerReferences": [{"kind": "Deployment", "controller": true}]});
+        let set = |spec: &Value| json!({"kind": "ReplicaSet", "metadata": owners, "spec": {"replicas": 1, "template": {"spec": spec}}});
+        assert_eq!(slim(set(&spec)), set(&small));
+        let pod = |spec: &Value| json!({"kind": "Pod", "metadata": owners, "spec": spec});
+        assert_eq!(slim(pod(&spec)), pod(&small));
+        for whole in [
+            json!({"kind": "Pod", "metadata": {}, "spec": spec}),
+            json!({"kind": "Deployment", "metadata": owners, "spec": {"template": {"spec": spec}}}),
+            json!({"kind": "Pod", "metadata": owners, "spec": 7}),
+        ] {
+            assert_eq!(slim(whole.clone()), whole);
+        }
     }
 
     #[test]

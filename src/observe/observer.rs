@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::live::{BACKSTAY, Changed, Live, MANAGED_BY};
+use super::live::{BACKSTAY, Changed, Live, MANAGED_BY, slim};
 use super::watch::{Pace, Told, Watch};
 use super::{Api, Jitter, Kinds, Refusal};
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState};
@@ -154,7 +154,7 @@ impl Shared {
     }
 
     fn take(&self, kind: &GroupKind, told: Told) {
-        let of_kind = |body| LiveObject::of(body).filter(|live| live.object.group_kind() == *kind);
+        let of_kind = |body| LiveObject::of(slim(body)).filter(|live| live.object.group_kind() == *kind);
         match told {
             Told::Listed(objects, at) => {
                 let objects = objects.into_iter().filter_map(of_kind).collect();

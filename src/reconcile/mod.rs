@@ -7,6 +7,7 @@ mod action;
 mod agent;
 mod course;
 mod environment;
+mod preview;
 mod rebuild;
 mod state;
 mod target;
@@ -18,4 +19,5 @@ pub use action::{
 };
 pub use agent::step;
 pub use environment::{Admitted, EnvironmentInput, Followed, PruneLimits, admit, after, returns};
+pub use preview::{Preview, preview};
 pub use state::{AgentConfig, AgentState, read_release};

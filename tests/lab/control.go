@@ -62,7 +62,7 @@ func runPart(args []string) int {
 		return 1
 	}
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(time.Minute))
+	_ = connection.SetDeadline(time.Now().Add(2 * startLimit))
 	fmt.Fprintln(connection, strings.Join(args, " "))
 	answer, err := io.ReadAll(connection)
 	said, good := strings.CutPrefix(string(answer), "ok\n")

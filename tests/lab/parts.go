@@ -21,6 +21,10 @@ type part struct {
 	name  string
 	args  []string
 	ready func() error // nil: ready as soon as it runs
+	// patient parts give up where the API server does not serve them yet, and
+	// are started again, as a real cluster would do. What a signal ended is not.
+	patient bool
+	again   int
 
 	process *os.Process   // nil before the first start
 	over    chan struct{} // closed when the process has ended
@@ -49,7 +53,7 @@ func (ps *parts) find(name string) *part {
 func (ps *parts) add(name string, ready func() error, args ...string) error {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
-	p := &part{name: name, args: args, ready: ready}
+	p := &part{name: name, args: args, ready: ready, patient: ready == nil || name == "contour"}
 	ps.all = append(ps.all, p)
 	return ps.start(p)
 }
@@ -83,11 +87,31 @@ func (ps *parts) start(p *part) error {
 		defer close(over)
 		ps.mu.Lock()
 		defer ps.mu.Unlock()
-		if !p.told && !ps.closing {
-			ps.mourn(p, err)
+		if p.told || ps.closing {
+			return
 		}
+		var ended *exec.ExitError
+		if p.patient && p.again < 20 && errors.As(err, &ended) && ended.Exited() {
+			p.again++
+			fmt.Fprintf(os.Stderr, "lab: %s ended by itself (%v) and is started again\n", p.name, err)
+			go ps.revive(p)
+			return
+		}
+		ps.mourn(p, err)
 	}(p.over)
 	return nil
+}
+
+// revive starts a part again that gave up, unless somebody else did by then.
+func (ps *parts) revive(p *part) {
+	time.Sleep(time.Second)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if !p.alive() && !ps.closing {
+		if err := ps.start(p); err != nil {
+			fmt.Fprintln(os.Stderr, "lab:", err)
+		}
+	}
 }
 
 // mourn tells that a part ended though nobody asked it to.
@@ -99,7 +123,7 @@ func (ps *parts) mourn(p *part, err error) {
 	data, _ := os.ReadFile(ps.logFile(p.name))
 	lines := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
 	for _, line := range lines[max(0, len(lines)-20):] {
-		fmt.Fprintf(os.Stderr, "lab: | %s\n", line)
+		fmt.Fprintf(os.Stderr, "lab: | %.200s\n", line)
 	}
 }
 
@@ -166,7 +190,7 @@ func (ps *parts) act(action, name string) (string, error) {
 	case action == "kill":
 		<-over
 	case action == "start":
-		return "", ps.await(name, 30*time.Second)
+		return "", ps.await(name, startLimit)
 	}
 	return "", nil
 }

@@ -131,16 +131,15 @@ fn tree(path: &Path, at: Option<&str>) -> Result<Arc<dyn Tree>, CliError> {
     Ok(store.checkout(&revision)?.tree)
 }
 
-/// The folder above `path` that holds `backstay.yaml`.
+/// The folder above `path` that holds `backstay.yaml`, as it is typed from here.
 fn root_of(path: &Path) -> Option<PathBuf> {
     let whole = path.canonicalize().ok()?;
-    let above = whole.ancestors().skip(1).find(|folder| folder.join("backstay.yaml").is_file())?;
-    // As it was typed: as many names less, or as many `..` more.
-    let depth = whole.strip_prefix(above).ok()?.components().count();
-    let typed = path.ancestors().nth(depth).filter(|typed| typed.canonicalize().is_ok_and(|typed| typed == above));
-    match typed {
-        Some(typed) if typed.as_os_str().is_empty() => Some(PathBuf::from(".")),
-        Some(typed) => Some(typed.to_owned()),
-        None => Some(std::iter::repeat_n("..", depth).collect()),
+    let root = whole.ancestors().skip(1).find(|folder| folder.join("backstay.yaml").is_file())?;
+    let here = std::env::current_dir().and_then(|here| here.canonicalize()).ok()?;
+    match (root.strip_prefix(&here), here.strip_prefix(root)) {
+        (Ok(below), _) if below.as_os_str().is_empty() => Some(".".into()),
+        (Ok(below), _) => Some(below.to_owned()),
+        (_, Ok(above)) => Some(above.components().map(|_| "..").collect()),
+        (Err(_), Err(_)) => Some(root.to_owned()),
     }
 }

@@ -196,10 +196,13 @@ impl Reader<'_> {
             (Raw::List(items), "array") => {
                 let nothing = Value::Null;
                 let schema = schema.get("items").unwrap_or(&nothing);
-                path.push("{n}".to_owned());
-                let items = items.iter().map(|item| self.check(item, schema, path)).collect();
-                path.pop();
-                Value::Array(items)
+                let one = |(n, item): (usize, &Node)| {
+                    path.push(n.to_string());
+                    let value = self.check(item, schema, path);
+                    path.pop();
+                    value
+                };
+                Value::Array(items.iter().enumerate().map(one).collect())
             }
             (Raw::Loose(text), "array") => {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
@@ -255,7 +258,11 @@ impl Reader<'_> {
             }
             path.pop();
         }
-        let undelivered = |name: &String| NOT_DELIVERED.iter().any(|(key, _)| *key == joined(path, name));
+        let within = general(path);
+        let undelivered = |name: &String| {
+            let key = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
+            NOT_DELIVERED.iter().any(|(known, _)| *known == key)
+        };
         let refused = fields.keys().any(undelivered);
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
             // A host in place of a cluster was already refused.
@@ -281,7 +288,7 @@ impl Reader<'_> {
     }
 
     fn unknown_key(&mut self, name: &str, field: &Node, properties: &Map<String, Value>, path: &[String]) {
-        if let Some((_, what)) = NOT_DELIVERED.iter().find(|(key, _)| *key == path.join(".")) {
+        if let Some((_, what)) = NOT_DELIVERED.iter().find(|(key, _)| *key == general(path)) {
             let complaint = complain(&field.key, format!("`{}`: {what} is not delivered by this version", shown(path)));
             self.found.push(complaint.hint("take it out; a later version brings it"));
             return;
@@ -491,8 +498,7 @@ fn matches(name: &str, pattern: &[String]) -> Option<Vec<String>> {
 
 /// `BACKSTAY_TARGET_3_…` with `{n}` in place of the number.
 fn generalise(name: &str) -> String {
-    let number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
-    name.split('_').map(|word| if number(word) { "{n}" } else { word }).collect::<Vec<_>>().join("_")
+    name.split('_').map(|word| if is_index(word) { "{n}" } else { word }).collect::<Vec<_>>().join("_")
 }
 
 /// What Kubernetes puts into every pod for a Service whose name begins with `backstay`.
@@ -521,11 +527,16 @@ fn may_hold_secret(line: &str) -> bool {
 
 /// A path as people write it: without indices.
 fn shown(path: &[String]) -> String {
-    path.iter().filter(|word| *word != "{n}").map(String::as_str).collect::<Vec<_>>().join(".")
+    path.iter().filter(|word| !is_index(word)).map(String::as_str).collect::<Vec<_>>().join(".")
 }
 
-fn joined(path: &[String], name: &str) -> String {
-    path.iter().map(String::as_str).chain([name]).collect::<Vec<_>>().join(".")
+/// A path with `{n}` in place of indices.
+fn general(path: &[String]) -> String {
+    path.iter().map(|word| if is_index(word) { "{n}" } else { word }).collect::<Vec<_>>().join(".")
+}
+
+fn is_index(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn complain(place: &Place, message: String) -> Diagnostic {

@@ -66,6 +66,9 @@ func become(container *spec.Container) error {
 // an overlay whose lower side is the image, so that nothing of it is changed.
 func build(container *spec.Container) (string, error) {
 	root, err := overlay(container.Root, container.Work)
+	if err != nil && container.Root == "/" {
+		root, err = assemble(container.Work)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -122,6 +125,36 @@ func overlay(lower, work string) (string, error) {
 		return "", fmt.Errorf("overlay of %s: %w", lower, err)
 	}
 	return merged, nil
+}
+
+// assemble builds a root from overlays of the machine's top-level folders: for
+// who is not root on the machine, and may not lay one over the whole.
+func assemble(work string) (string, error) {
+	root := filepath.Join(work, "root")
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "mode=755"); err != nil {
+		return "", fmt.Errorf("root: %w", err)
+	}
+	entries, err := os.ReadDir("/")
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries {
+		path := "/" + entry.Name()
+		if target, err := os.Readlink(path); err == nil {
+			_ = os.Symlink(target, root+path)
+			continue
+		}
+		switch path {
+		case "/proc", "/sys", "/dev", "/run":
+			continue
+		}
+		if merged, err := overlay(path, filepath.Join(work, "top", entry.Name())); err == nil {
+			_ = bind(root, spec.Mount{Source: merged, Target: path})
+		} else {
+			_ = bind(root, spec.Mount{Source: path, Target: path, ReadOnly: true})
+		}
+	}
+	return root, nil
 }
 
 // openWay lets every user reach a program of the machine that lies below a

@@ -1,0 +1,322 @@
+//! `backstay revert AGENT -e ENV [--to RELEASE]`
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::rollback::release;
+use crate::cli::client::place;
+use crate::cli::wait::{self, Came, WaitArgs};
+use crate::cli::{CliError, Exit, Format, Globals, Out};
+use crate::daemon::COMMITTER;
+use crate::daemon::config::Config;
+use crate::daemon::write_back::{CannotTell, Request, Way, Written, write};
+use crate::desired::{self, ReleaseRef, WriteBack};
+use crate::model::{AgentName, Digest, EnvironmentName, ReleaseId, Timestamp};
+use crate::reconcile::LedgerEntry;
+use crate::record::{AgentRecord, Standing};
+use crate::source::{Followed, Mirror, Person, PushError, SourceConfig, Track, WriteError};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The agent
+    agent: AgentName,
+
+    /// A release that was stable before [default: the one before what Git asks for]
+    #[arg(long, value_name = "RELEASE")]
+    to: Option<String>,
+
+    /// Why, in your words: part of the commit's message
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    reason: String,
+
+    /// As whom to commit [default: `[[person]] git` of the caller, or GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL]
+    #[arg(long, value_name = "NAME <ADDRESS>", value_parser = str::parse::<Person>)]
+    author: Option<Person>,
+
+    /// The config repository, where there is no configuration that says so
+    #[arg(long, value_name = "URL")]
+    repo: Option<String>,
+
+    /// Its followed branch, with `--repo`
+    #[arg(long, value_name = "NAME", default_value = "main", requires = "repo")]
+    branch: String,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
+    if let Some(to) = &args.to {
+        release(to)?;
+    }
+    let config = globals.config()?;
+    let source = source(args, config.as_ref())?;
+    let place = place(globals).await?;
+    let record = place.agent(&args.agent).await?.record;
+    let asker = place.asker(&args.reason).await?;
+    let author = author(args, config.as_ref(), &asker.by)?;
+    let (left, back_to) = way(&args.agent, &record, args.to.as_deref())?;
+    let evidence = match args.reason.trim() {
+        "" => format!("{} asked for it.", asker.by),
+        reason => format!("{} asked for it: {reason}", asker.by),
+    };
+    let (agent, environment) = (args.agent.clone(), place.environment.clone());
+    let progress = out.progress(format!("reading {}", source.url));
+    let now = Timestamp::now();
+    let target = back_to.release;
+    let work = tokio::task::spawn_blocking(move || {
+        let committer: Person = COMMITTER.parse()?;
+        let mirror = Mirror::open(mirror_folder(&source), source)?;
+        let write_back = write_back(&mirror, &environment)?;
+        let request = Request { agent, environment, left, back_to, author, committer, evidence, write_back };
+        Ok::<_, CliError>(write(&mirror, &request, now)?)
+    });
+    let written =
+        work.await.map_err(|error| CliError::new(Exit::Broken, "the commit was not made").because(error))??;
+    drop(progress);
+    let (commit, how) = match &written {
+        Written::Nothing => (None, "Git asks for it already"),
+        Written::Commit(commit, Way::Reverted) => (Some(commit), "the commits that changed it are reverted"),
+        Written::Commit(commit, Way::Restored) => (Some(commit), "its own files are as they were"),
+        Written::Commit(commit, Way::Pinned) => (Some(commit), "it is pinned in the environment's file"),
+    };
+    match out.format {
+        Format::Json => out.json(&json!({
+            "agent": args.agent,
+            "environment": place.environment,
+            "from": left.short(),
+            "to": target.short(),
+            "commit": commit,
+            "way": how,
+        }))?,
+        Format::Text | Format::Markdown => match commit {
+            Some(commit) => out.line(format!("{} commit {commit} pushed: {how}", args.agent))?,
+            None => out.line(format!("{} {how}: {target}", args.agent))?,
+        },
+    }
+    if args.wait.no_wait {
+        return Ok(Exit::Done);
+    }
+    let ledger = place.ledger();
+    // Only a hint: the daemon looks by itself before long, also where the caller may not ask.
+    if let Err(failure) = ledger.request_sync(None, &asker).await {
+        out.say(format!("the daemon was not asked to look at once: {}", failure.message));
+    }
+    let look = async || Ok(returned(target, &ledger.agent(&args.agent).await?));
+    match wait::until(look, args.wait.timeout, out).await? {
+        Came::Done(what) => {
+            out.say(format!("{} {what}", args.agent));
+            Ok(Exit::Done)
+        }
+        Came::Not(why) => Err(CliError::new(Exit::Refused, why)),
+        Came::Pending(what) => {
+            let message = format!("the commit is pushed; still waiting after {:?}: {what}", args.wait.timeout.0);
+            Err(CliError::new(Exit::Waiting, message).hint("`backstay status` shows how far it is"))
+        }
+    }
+}
+
+/// How far the agent is on its way to `target`.
+fn returned(target: ReleaseId, entry: &LedgerEntry) -> Came {
+    let LedgerEntry::Present { record, .. } = entry else {
+        return Came::Not("the ledger has no such agent any more".to_owned());
+    };
+    let is_back = record.stable.as_ref().is_some_and(|stable| stable.release == target);
+    if is_back && record.operation.is_none() && record.differs.is_none() {
+        return Came::Done(format!("runs {target}"));
+    }
+    let waiting = wait::waiting_for(record);
+    Came::Pending(waiting.unwrap_or_else(|| "waiting for the daemon to see the commit".to_owned()))
+}
+
+/// What Git asks for now, and what it shall ask for.
+fn way(agent: &AgentName, record: &AgentRecord, to: Option<&str>) -> Result<(ReleaseId, Standing), CliError> {
+    let standing = record.candidate.as_ref().or(record.stable.as_ref()).map(|standing| standing.release);
+    let Some(left) = record.differs.as_ref().map(|differs| differs.desired).or(standing) else {
+        return Err(CliError::new(Exit::Refused, format!("no release of `{agent}` was deployed here yet")));
+    };
+    let known: Vec<&Standing> = record.stable.iter().chain(&record.history).collect();
+    let found = match to {
+        None => {
+            known.iter().find(|standing| standing.release != left && record.quarantined(standing.release).is_none())
+        }
+        Some(to) => {
+            let to = ReleaseRef(to.to_owned());
+            known.iter().find(|standing| to.names(&standing.release))
+        }
+    };
+    match (found, to) {
+        (Some(found), Some(_)) if found.release == left => {
+            Err(CliError::new(Exit::Refused, format!("Git asks for `{left}` already")))
+        }
+        (Some(found), _) => Ok((left, (*found).clone())),
+        (None, None) => {
+            Err(CliError::new(Exit::Refused, format!("no release of `{agent}` was stable here before this one"))
+                .hint("`git revert` takes back any commit"))
+        }
+        (None, Some(to)) => {
+            let known = known.iter().map(|standing| format!("`{}`", standing.release)).collect::<Vec<_>>().join(", ");
+            Err(CliError::new(Exit::Refused, format!("`{to}` was never stable for `{agent}` here"))
+                .hint(format!("there is {known}")))
+        }
+    }
+}
+
+fn source(args: &Args, config: Option<&Config>) -> Result<SourceConfig, CliError> {
+    match (&args.repo, config) {
+        (Some(repo), _) => {
+            let url = repo.parse().map_err(|error| CliError::usage(format!("`--repo` cannot be used: {error}")))?;
+            Ok(SourceConfig { branch: args.branch.clone(), ..SourceConfig::new(url) })
+        }
+        (None, Some(config)) => Ok(config.source.remote()),
+        (None, None) => Err(CliError::usage("which repository is meant?")
+            .hint("name the daemon's configuration with `--config FILE`, or the repository with `--repo URL`")),
+    }
+}
+
+/// The person that the commit is made for.
+fn author(args: &Args, config: Option<&Config>, caller: &str) -> Result<Person, CliError> {
+    if let Some(author) = &args.author {
+        return Ok(author.clone());
+    }
+    if let Some(person) = config.and_then(|config| config.person(caller)) {
+        return Ok(person.git.to_string().parse::<Person>()?);
+    }
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    match (variable("GIT_AUTHOR_NAME"), variable("GIT_AUTHOR_EMAIL")) {
+        (Some(name), Some(email)) => Ok(format!("{name} <{email}>").parse::<Person>()?),
+        (_, _) => Err(CliError::usage(format!("as whom does `{caller}` commit?"))
+            .hint("name it with `--author \"Name <address>\"`, or as `[[person]]` in the configuration")),
+    }
+}
+
+/// A mirror of the caller's own: the daemon's is kept by the daemon.
+fn mirror_folder(source: &SourceConfig) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or(home).unwrap_or_else(std::env::temp_dir);
+    let name = Digest::of(source.url.to_string().as_bytes()).to_string();
+    cache.join("backstay").join(name.get(..16).unwrap_or_default())
+}
+
+/// How the environment wants Git to be told; who asks for a commit gets one.
+fn write_back(mirror: &Mirror, environment: &EnvironmentName) -> Result<WriteBack, CliError> {
+    let branch = mirror.config().branch.clone();
+    mirror.poll(&Followed::branch(&branch))?;
+    let tip = mirror.store().resolve(&Track::Branch(branch.clone()))?;
+    let tip = tip.ok_or_else(|| CliError::usage(format!("the repository has no branch `{branch}`")))?;
+    let checkout = mirror.store().checkout(&tip)?;
+    match desired::environment(&*checkout.tree, environment).map(|spec| spec.write_back) {
+        Ok(WriteBack::Pin) => Ok(WriteBack::Pin),
+        Ok(WriteBack::Revert | WriteBack::None) => Ok(WriteBack::Revert),
+        Err(found) => Err(CliError::invalid(
+            Exit::Refused,
+            format!("`{environment}` cannot be read at {}", tip.commit.short()),
+            found,
+        )),
+    }
+}
+
+impl From<CannotTell> for CliError {
+    fn from(error: CannotTell) -> Self {
+        let (hint, message) = (error.hint(), error.to_string());
+        let own = match error {
+            CannotTell::Source(source) => return source.into(),
+            CannotTell::Push(PushError::Source(source)) => return source.into(),
+            CannotTell::Write(error) => return error.into(),
+            CannotTell::Push(PushError::Moved { .. }) | CannotTell::Restless(_) => Self::new(Exit::Broken, message),
+            CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } => Self::new(Exit::Refused, message),
+        };
+        match hint {
+            Some(hint) => own.hint(hint),
+            None => own,
+        }
+    }
+}
+
+impl From<WriteError> for CliError {
+    fn from(error: WriteError) -> Self {
+        let exit = match error {
+            WriteError::Person(_) => Exit::Usage,
+            WriteError::Source(source) => return source.into(),
+            WriteError::Path(_) | WriteError::Root(_) | WriteError::Empty | WriteError::Unchanged => Exit::Refused,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Differs, Quarantined};
+
+    fn stood(content: &str) -> Standing {
+        Standing {
+            release: ReleaseId::of(content.as_bytes()),
+            revision: "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision"),
+            settings: Digest::of(b""),
+            renderer: 1,
+            since: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn found(record: &AgentRecord, to: Option<&str>) -> Result<(ReleaseId, ReleaseId), String> {
+        let agent: AgentName = "support".parse().expect("a name");
+        way(&agent, record, to).map(|(left, back)| (left, back.release)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn git_goes_back_to_what_was_stable_before_what_it_asks_for() {
+        let id = |content: &str| stood(content).release;
+        let stable = AgentRecord {
+            stable: Some(stood("bad")),
+            history: vec![stood("good"), stood("older")],
+            ..AgentRecord::default()
+        };
+        assert_eq!(found(&stable, None), Ok((id("bad"), id("good"))));
+        assert_eq!(found(&stable, Some(&id("older").short())), Ok((id("bad"), id("older"))));
+        let rolling = AgentRecord { candidate: Some(stood("new")), ..stable.clone() };
+        assert_eq!(found(&rolling, None), Ok((id("new"), id("bad"))), "a candidate goes back to the stable one");
+        let differs = Differs { desired: id("worse"), since: Timestamp::UNIX_EPOCH, why: "it failed".to_owned() };
+        let failed = AgentRecord { differs: Some(differs), ..stable.clone() };
+        assert_eq!(found(&failed, None), Ok((id("worse"), id("bad"))), "Git asks for what failed");
+        let entry = Quarantined { release: id("good"), since: Timestamp::UNIX_EPOCH, reason: String::new() };
+        let quarantined = AgentRecord { quarantine: vec![entry], ..stable.clone() };
+        assert_eq!(found(&quarantined, None), Ok((id("bad"), id("older"))), "what failed is passed over");
+    }
+
+    #[test]
+    fn there_may_be_no_way_back() {
+        let first = AgentRecord { stable: Some(stood("now")), ..AgentRecord::default() };
+        assert!(found(&AgentRecord::default(), None).is_err_and(|why| why.contains("deployed here yet")));
+        assert!(found(&first, None).is_err_and(|why| why.contains("before this one")));
+        assert!(found(&first, Some("r-0123456789ab")).is_err_and(|why| why.contains("never stable")));
+        let now = stood("now").release.short();
+        assert!(found(&first, Some(&now)).is_err_and(|why| why.contains("already")));
+    }
+
+    #[test]
+    fn it_is_back_when_nothing_is_open_and_nothing_differs() {
+        use crate::model::ResourceVersion;
+        let target = stood("good").release;
+        let look = |record: AgentRecord| {
+            let version = ResourceVersion("1".to_owned());
+            returned(
+                target,
+                &LedgerEntry::Present {
+                    record: Box::new(record),
+                    requests: Default::default(),
+                    generation: 1,
+                    version,
+                },
+            )
+        };
+        let back = AgentRecord { stable: Some(stood("good")), ..AgentRecord::default() };
+        assert!(matches!(look(back.clone()), Came::Done(_)));
+        let differs = Differs { desired: stood("bad").release, since: Timestamp::UNIX_EPOCH, why: String::new() };
+        assert!(matches!(look(AgentRecord { differs: Some(differs), ..back }), Came::Pending(_)));
+        assert!(matches!(look(AgentRecord::default()), Came::Pending(_)));
+        assert!(matches!(returned(target, &LedgerEntry::Absent), Came::Not(_)));
+    }
+}

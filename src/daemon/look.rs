@@ -1,0 +1,169 @@
+//! One look at everything, for people: what would be done now, without doing any of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::config::{Config, Target};
+use super::git::{Git, Wish};
+use super::run::{DaemonError, gate, reach};
+use super::word::{Ask, listen};
+use crate::desired::{Cache, Track};
+use crate::ledger::Ledger;
+use crate::model::{AgentName, Diagnostics, LiveState, Timestamp};
+use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
+use crate::reconcile::{Admitted, AgentConfig, EnvironmentInput, LedgerEntry, Preview, PruneLimits, admit, preview};
+use crate::record::AgentRecord;
+
+/// How long the first list of every kind may take.
+const SIGHT: Duration = Duration::from_secs(30);
+
+/// What would be done in one environment.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// By agent; or, in one sentence, why there is no plan.
+    pub agents: BTreeMap<AgentName, Result<Preview, String>>,
+    /// What is seen of each agent.
+    pub live: BTreeMap<AgentName, LiveState>,
+    /// What Git asks for, with the revision that it was read at.
+    pub revision: Option<String>,
+    /// What is wrong with the newest commit.
+    pub errors: Diagnostics,
+    /// Why a followed reference is not followed.
+    pub refused: Option<String>,
+    /// Why removals wait for a person.
+    pub prune_blocked: Option<String>,
+}
+
+/// Looks at Git, the ledger and the target of one environment, and plans every agent. Writes nothing to any of them.
+///
+/// `folder` takes a mirror of the repository, which is left there.
+///
+/// # Errors
+///
+/// When one of the three cannot be read.
+pub async fn look(
+    config: &Config,
+    target: &Target,
+    folder: &std::path::Path,
+    now: Timestamp,
+) -> Result<Looked, DaemonError> {
+    let client = reach(target, None).await?;
+    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
+    let namespace = target.kubernetes.namespace.to_string();
+    let ledger =
+        Ledger::new(api.clone(), namespace.clone(), target.environment.clone(), config.installation.to_string());
+    let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
+    let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
+    let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
+    let records: BTreeMap<AgentName, AgentRecord> = entries
+        .iter()
+        .filter_map(|(agent, entry)| match entry {
+            LedgerEntry::Present { record, .. } => Some((agent.clone(), (**record).clone())),
+            LedgerEntry::Absent => None,
+        })
+        .collect();
+    let mut elsewhere = Config::clone(config);
+    elsewhere.state.folder = folder.to_owned();
+    let git = Arc::new(Git::start(&elsewhere, 0)?);
+    let mut tracks = vec![Track::Branch(git.branch().to_owned())];
+    let mut pins = vec![];
+    let mut cache = Cache::default();
+    let heard = loop {
+        let tracks_now = tracks.iter().map(|track: &Track| (track.clone(), record.accepted.get(&track.key()).cloned()));
+        let wish = Wish { tracks: tracks_now.collect(), pins: pins.iter().cloned().collect(), ..Wish::default() };
+        let round = git.wish(&target.environment, wish).unwrap_or_else(|| git.look());
+        let mut status = git.status();
+        let seen = status.wait_for(|status| status.round >= round).await;
+        let seen = seen.map_err(|_| DaemonError::Ended("the source ended".to_owned()))?.clone();
+        if let (Some(error), None) = (&seen.error, seen.last_success) {
+            return Err(super::GitError::from(error.clone()).into());
+        }
+        let (asked, environment, record, records) =
+            (Arc::clone(&git), target.environment.clone(), record.clone(), records.clone());
+        let reading = tokio::task::spawn_blocking(move || {
+            let ask = Ask {
+                git: &asked,
+                status: &seen,
+                environment: &environment,
+                record: &record,
+                records: &records,
+                elsewhere: None,
+                now,
+            };
+            let heard = listen(&ask, &mut cache);
+            (heard, cache)
+        });
+        let (heard, used) = reading.await.map_err(|error| DaemonError::Ended(error.to_string()))?;
+        cache = used;
+        if heard.tracks == tracks && heard.pins == pins {
+            break heard;
+        }
+        tracks.clone_from(&heard.tracks);
+        pins.clone_from(&heard.pins);
+    };
+    let mut looked =
+        Looked { errors: heard.errors, refused: heard.refused.map(|refused| refused.why), ..Looked::default() };
+    let Some(word) = heard.word else { return Ok(looked) };
+    looked.revision = Some(word.desired.tracked.to_string());
+    let Admitted { agents, prune_blocked } = admit(&EnvironmentInput {
+        desired: &word.desired,
+        records: &records,
+        standing: &word.standing,
+        reverts: &word.reverts,
+        held: &word.held,
+        namespace: &namespace,
+        limits: PruneLimits {
+            max_objects: target.prune.max_objects as usize,
+            max_percent: target.prune.max_percent as usize,
+        },
+        now,
+    });
+    looked.prune_blocked = prune_blocked;
+    let kinds = Arc::new(Kinds::new(api.clone()));
+    let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
+    for agent in word.desired.agents.values().flatten() {
+        for manifest in &agent.settings.manifests {
+            observer.watch_kind(manifest.object.group_kind());
+        }
+    }
+    let live = see(&observer, agents.keys().cloned().collect()).await;
+    let shared = Arc::new(AgentConfig {
+        environment: target.environment.clone(),
+        namespace,
+        installation: config.installation.to_string(),
+        gate: gate(target),
+        observe: true,
+    });
+    for (agent, admission) in agents {
+        let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
+        let seen = live.get(&agent).cloned().unwrap_or_default();
+        let planned = preview(&agent, &shared, &admission, entry, seen, now);
+        looked.agents.insert(agent, planned);
+    }
+    looked.live = live;
+    Ok(looked)
+}
+
+/// The live state of all agents, once every kind was listed.
+async fn see(observer: &Observer, agents: Vec<AgentName>) -> BTreeMap<AgentName, LiveState> {
+    let stop = CancellationToken::new();
+    let watching = observer.run(stop.clone());
+    let whole = async {
+        loop {
+            let first = agents.first().map(|agent| observer.snapshot(agent));
+            if first.is_none_or(|live| live.synced && live.unseen.values().all(|why| !why.is_empty())) {
+                return;
+            }
+            observer.changed().await;
+        }
+    };
+    tokio::select! {
+        () = watching => {}
+        _ = tokio::time::timeout(SIGHT, whole) => {}
+    }
+    stop.cancel();
+    agents.into_iter().map(|agent| (agent.clone(), observer.snapshot(&agent))).collect()
+}
