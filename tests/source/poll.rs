@@ -118,8 +118,8 @@ fn a_day_without_the_remote_is_a_status_and_nothing_else() {
     let (poller, _folder) = start(config(server.url("agents.git")), &clock);
     let mut status = poller.status();
     let good = until(&mut status, "polled", |status| status.round == 1);
-    let served = |status: &SourceStatus| status.settled["production"].clone().expect("settled").serve;
-    assert_eq!(served(&good).expect("a revision").commit, repo.id("main"));
+    let wanted = |status: &SourceStatus| status.settled["production"].clone().expect("settled").serve;
+    assert_eq!(wanted(&good).expect("a revision").commit, repo.id("main"));
     assert_eq!(good.settled["production"].as_ref().map(|settled| settled.moved.clone()), Ok(Move::First));
 
     away.store(true, Ordering::Release);
@@ -131,7 +131,7 @@ fn a_day_without_the_remote_is_a_status_and_nothing_else() {
         passed += Duration::from_mins(11);
         let failed = until(&mut status, "polled", |status| status.round > before && status.busy_since.is_none());
         assert!(failed.error.is_some() && failed.last_success == good.last_success);
-        assert_eq!(served(&failed), served(&good), "what was seen last stays");
+        assert_eq!(wanted(&failed), wanted(&good), "what was seen last stays");
         rounds += 1;
     }
     assert!(rounds > 100);
