@@ -175,7 +175,7 @@ impl Default for Limits {
         Self {
             connect: Duration::from_secs(10),
             idle: Duration::from_secs(30),
-            whole: Duration::from_secs(15 * 60),
+            whole: Duration::from_mins(15),
             refs: 50_000,
             bytes: 2 << 30,
             objects: 10_000_000,
@@ -300,7 +300,10 @@ impl FromStr for RemoteUrl {
             };
         }
         match text.split_once(':') {
-            Some((before, _)) if !before.contains('/') => {
+            Some((before, after)) if !before.contains('/') => {
+                if after.starts_with(':') {
+                    return Err(InvalidUrl { why: "helper programs are not run" });
+                }
                 let (user, password, host) = authority(before)?;
                 if password { Err(PASSWORD) } else { done(Kind::Ssh { user: user.map(str::to_owned), host }) }
             }

@@ -1,6 +1,6 @@
 //! The files of one commit, read from the object store.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,17 @@ use super::{ContentId, Entry, EntryKind, Store, Tree, TreeError};
 /// # Guarantees
 ///
 /// Bytes are those of the blob: no filter, no change of line ends, no cut byte order mark. Besides what [`Tree`] says,
-/// listing refuses a folder with more than 20,000 entries, and a commit in which more than 2,000,000 entries are
+/// listing refuses a folder with more than 20,000 entries, and a commit in which more than 500,000 entries are
 /// listed: a few objects can stand for any number of paths.
 pub struct GitTree {
     store: Store,
     root: Oid,
     budget: Mutex<Budget>,
+    folders: Mutex<HashMap<String, Oid>>,
 }
+
+/// Folders whose place is remembered, so that their files need no walk from the root.
+const PLACES: usize = 4096;
 
 /// The folders that were listed, as hashes of their paths, and how many entries they had.
 #[derive(Default)]
@@ -119,28 +123,49 @@ impl Folder {
 
 impl GitTree {
     pub(super) fn new(store: Store, root: Oid) -> Self {
-        Self { store, root, budget: Mutex::default() }
+        Self { store, root, budget: Mutex::default(), folders: Mutex::default() }
     }
 
     /// What stands at `path`, and its object.
     fn walk(&self, path: &str) -> Result<Option<(Entry, Oid)>, TreeError> {
-        let mut at = (
-            Entry { name: "".into(), kind: EntryKind::Folder, id: ContentId(self.root.to_string().into()) },
-            self.root,
-        );
-        let mut above = String::new();
-        for name in names::split(path)? {
-            match at.0.kind {
-                EntryKind::Folder => {}
-                EntryKind::File => return Ok(None),
-                EntryKind::Link | EntryKind::Submodule => return Err(kind(&above, at.0.kind, "a folder")),
-            }
-            let folder = self.store.folder(at.1, &above)?;
-            let Some(entry) = folder.find(name, &above)? else { return Ok(None) };
-            let id = object_id(entry, path)?;
-            at = (entry.clone(), id);
-            above = names::join(&above, name);
+        let names = names::split(path)?;
+        let Some((name, above)) = names.split_last() else {
+            let id = ContentId(self.root.to_string().into());
+            return Ok(Some((Entry { name: "".into(), kind: EntryKind::Folder, id }, self.root)));
+        };
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let Some(folder) = self.place(parent, above)? else { return Ok(None) };
+        let folder = self.store.folder(folder, parent)?;
+        let Some(entry) = folder.find(name, parent)? else { return Ok(None) };
+        Ok(Some((entry.clone(), object_id(entry, path)?)))
+    }
+
+    /// The object of the folder at `path`; nothing where there is none.
+    fn place(&self, path: &str, names: &[&str]) -> Result<Option<Oid>, TreeError> {
+        if names.is_empty() {
+            return Ok(Some(self.root));
         }
+        let known = self.folders.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let mut at = self.root;
+        let mut above = String::new();
+        for name in names {
+            let folder = self.store.folder(at, &above)?;
+            let Some(entry) = folder.find(name, &above)? else { return Ok(None) };
+            above = names::join(&above, name);
+            match entry.kind {
+                EntryKind::Folder => at = object_id(entry, &above)?,
+                EntryKind::File => return Ok(None),
+                EntryKind::Link | EntryKind::Submodule => return Err(kind(&above, entry.kind, "a folder")),
+            }
+        }
+        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
+        if folders.len() >= PLACES {
+            folders.clear();
+        }
+        folders.insert(path.to_owned(), at);
         Ok(Some(at))
     }
 

@@ -70,7 +70,8 @@ pub(super) fn home(home: &Path) -> Result<MutexGuard<'static, ()>, SourceError> 
     let guard = HOME.lock().unwrap_or_else(PoisonError::into_inner);
     let refused = |why: String| SourceError::Setup { deed: "set the folder of `known_hosts`", why };
     let path = CString::new(home.as_os_str().as_encoded_bytes()).map_err(|error| refused(error.to_string()))?;
+    let option = c_int::try_from(libgit2_sys::GIT_OPT_SET_HOMEDIR).map_err(|error| refused(error.to_string()))?;
     // SAFETY: `path` lives through the call, libgit2 copies it; only SSH connections read it, all under `HOME`.
-    let set = unsafe { libgit2_sys::git_libgit2_opts(libgit2_sys::GIT_OPT_SET_HOMEDIR as c_int, path.as_ptr()) };
+    let set = unsafe { libgit2_sys::git_libgit2_opts(option, path.as_ptr()) };
     if set == 0 { Ok(guard) } else { Err(refused("libgit2 refuses it".to_owned())) }
 }

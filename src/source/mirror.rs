@@ -1,6 +1,7 @@
 //! A bare copy of all branches and tags of the remote, which can be lost at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ pub struct Mirror {
 #[derive(Debug, Default)]
 struct Kept {
     lock: Option<File>,
+    /// The mirror was made, and nothing was fetched into it yet.
+    fresh: bool,
 }
 
 /// The references whose movement is worth a fetch.
@@ -123,15 +126,19 @@ impl Mirror {
     /// After an error the mirror is as it was. A remote that shows nothing changes nothing.
     pub fn poll(&self, followed: &Followed) -> Result<Polled, SourceError> {
         let mut kept = self.network();
-        let renewed = self.keep_alive(&mut kept)?;
+        self.keep_alive(&mut kept)?;
         if !self.store.is_damaged() {
-            match self.update(&self.store, followed, renewed) {
+            match self.update(&self.store, followed, kept.fresh) {
                 Err(SourceError::Damaged { .. }) => {}
-                result => return result,
+                result => {
+                    kept.fresh &= result.is_err();
+                    return result;
+                }
             }
         }
-        self.remake()?;
-        self.update(&self.store, followed, true)
+        let polled = self.remake()?;
+        kept.fresh = false;
+        Ok(polled)
     }
 
     /// Holds a commit under `key`, so that it stays in the mirror when the remote drops it.
@@ -211,8 +218,8 @@ impl Mirror {
         self.network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes sure that the folder, its lock and a mirror are there; says whether the mirror is a new one.
-    fn keep_alive(&self, kept: &mut Kept) -> Result<bool, SourceError> {
+    /// Makes sure that the folder, its lock and a mirror are there.
+    fn keep_alive(&self, kept: &mut Kept) -> Result<(), SourceError> {
         let git_dir = self.store.git_dir();
         let lock = self.folder.join("lock");
         let opened = kept.lock.is_some() && lock.exists();
@@ -229,17 +236,18 @@ impl Mirror {
         let whole = git_dir.join("HEAD").is_file() && git_dir.join("objects").is_dir() && git_dir.join("refs").is_dir();
         if whole {
             if opened {
-                return Ok(false);
+                return Ok(());
             }
             sweep::leftovers(git_dir)?;
             if Repository::open_bare(git_dir).is_ok_and(|repository| !repository.is_shallow()) {
-                return Ok(false);
+                return Ok(());
             }
         }
         remove(git_dir)?;
         init(git_dir)?;
         self.store.renew();
-        Ok(true)
+        kept.fresh = true;
+        Ok(())
     }
 
     /// Brings a repository up to the remote.
@@ -256,7 +264,7 @@ impl Mirror {
             })?;
             let empty = listing.refs.is_empty();
             if fetched {
-                self.move_references(store, repository, &before, &listing)?;
+                Self::move_references(store, repository, &before, &listing)?;
                 if let Err(error) = sweep::packs(repository) {
                     return Err(store.failed("join packs", &error));
                 }
@@ -268,7 +276,6 @@ impl Mirror {
 
     /// Sets the mirror's references to those of the remote, now that the objects are there.
     fn move_references(
-        &self,
         store: &Store,
         repository: &Repository,
         before: &BTreeMap<String, Oid>,
@@ -297,13 +304,13 @@ impl Mirror {
     }
 
     /// Makes the mirror anew beside the damaged one, saves from that what is held, and puts it in its place.
-    fn remake(&self) -> Result<(), SourceError> {
+    fn remake(&self) -> Result<Polled, SourceError> {
         let (fresh, old) = (self.folder.join("fresh.git"), self.folder.join("old.git"));
         remove(&fresh)?;
         remove(&old)?;
         init(&fresh)?;
         let store = Store::at(fresh.clone());
-        self.update(&store, &Followed::default(), true)?;
+        let polled = self.update(&store, &Followed::default(), true)?;
         self.save_held(&store);
         let git_dir = self.store.git_dir();
         if git_dir.exists() {
@@ -311,7 +318,8 @@ impl Mirror {
         }
         fs::rename(&fresh, git_dir).map_err(|error| file("move", &fresh, &error))?;
         self.store.renew();
-        remove(&old)
+        remove(&old)?;
+        Ok(polled)
     }
 
     /// Copies held commits from the damaged mirror, as far as they can be read.
@@ -346,7 +354,12 @@ fn held_name(key: &str) -> String {
             name.push('/');
         }
         for byte in part.bytes() {
-            if legal(byte) { name.push(char::from(byte)) } else { name.push_str(&format!("={byte:02x}")) }
+            if legal(byte) {
+                name.push(char::from(byte));
+            } else {
+                // Writing to a text does not fail.
+                let _ = write!(name, "={byte:02x}");
+            }
         }
         // Keeps `a` and `a/b` apart, which Git cannot hold both.
         name.push('=');
@@ -389,11 +402,15 @@ fn references(repository: &Repository) -> Result<BTreeMap<String, Oid>, git2::Er
     Ok(all)
 }
 
-/// The commits that branches and tags come to.
+/// The commits that branches and tags come to. A reference to an object that is not there is an error.
 fn tips(repository: &Repository) -> Result<BTreeMap<String, CommitId>, git2::Error> {
-    let commit = |id| repository.find_object(id, None).and_then(|object| object.peel_to_commit()).ok();
-    let all = references(repository)?.into_iter();
-    Ok(all.filter_map(|(name, id)| Some((name, commit_id(commit(id)?.id())))).collect())
+    let mut tips = BTreeMap::new();
+    for (name, id) in references(repository)? {
+        if let Ok(commit) = repository.find_object(id, None)?.peel_to_commit() {
+            tips.insert(name, commit_id(commit.id()));
+        }
+    }
+    Ok(tips)
 }
 
 fn init(git_dir: &Path) -> Result<(), SourceError> {

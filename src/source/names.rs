@@ -1,6 +1,7 @@
 //! Which names of files are used, and how those that are not are shown.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::TreeError;
 
@@ -9,7 +10,7 @@ pub(super) const LEVELS: usize = 32;
 /// Entries of one folder.
 pub(super) const FOLDER: usize = 20_000;
 /// Entries of all folders that are listed in one commit.
-pub(super) const ENTRIES: usize = 2_000_000;
+pub(super) const ENTRIES: usize = 500_000;
 /// Bytes of a path.
 pub(super) const PATH: usize = 4096;
 /// Bytes of a name.
@@ -17,6 +18,14 @@ pub(super) const NAME: usize = 255;
 
 /// What is wrong with the name of a file, or nothing.
 pub(super) fn refuse(name: &[u8]) -> Option<&'static str> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if let [first, rest @ ..] = name
+        && name.len() <= NAME
+        && plain(first)
+        && rest.iter().all(|byte| plain(byte) || *byte == b'.')
+    {
+        return None;
+    }
     let Ok(text) = std::str::from_utf8(name) else { return Some("it is not UTF-8") };
     if text.is_empty() {
         Some("it is empty")
@@ -81,7 +90,8 @@ pub(super) fn shown(name: &[u8]) -> String {
             }
         }
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            // Writing to a text does not fail.
+            let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     if shown.len() > NAME + 45 {

@@ -12,7 +12,7 @@ use super::{Followed, Mirror, MovePolicy, Polled, RefusedMove, Settled, SourceEr
 use crate::model::{CommitId, Revision, Timestamp};
 
 /// The longest time between two polls while they fail, unless the interval itself is longer.
-const LONGEST: Duration = Duration::from_secs(10 * 60);
+const LONGEST: Duration = Duration::from_mins(10);
 /// The shortest time between two polls while they fail, however many hints come.
 const GAP: Duration = Duration::from_secs(2);
 
@@ -95,8 +95,10 @@ pub trait Clock: Send + Sync {
     /// The time now.
     fn now(&self) -> Timestamp;
 
-    /// Waits until `bell` rings, for at most `time`; hints count only where `hints` says so.
-    fn wait(&self, bell: &Bell, time: Duration, hints: bool) -> Ring;
+    /// Waits until `bell` rings, or `time` has passed since `since`; hints count only where `hints` says so.
+    ///
+    /// A clock that was set back makes no wait longer than `time`.
+    fn wait(&self, bell: &Bell, since: Timestamp, time: Duration, hints: bool) -> Ring;
 }
 
 /// The clock of this machine.
@@ -207,8 +209,9 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 
-    fn wait(&self, bell: &Bell, time: Duration, hints: bool) -> Ring {
-        bell.wait(Some(time), hints)
+    fn wait(&self, bell: &Bell, since: Timestamp, time: Duration, hints: bool) -> Ring {
+        let passed = Duration::try_from(self.now().duration_since(since)).unwrap_or_default();
+        bell.wait(Some(time.saturating_sub(passed)), hints)
     }
 }
 
@@ -330,22 +333,18 @@ struct Task {
 impl Task {
     fn run(mut self) {
         while !self.bell.is_stopped() {
-            self.poll();
-            let mut ring = Ring::Hint;
-            if self.status.failures > 0 {
-                ring = self.clock.wait(&self.bell, GAP, false);
+            let (ended, next) = self.poll();
+            if self.status.failures > 0 && self.clock.wait(&self.bell, ended, GAP, false) == Ring::Stop {
+                return;
             }
-            if ring != Ring::Stop {
-                ring = self.clock.wait(&self.bell, self.left(), true);
-            }
-            if ring == Ring::Stop {
+            if self.clock.wait(&self.bell, ended, next, true) == Ring::Stop {
                 return;
             }
         }
     }
 
-    /// One poll, and what it means.
-    fn poll(&mut self) {
+    /// One poll, and what it means; gives when it ended, and how long after that the next one is due.
+    fn poll(&mut self) -> (Timestamp, Duration) {
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.status.busy_since = Some(self.clock.now());
         self.publish.send_replace(Arc::new(self.status.clone()));
@@ -375,11 +374,7 @@ impl Task {
             watch.renew();
         }
         self.publish.send_replace(Arc::new(self.status.clone()));
-    }
-
-    fn left(&self) -> Duration {
-        let next = self.status.next_poll.map(|next| next.duration_since(self.clock.now()));
-        next.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
+        (now, next)
     }
 }
 

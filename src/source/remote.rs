@@ -126,7 +126,7 @@ pub(super) fn push(
             Ok(())
         });
         callbacks.push_negotiation(|updates| {
-            let at = updates.first().map(|update| update.src());
+            let at = updates.first().map(git2::PushUpdate::src);
             let at = at.filter(|at| !at.is_zero()).map(super::store::commit_id);
             if at.as_ref() == expected || at == Some(super::store::commit_id(commit)) {
                 return Ok(());
@@ -375,8 +375,7 @@ impl<'a> Talk<'a> {
         if has(&["redirect"]) {
             return SourceError::Redirect { url, why };
         }
-        if error.code() == ErrorCode::Auth
-            || has(&["authentication", "status code: 401", "status code: 403", "publickey"])
+        if error.code() == ErrorCode::Auth || has(&["authenticat", "status code: 401", "status code: 403", "publickey"])
         {
             return SourceError::Refused { url, why };
         }

@@ -84,11 +84,14 @@ impl Store {
         }
         self.with(|repository| {
             let none = |why: String| SourceError::NoCommit { name: plain(text), why };
-            let object = repository.revparse_single(text).map_err(|error| match error.code() {
-                ErrorCode::NotFound => none("there is no such branch, tag or commit".to_owned()),
-                ErrorCode::Ambiguous => none("the short id stands for several commits".to_owned()),
-                ErrorCode::InvalidSpec => none("it cannot be the name of a commit".to_owned()),
-                _ => none(plain(error.message())),
+            let known = [
+                (ErrorCode::NotFound, "there is no such branch, tag or commit"),
+                (ErrorCode::Ambiguous, "the short id stands for several commits"),
+                (ErrorCode::InvalidSpec, "it cannot be the name of a commit"),
+            ];
+            let object = repository.revparse_single(text).map_err(|error| {
+                let known = known.iter().find(|(code, _)| *code == error.code());
+                none(known.map_or_else(|| plain(error.message()), |(_, why)| (*why).to_owned()))
             })?;
             let commit = object.peel_to_commit().map_err(|_| none("it is another kind of object".to_owned()))?;
             let head = (text == "HEAD").then(|| current(repository)).flatten();
@@ -176,7 +179,7 @@ pub(super) fn version(pattern: &str, tag: &str) -> Option<Version> {
         let before = tag[..at].chars().next_back();
         c.is_ascii_digit() && !before.is_some_and(|c| c.is_ascii_digit() || c == '.')
     });
-    let version = starts.filter_map(|(at, _)| Version::parse(&tag[at..]).ok()).next()?;
+    let version = starts.map(|(at, _)| at).find_map(|at| Version::parse(&tag[at..]).ok())?;
     let wants_pre = pattern.split_once('*').is_some_and(|(_, after)| after.contains('-'));
     (version.pre.is_empty() || wants_pre).then_some(version)
 }

@@ -224,10 +224,14 @@ impl Store {
     ) -> Result<git2::Commit<'a>, SourceError> {
         let none = |why: &str| SourceError::NoCommit { name: commit.to_string(), why: why.to_owned() };
         let id = oid(commit).ok_or_else(|| none("ids of this length are not supported"))?;
-        repository.find_commit(id).map_err(|error| match error.code() {
-            ErrorCode::NotFound => none("nothing has this id"),
-            _ if error.class() == ErrorClass::Invalid => none("it is another kind of object"),
-            _ => self.failed("read a commit", &error),
+        repository.find_commit(id).map_err(|error| {
+            if error.code() == ErrorCode::NotFound {
+                none("nothing has this id")
+            } else if error.class() == ErrorClass::Invalid {
+                none("it is another kind of object")
+            } else {
+                self.failed("read a commit", &error)
+            }
         })
     }
 }

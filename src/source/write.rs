@@ -105,9 +105,12 @@ impl FromStr for Person {
 
     fn from_str(text: &str) -> Result<Self, WriteError> {
         let wrong = || WriteError::Person(plain(text));
+        if text.chars().any(char::is_control) {
+            return Err(wrong());
+        }
         let (name, rest) = text.split_once('<').ok_or_else(wrong)?;
         let email = rest.strip_suffix('>').ok_or_else(wrong)?;
-        let legal = |text: &str| !text.is_empty() && !text.contains(['<', '>']) && !text.chars().any(char::is_control);
+        let legal = |text: &str| !text.is_empty() && !text.contains(['<', '>']);
         let name = name.trim();
         if legal(name) && legal(email) && !email.contains(' ') {
             Ok(Self { name: name.to_owned(), email: email.to_owned() })
