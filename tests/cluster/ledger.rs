@@ -372,7 +372,7 @@ async fn an_environment_comes_back_as_it_was_written() {
     let ledger = ledger(lab.api(None).await, &lab, "here");
     assert_eq!(ledger.environment().await, Ok(None));
     let record: EnvironmentRecord = serde_json::from_value(json!({
-        "format": FORMAT, "installation": "here", "epoch": 3, "accepted": {"main": commit(), "refs/tags/v1": commit()},
+        "format": FORMAT, "installation": "here", "epoch": 3, "accepted": {"heads/main": format!("main@sha1:{}", commit()), "tags/v*": format!("v1@sha1:{}", commit())},
         "refused": {"reference": "main", "to": commit(), "why": "it was rewound", "since": now()},
         "errors": ["agents/support/agent.yaml:3:1: error: no"], "handled": {"sync": "1"}, "novel": {"a": 1},
         "conditions": [{"type": "Stalled", "status": "True", "reason": "Rewound", "lastTransitionTime": now()}],
