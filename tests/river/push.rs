@@ -1,0 +1,120 @@
+//! A push deploys, and a revert takes it back, over each way to Git.
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, Repo, River, Server, until};
+use crate::lab::lab;
+
+/// The ConfigMaps of `support` that hold a release, by name, with their UIDs.
+async fn release_objects(river: &River) -> Vec<(String, String)> {
+    let list = river.lab.ask(http::Method::GET, &river.lab.path("configmaps"), None).await.expect("a list");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let of = |object: &&Value| object["metadata"]["labels"]["backstay.dev/agent"] == "support";
+    let named = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
+    list["items"].as_array().expect("a list").iter().filter(of).map(named).collect()
+}
+
+/// Waits until the daemon has looked at Git that many times more.
+async fn looks(daemon: &Daemon, times: f64) {
+    let series = "backstay_source_polls_total{result=\"success\"}";
+    let before = daemon.metric(series).await;
+    until("more looks at Git", async || (daemon.metric(series).await >= before + times).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_push_deploys_and_a_revert_takes_it_back() {
+    let Some(lab) = lab("push").await else { return };
+    let repo = Repo::whole();
+    let server = Server::http(repo.parent(), None);
+    let source = format!("url = \"http://{}/repo.git\"\ninterval = \"1s\"\n", server.address);
+    let river = River::with_source(lab, repo, source).await;
+    let daemon = river.start().await;
+    river.settled(&river.repo.head()).await;
+    let first = river.greets("Hello!").await;
+    let first_objects = release_objects(&river).await;
+
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    river.settled(&pushed).await;
+    let second = river.greets("Ahoy!").await;
+    assert_ne!(first, second);
+    assert_eq!(daemon.newest()["cause"], serde_json::json!({"commit": {}}));
+
+    let reverted = river.repo.revert(&["HEAD"]);
+    river.settled(&reverted).await;
+    assert_eq!(river.greets("Hello!").await, first, "the old release has its old id");
+    let now = release_objects(&river).await;
+    for object in &first_objects {
+        assert!(now.contains(object), "{object:?} is the same object still, of {now:?}");
+    }
+    let history = daemon.done(&["history", "support"]);
+    let wanted = format!("verified revert of {}", &pushed[..8]);
+    assert!(history.contains(&wanted), "`{wanted}` in:\n{history}");
+    let status = daemon.done(&["status", "--exit-code"]);
+    assert!(status.contains(&first) && status.contains(&wanted), "{status}");
+
+    let before = river.versions().await;
+    looks(&daemon, 5.0).await;
+    assert_eq!(river.versions().await, before, "who has nothing to do writes nothing");
+}
+
+#[tokio::test]
+async fn over_ssh_too_and_only_from_the_host_that_is_known() {
+    let Some(lab) = lab("ssh").await else { return };
+    let repo = Repo::small();
+    let server = Server::ssh();
+    let wrong = server.ssh_source(&repo, "other");
+    let river = River::with_source(lab, repo, wrong).await;
+    let daemon = river.spawn("stranger", "");
+    until("the host key is refused", async || daemon.log().contains("the host key of").then_some(())).await;
+    let status = until("the status says so", async || {
+        Some(daemon.run(&["status"]).out).filter(|status| status.contains("the host key of"))
+    });
+    status.await;
+    daemon.kill();
+    assert!(river.record("support").await.is_none(), "nothing came from a host that is not known");
+
+    server.ssh_source(&river.repo, "host");
+    let daemon = river.start().await;
+    river.settled(&river.repo.head()).await;
+    let first = river.greets("Hello!").await;
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    river.settled(&pushed).await;
+    river.greets("Ahoy!").await;
+    let reverted = river.repo.revert(&["HEAD"]);
+    river.settled(&reverted).await;
+    assert_eq!(river.greets("Hello!").await, first);
+    assert_eq!(daemon.newest()["cause"]["revert"]["evidence"], "Verified");
+}
+
+#[tokio::test]
+async fn a_signed_hook_wakes_it() {
+    use hmac::{KeyInit as _, Mac as _};
+    let Some(lab) = lab("hook").await else { return };
+    let repo = Repo::small();
+    let source = format!("url = \"{}\"\ninterval = \"10m\"\n", repo.bare().display());
+    let river = River::with_source(lab, repo, source).await;
+    let daemon = river.start_as("one", "webhooks.github.secret = \"very secret, this one\"\n").await;
+    river.settled(&river.repo.head()).await;
+    let polls = "backstay_source_polls_total{result=\"success\"}";
+    let before = daemon.metric(polls).await;
+
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    let body = format!("{{\"ref\": \"refs/heads/main\", \"after\": \"{pushed}\"}}");
+    let knock = async |secret: &str| {
+        let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+        mac.update(body.as_bytes());
+        let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let request = http.post(format!("http://127.0.0.1:{}/hooks/github", daemon.port)).body(body.clone());
+        let request = request.header("x-github-event", "push").header("content-type", "application/json");
+        let request = request.header("x-hub-signature-256", format!("sha256={signature}"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    assert_eq!(knock("another").await, 401);
+    let refused = "backstay_webhook_hints_total{provider=\"github\",result=\"refused\"}";
+    assert_eq!((daemon.metric(refused).await, daemon.metric(polls).await), (1.0, before), "nothing happens");
+
+    assert!((200..300).contains(&knock("very secret, this one").await));
+    river.settled(&pushed).await;
+    river.greets("Ahoy!").await;
+}
