@@ -110,9 +110,8 @@ async fn what_others_made_is_taken_over_only_with_consent_and_what_is_gone_from_
         until(what, async || river.record("research").await.filter(|record| is(record))).await
     };
     research("it stops at the object", &|record| {
-        condition(record, "Stalled").is_some_and(|stalled| {
-            stalled["status"] == "True" && stalled.to_string().contains("research-dashboard")
-        })
+        condition(record, "Stalled")
+            .is_some_and(|stalled| stalled["status"] == "True" && stalled.to_string().contains("research-dashboard"))
     })
     .await;
     assert!(daemon.done(&["status", "research"]).contains("research-dashboard"), "it says so");

@@ -96,14 +96,33 @@ fn program() -> &'static Path {
 
 /// Lets the lab's images have the program in their `PATH`.
 fn name_images(bin: &Path) {
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    change_images(|images| {
+        for image in IMAGES {
+            images[image] = json!({"root": "/", "env": {"PATH": path}});
+        }
+    });
+}
+
+/// Lets an image be the program itself, unless the lab runs one that was built.
+pub(crate) fn name_image(image: &str) {
+    let program = program().display().to_string();
+    change_images(|images| {
+        if images.get(image).is_none() {
+            images[image] = json!({"root": "/", "entrypoint": [program]});
+        }
+    });
+}
+
+/// One change of the lab's images at a time.
+fn change_images(change: impl FnOnce(&mut Value)) {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().expect("no panic before");
     let lab = PathBuf::from(std::env::var_os("LAB_DIR").expect("LAB_DIR"));
     let file = lab.join("images.json");
     let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".to_owned());
     let mut images: Value = serde_json::from_str(&text).expect("images.json");
-    for image in IMAGES {
-        let path = format!("{}:/usr/bin:/bin", bin.display());
-        images[image] = json!({"root": "/", "env": {"PATH": path}});
-    }
+    change(&mut images);
     let next = lab.join("images.json.next");
     std::fs::write(&next, images.to_string()).expect("written");
     std::fs::rename(&next, &file).expect("renamed");
