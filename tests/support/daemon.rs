@@ -66,6 +66,7 @@ pub(crate) struct Daemon {
 
 /// What a command of `backstay` came to.
 #[derive(Debug)]
+#[expect(dead_code, reason = "what it said is shown when a test fails")]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -260,10 +261,10 @@ impl Repo {
 // === impl Server ===
 
 impl Server {
-    /// Smart HTTP for the repositories in a folder, at a port of its own or at one from before.
-    pub(crate) fn http(root: &Path, address: Option<&str>) -> Self {
+    /// Smart HTTP for the repositories in a folder.
+    pub(crate) fn http(root: &Path) -> Self {
         let mut command = Command::new(std::env::var_os("LAB_BIN").expect("LAB_BIN"));
-        command.arg("git-http").arg("--root").arg(root).args(["--listen", address.unwrap_or("127.0.0.1:0")]);
+        command.arg("git-http").arg("--root").arg(root).args(["--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a Git server");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("its address");
