@@ -666,7 +666,8 @@ impl AgentState {
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
-        if self.tell_git(&next, actions) {
+        // The record says first that Git asks for something else: telling it may take long.
+        if next == *record && self.tell_git(&next, actions) {
             return;
         }
         self.save_if_changed(next, actions);
