@@ -115,7 +115,8 @@ async fn a_signed_hook_wakes_it() {
     let knock = async |secret: &str| {
         let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
         mac.update(body.as_bytes());
-        let signature: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<_> = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let signature = hex.concat();
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let request = http.post(format!("http://127.0.0.1:{}/hooks/github", daemon.port)).body(body.clone());
         let request = request.header("x-github-event", "push").header("content-type", "application/json");

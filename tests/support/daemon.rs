@@ -30,7 +30,7 @@ pub(crate) async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut look:
         if let Some(found) = look().await {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "not within 120 s: {what}");
+        assert!(begun.elapsed() < Duration::from_mins(2), "not within 120 s: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -220,11 +220,11 @@ impl Repo {
     /// Lets the agent greet so from the next commit on.
     pub(crate) fn greet(&self, greeting: &str) {
         let path = "agents/support/prompts/system.md";
-        let line = |line: &str| match line.starts_with("Greet with ") {
-            true => format!("Greet with \"{greeting}\".\n"),
-            false => format!("{line}\n"),
-        };
-        self.write(path, &self.read(path).lines().map(line).collect::<String>());
+        let greet = format!("Greet with \"{greeting}\".");
+        let text = self.read(path);
+        let lines: Vec<_> =
+            text.lines().map(|line| if line.starts_with("Greet with ") { &greet } else { line }).collect();
+        self.write(path, &(lines.join("\n") + "\n"));
     }
 
     /// Commits all that changed and pushes it; gives the commit.
@@ -551,8 +551,8 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let log = self.log();
             let skip = log.lines().count().saturating_sub(60);
-            let tail: String = log.lines().skip(skip).map(|line| format!("{line}\n")).collect();
-            let _ = write!(std::io::stderr(), "the daemon said last:\n{tail}");
+            let tail: Vec<_> = log.lines().skip(skip).collect();
+            let _ = write!(std::io::stderr(), "the daemon said last:\n{}\n", tail.join("\n"));
         }
     }
 }
