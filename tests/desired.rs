@@ -1,4 +1,5 @@
 //! The formats of the config repository: what is read, what is refused, and in which words.
+#![expect(clippy::disallowed_methods, reason = "a test reads files")]
 
 #[path = "desired/bombs.rs"]
 mod bombs;

@@ -97,7 +97,7 @@ fn write_number(number: &Number, out: &mut String) -> Result<(), NotCanonical> {
     Ok(())
 }
 
-/// ECMAScript's Number::toString (ECMA-262 6.1.6.1.20) over the shortest digits that read back.
+/// ECMAScript's `Number::toString` (ECMA-262 6.1.6.1.20) over the shortest digits that read back.
 fn write_double(double: f64, out: &mut String) {
     if double == 0.0 {
         out.push('0');
