@@ -110,7 +110,8 @@ pub(super) fn read(
 fn merged(reader: &Reader<'_>, name: &AgentName) -> Result<Node, Diagnostics> {
     let folder = layer::folder(name);
     let path = format!("{folder}/agent.yaml");
-    let overlay_path = reader.layer.environment.as_ref().map(|environment| format!("environments/{environment}/{name}.yaml"));
+    let overlay_path =
+        reader.layer.environment.as_ref().map(|environment| format!("environments/{environment}/{name}.yaml"));
     reader.consult("backstay.yaml").map_err(|error| layer::refused("backstay.yaml", &error))?;
     let base = reader.source(&path).and_then(|source| match source {
         Some(source) => one_document(&source),
@@ -232,7 +233,10 @@ impl Context<'_> {
                 self.error(match self.reader.near(&path) {
                     Some(near) => error.hint(format!("did you mean `{}`?", self.as_written(&near, written))),
                     None if written.starts_with('/') => error.hint("a leading `/` is the root of the repository"),
-                    None => error.hint(format!("paths are from `{}`; a leading `/` is the root of the repository", self.folder())),
+                    None => error.hint(format!(
+                        "paths are from `{}`; a leading `/` is the root of the repository",
+                        self.folder()
+                    )),
                 });
                 None
             }
@@ -321,7 +325,8 @@ impl Context<'_> {
             }
         };
         self.fits(&release, &origin);
-        let places = |key: &str| at.get(key).and_then(Node::list).unwrap_or_default().iter().map(|item| Place::of(&item.spot));
+        let places =
+            |key: &str| at.get(key).and_then(Node::list).unwrap_or_default().iter().map(|item| Place::of(&item.spot));
         let renamed = whole.nearest(["metadata", "renamedFrom"]);
         Some(Resolved {
             release: Arc::new(release),
@@ -392,8 +397,10 @@ impl Context<'_> {
             let together = self.name.as_str().len() + worker.as_str().len();
             if together > crate::model::MAX_AGENT_AND_WORKER {
                 let most = crate::model::MAX_AGENT_AND_WORKER;
-                let spot = at.get("workers").and_then(|workers| workers.field(worker.as_str())).map(|field| &field.spot);
-                let message = format!("`{}` and `{worker}` have {together} characters together, {most} are allowed", self.name);
+                let spot =
+                    at.get("workers").and_then(|workers| workers.field(worker.as_str())).map(|field| &field.spot);
+                let message =
+                    format!("`{}` and `{worker}` have {together} characters together, {most} are allowed", self.name);
                 self.error(spot.unwrap_or(&at.spot).error(message));
             }
         }
@@ -413,7 +420,8 @@ impl Context<'_> {
         });
         let none = |value: &Value| *value == json!(0) || *value == json!("0%");
         if none(&rolling.max_surge) && none(&rolling.max_unavailable) {
-            let error = at.nearest(["rolling"]).error("with `maxSurge` and `maxUnavailable` both 0 no pod could be replaced");
+            let error =
+                at.nearest(["rolling"]).error("with `maxSurge` and `maxUnavailable` both 0 no pod could be replaced");
             self.error(error.hint("`{maxSurge: 1, maxUnavailable: 0}` keeps all pods serving"));
         }
         if let Some(autoscaling) = &spec.autoscaling
@@ -430,7 +438,12 @@ impl Context<'_> {
         let mut settings = Settings {
             digest: Digest::of(b""),
             replicas: spec.replicas.or(foreign.replicas),
-            worker_replicas: spec.workers.0.iter().filter_map(|(name, worker)| Some((name.clone(), worker.replicas?))).collect(),
+            worker_replicas: spec
+                .workers
+                .0
+                .iter()
+                .filter_map(|(name, worker)| Some((name.clone(), worker.replicas?)))
+                .collect(),
             history: spec.history.unwrap_or(HISTORY),
             progress_deadline: spec.progress_deadline.as_ref().map_or(PROGRESS_DEADLINE, super::read::Period::duration),
             rolling,
@@ -453,13 +466,14 @@ impl Context<'_> {
 
     fn flags(&self) -> Option<Value> {
         let path = format!("{}/flags.json", self.folder());
-        let node = match self.reader.source(&path).and_then(|source| source.map(|source| parse_json(&source)).transpose()) {
-            Ok(node) => node?,
-            Err(errors) => {
-                self.errors(errors);
-                return None;
-            }
-        };
+        let node =
+            match self.reader.source(&path).and_then(|source| source.map(|source| parse_json(&source)).transpose()) {
+                Ok(node) => node?,
+                Err(errors) => {
+                    self.errors(errors);
+                    return None;
+                }
+            };
         let mut plain = vec![];
         secrets::refuse(&node, false, &mut plain);
         plain.into_iter().for_each(|error| self.error(error));
@@ -494,7 +508,8 @@ impl Context<'_> {
             name: name.to_owned(),
         };
         let mut generated = vec![object("apps", "Deployment", name)];
-        generated.extend(spec.workers.0.keys().map(|worker| object("apps", "Deployment", &format!("{name}--{worker}"))));
+        generated
+            .extend(spec.workers.0.keys().map(|worker| object("apps", "Deployment", &format!("{name}--{worker}"))));
         if spec.workload.port.is_some() {
             generated.push(object("", "Service", name));
             generated.push(object("", "Service", &format!("{name}--rolling")));
@@ -507,7 +522,8 @@ impl Context<'_> {
             generated.push(object("policy", "PodDisruptionBudget", name));
         }
         for manifest in settings.manifests.iter().filter(|manifest| generated.contains(&manifest.object)) {
-            let error = Diagnostic::error(manifest.origin.clone(), format!("Backstay itself makes `{}`", manifest.object));
+            let error =
+                Diagnostic::error(manifest.origin.clone(), format!("Backstay itself makes `{}`", manifest.object));
             self.error(error.hint("give the object another name"));
         }
         // One ConfigMap for the release.

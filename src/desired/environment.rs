@@ -141,7 +141,8 @@ fn follows(tree: &dyn Tree, name: &EnvironmentName, first: &EnvironmentName, nod
         match next {
             None => return,
             Some(next) if next == *name => {
-                return found.push(spot.error(format!("`{name}` waits for `{first}`, which waits for `{name}` in the end")));
+                return found
+                    .push(spot.error(format!("`{name}` waits for `{first}`, which waits for `{name}` in the end")));
             }
             Some(next) => at = next,
         }

@@ -97,7 +97,8 @@ impl<'a> Layer<'a> {
         let read = self.repository.get_or_init(|| {
             let path = "backstay.yaml";
             let Some(source) = source(self.tree, path, MAX_BYTES)? else {
-                let missing = Diagnostic::error(Origin::file(path), "`backstay.yaml` is missing: this is no config repository");
+                let missing =
+                    Diagnostic::error(Origin::file(path), "`backstay.yaml` is missing: this is no config repository");
                 return Err(missing.hint("`backstay init` makes one").into());
             };
             let node = one_document(&source)?;

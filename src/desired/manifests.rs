@@ -120,9 +120,14 @@ fn object(context: &Context<'_>, document: &Node) -> Option<Manifest> {
         return refuse(error.hint("who runs the cluster makes it"));
     }
     if object.group.is_empty() && object.kind == "List" {
-        return refuse(kind_spot.error("a `List` is not read").hint("write its items as documents, with `---` between them"));
+        return refuse(
+            kind_spot.error("a `List` is not read").hint("write its items as documents, with `---` between them"),
+        );
     }
-    if object.group.is_empty() && object.kind == "Secret" && (document.get("data").is_some() || document.get("stringData").is_some()) {
+    if object.group.is_empty()
+        && object.kind == "Secret"
+        && (document.get("data").is_some() || document.get("stringData").is_some())
+    {
         let error = Diagnostic::error(kind_spot.origin(), "a Secret with its values stands in plain text");
         return refuse(error.hint("make the Secret in the cluster, or by an operator that fetches it"));
     }
@@ -135,7 +140,15 @@ fn object(context: &Context<'_>, document: &Node) -> Option<Manifest> {
         return refuse(error.hint("`--` separates the parts of the names that Backstay makes"));
     }
     if let Some(metadata) = document.get("metadata") {
-        for key in ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "ownerReferences", "finalizers"] {
+        for key in [
+            "uid",
+            "resourceVersion",
+            "generation",
+            "creationTimestamp",
+            "managedFields",
+            "ownerReferences",
+            "finalizers",
+        ] {
             if let Some(field) = metadata.field(key).filter(|field| !matches!(field.value.kind, Kind::Null)) {
                 context.error(field.spot.error(format!("`metadata.{key}` is for the cluster to write")));
             }
@@ -143,7 +156,8 @@ fn object(context: &Context<'_>, document: &Node) -> Option<Manifest> {
     }
     let mut errors = vec![];
     secrets::refuse_in_spec(document, &mut errors);
-    if object.group.is_empty() && object.kind == "ConfigMap"
+    if object.group.is_empty()
+        && object.kind == "ConfigMap"
         && let Some(data) = document.get("data")
     {
         errors.clear();

@@ -23,7 +23,11 @@ pub(super) struct Retirement {
 }
 
 /// The model of each role, and when they retire.
-pub(super) fn read(context: &Context<'_>, models: &BTreeMap<String, Model>, at: &Node) -> (BTreeMap<String, Value>, Vec<Retirement>) {
+pub(super) fn read(
+    context: &Context<'_>,
+    models: &BTreeMap<String, Model>,
+    at: &Node,
+) -> (BTreeMap<String, Value>, Vec<Retirement>) {
     let (mut read, mut retirements) = (BTreeMap::new(), vec![]);
     for (role, model) in models {
         let Some(node) = at.get(role) else { continue };
@@ -45,7 +49,11 @@ pub(super) fn read(context: &Context<'_>, models: &BTreeMap<String, Model>, at: 
                 let message = error.message.replace("the file", &format!("the model `{role}`"));
                 let error = Diagnostic { message, ..error };
                 // Written out, it is the place of the role that lacks something.
-                context.error(if model.r#use.is_some() { error } else { error.hint("or take it from the catalogue: `use: <name>`") });
+                context.error(if model.r#use.is_some() {
+                    error
+                } else {
+                    error.hint("or take it from the catalogue: `use: <name>`")
+                });
             });
             continue;
         }
@@ -114,7 +122,9 @@ impl Retirement {
         if left < SOON * 86_400 {
             let warning = say(format!("the model `{}` retires on {}", self.model, self.day));
             let warning = Diagnostic { severity: crate::model::Severity::Warning, ..warning };
-            return Some(warning.hint("move to another one before: after that day no release with it can be the way back"));
+            return Some(
+                warning.hint("move to another one before: after that day no release with it can be the way back"),
+            );
         }
         None
     }

@@ -18,7 +18,11 @@ pub(super) struct Used {
 }
 
 /// The final bytes of each prompt.
-pub(super) fn read(context: &Context<'_>, prompts: &BTreeMap<String, Prompt>, at: &Node) -> BTreeMap<String, Arc<[u8]>> {
+pub(super) fn read(
+    context: &Context<'_>,
+    prompts: &BTreeMap<String, Prompt>,
+    at: &Node,
+) -> BTreeMap<String, Arc<[u8]>> {
     let mut read = BTreeMap::new();
     for (name, prompt) in prompts {
         let Some(node) = at.get(name) else { continue };
@@ -210,7 +214,9 @@ fn format(source: &Arc<Source>) -> Result<Vec<Used>, Box<Diagnostic>> {
         let spot = source.spot_at(start, rest[..=end].chars().count());
         let name = rest[1..end].split([':', '!', '.', '[']).next().unwrap_or_default();
         if !is_name(name) {
-            return Err(Box::new(spot.error("this is no name of a variable").hint("write `{{` for the character itself")));
+            return Err(Box::new(
+                spot.error("this is no name of a variable").hint("write `{{` for the character itself"),
+            ));
         }
         used.push(Used { name: name.to_owned(), spot, inside: false });
         at = start + end + 1;

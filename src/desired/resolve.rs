@@ -69,11 +69,8 @@ pub fn resolve(cache: &mut Cache, request: &Resolve<'_>) -> Result<DesiredState,
     tracked.repository()?;
     tracked.variables()?;
     let (declared, mut warnings) = declared(request.tracked.tree)?;
-    let elsewhere: HashMap<&str, Layer<'_>> = request
-        .pinned
-        .values()
-        .map(|at| (at.revision.commit.as_str(), layer(*at, request.environment)))
-        .collect();
+    let elsewhere: HashMap<&str, Layer<'_>> =
+        request.pinned.values().map(|at| (at.revision.commit.as_str(), layer(*at, request.environment))).collect();
     let wanted = |name: &AgentName| spec.agents.as_ref().is_none_or(|agents| agents.contains(name));
     let pinned = request.pinned.keys().chain(spec.pins.keys());
     let candidates: BTreeSet<AgentName> = declared.iter().chain(pinned).filter(|name| wanted(name)).cloned().collect();
@@ -89,7 +86,8 @@ pub fn resolve(cache: &mut Cache, request: &Resolve<'_>) -> Result<DesiredState,
             Some(layer) if layer.id(&format!("agents/{name}")).is_ok_and(|id| id.is_none()) => {
                 // Pinned to a commit that does not have it.
                 let spot = file.nearest(["spec", "pins", name.as_str()]);
-                let missing = spot.error(format!("the agent `{name}` does not exist at {}", layer.revision.commit.short()));
+                let missing =
+                    spot.error(format!("the agent `{name}` does not exist at {}", layer.revision.commit.short()));
                 (layer, Err(missing.into()))
             }
             Some(layer) => (layer, cache.agent(layer, &name, spec.images, request.target)),
@@ -175,7 +173,10 @@ fn strangers(
         };
         let is_agent = stem.parse::<AgentName>().is_ok_and(|name| is_known(&name));
         if !is_agent && !matches!(stem, "models" | "variables") {
-            found.push(hinted(Diagnostic::error(origin, format!("the overlay is for an agent `{stem}` that does not exist")), stem));
+            found.push(hinted(
+                Diagnostic::error(origin, format!("the overlay is for an agent `{stem}` that does not exist")),
+                stem,
+            ));
         }
     }
     Ok(found)
@@ -259,10 +260,13 @@ fn conflicts(
         for (on, place) in &resolved.depends_on {
             if !known.contains(on) {
                 let error = place.error(format!("the agent `{on}` is not in this environment"));
-                say(name, match super::read::closest(on.as_str(), known.iter().map(|name| name.as_str())) {
-                    Some(meant) if meant != name.as_str() => error.hint(format!("did you mean `{meant}`?")),
-                    _ => error,
-                });
+                say(
+                    name,
+                    match super::read::closest(on.as_str(), known.iter().map(|name| name.as_str())) {
+                        Some(meant) if meant != name.as_str() => error.hint(format!("did you mean `{meant}`?")),
+                        _ => error,
+                    },
+                );
             }
         }
         if let Some((circle, place)) = circle(name, good) {
@@ -273,7 +277,10 @@ fn conflicts(
 }
 
 /// The agents through which `name` waits for itself, if it does.
-fn circle<'a>(name: &AgentName, good: &BTreeMap<&'a AgentName, &'a Resolved>) -> Option<(Vec<&'a AgentName>, &'a Place)> {
+fn circle<'a>(
+    name: &AgentName,
+    good: &BTreeMap<&'a AgentName, &'a Resolved>,
+) -> Option<(Vec<&'a AgentName>, &'a Place)> {
     let (start, resolved) = good.get_key_value(name)?;
     for (first, place) in &resolved.depends_on {
         let (mut seen, mut next) = (BTreeMap::new(), vec![first]);

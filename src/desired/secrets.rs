@@ -173,7 +173,10 @@ pub(super) fn refuse_in_spec(node: &Node, errors: &mut Vec<Diagnostic>) {
                 && named_variable(name)
                 && value.text().is_some_and(|text| !matches!(text, "" | "true" | "false"))
             {
-                errors.push(plain(&value.spot, format!("the value of `{}` is a secret in plain text", name.escape_default())));
+                errors.push(plain(
+                    &value.spot,
+                    format!("the value of `{}` is a secret in plain text", name.escape_default()),
+                ));
                 return;
             }
             for field in &map.0 {
@@ -205,8 +208,9 @@ fn reference(node: &Node) -> bool {
 
 fn plain(spot: &super::read::Spot, message: String) -> Diagnostic {
     // Without a snippet, whatever the line holds.
-    Diagnostic::error(spot.origin(), message)
-        .hint("put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history")
+    Diagnostic::error(spot.origin(), message).hint(
+        "put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history",
+    )
 }
 
 #[cfg(test)]
@@ -265,7 +269,8 @@ mod tests {
         for secret in ["  DB_PASSWORD: hunter2", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"] {
             assert!(in_line(secret), "{secret}");
         }
-        for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"] {
+        for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"]
+        {
             assert!(!in_line(plain), "{plain}");
         }
     }

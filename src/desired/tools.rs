@@ -53,7 +53,8 @@ fn check(name: &str, node: &Node) -> Vec<Diagnostic> {
     match node.get("name") {
         None => found.push(node.spot.error("`name` is missing in the tool")),
         Some(own) if own.text() != Some(name) => {
-            let error = own.spot.error(format!("the tool calls itself {}, the agent knows it as `{name}`", own.quoted()));
+            let error =
+                own.spot.error(format!("the tool calls itself {}, the agent knows it as `{name}`", own.quoted()));
             found.push(error.hint("use one name in both places"));
         }
         Some(_) => {}
@@ -63,7 +64,9 @@ fn check(name: &str, node: &Node) -> Vec<Diagnostic> {
         Some(other) => found.push(other.spot.error("`description` is a text that says what the tool does")),
         None => found.push(node.spot.error("`description` is missing in the tool")),
     }
-    for (key, kind) in [("title", "text"), ("annotations", "a map"), ("execution", "a map"), ("_meta", "a map"), ("icons", "a list")] {
+    for (key, kind) in
+        [("title", "text"), ("annotations", "a map"), ("execution", "a map"), ("_meta", "a map"), ("icons", "a list")]
+    {
         if let Some(other) = node.get(key).filter(|value| value.word() != kind) {
             found.push(other.spot.error(format!("`{key}` is {}, {kind} is expected", other.word())));
         }
@@ -100,7 +103,9 @@ fn schema(key: &str, node: &Node, found: &mut Vec<Diagnostic>) {
         let keyword = error.kind().keyword();
         let place = error.instance_path().as_str();
         let place = if place.is_empty() { "it".to_owned() } else { format!("`{}`", place.trim_start_matches('/')) };
-        found.push(spot.error(format!("`{key}` is no valid JSON Schema: {place} breaks `{keyword}` of the meta-schema")));
+        found.push(
+            spot.error(format!("`{key}` is no valid JSON Schema: {place} breaks `{keyword}` of the meta-schema")),
+        );
     }
     if found.len() > before {
         return;
@@ -109,7 +114,8 @@ fn schema(key: &str, node: &Node, found: &mut Vec<Diagnostic>) {
     let options = jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(PatternOptions::regex());
     if let Err(error) = options.offline().build(&value) {
         let path = error.instance_path().as_str().to_owned();
-        let at = unusable(node, &value).unwrap_or_else(|| node.nearest(segments(&path).iter().map(String::as_str)).clone());
+        let at =
+            unusable(node, &value).unwrap_or_else(|| node.nearest(segments(&path).iter().map(String::as_str)).clone());
         let why = match error.kind().keyword() {
             "pattern" | "format" => "a pattern cannot be run in linear time".to_owned(),
             keyword => format!("it cannot be used (`{keyword}`)"),
@@ -123,7 +129,8 @@ fn unusable(node: &Node, whole: &Value) -> Option<super::read::Spot> {
     let mut found = None;
     each_reference(node, &mut |reference| {
         let Some(pointer) = reference.text().and_then(|text| text.strip_prefix('#')) else { return };
-        let leads = pointer.is_empty() || !pointer.starts_with('/') || whole.pointer(&pointer.replace("%25", "%")).is_some();
+        let leads =
+            pointer.is_empty() || !pointer.starts_with('/') || whole.pointer(&pointer.replace("%25", "%")).is_some();
         if !leads && found.is_none() {
             found = Some(reference.spot.clone());
         }
@@ -211,11 +218,15 @@ mod tests {
     fn a_schema_that_cannot_be_used_is_refused() {
         assert_eq!(
             with_input(r#"{"type": "object", "properties": {"a": {"type": "strin"}}}"#),
-            ["t.json:1:99: error: `inputSchema` is no valid JSON Schema: `properties/a/type` breaks `anyOf` of the meta-schema"]
+            [
+                "t.json:1:99: error: `inputSchema` is no valid JSON Schema: `properties/a/type` breaks `anyOf` of the meta-schema"
+            ]
         );
         assert_eq!(
             with_input(r#"{"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"}"#),
-            ["t.json:1:81: error: `$schema` is not JSON Schema 2020-12 (`https://json-schema.org/draft/2020-12/schema`)"]
+            [
+                "t.json:1:81: error: `$schema` is not JSON Schema 2020-12 (`https://json-schema.org/draft/2020-12/schema`)"
+            ]
         );
         assert_eq!(
             with_input(r#"{"type": "object", "$ref": "https://example.com/schema.json"}"#),

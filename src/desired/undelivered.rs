@@ -24,7 +24,9 @@ pub(super) fn refuse_agent(spec: &Node, found: &mut Vec<Diagnostic>) {
             refuse(field, &format!("rollout.{}", field.key), found);
             continue;
         }
-        for strategy in field.value.fields().iter().filter(|strategy| ["canary", "blueGreen", "abTest"].contains(&&*strategy.key)) {
+        for strategy in
+            field.value.fields().iter().filter(|strategy| ["canary", "blueGreen", "abTest"].contains(&&*strategy.key))
+        {
             refuse(strategy, &format!("rollout.strategy.{}", strategy.key), found);
         }
     }

@@ -120,7 +120,8 @@ fn probes_need_a_port(context: &Context<'_>, port: Option<u16>, at: &Node) {
                 if !path.starts_with('/') {
                     context.error(field.value.spot.error(format!("`{}` is no path: it begins with `/`", field.key)));
                 } else if !has_port {
-                    let error = field.value.spot.error(format!("`{}` is a path, and the process has no `port`", field.key));
+                    let error =
+                        field.value.spot.error(format!("`{}` is a path, and the process has no `port`", field.key));
                     context.error(error.hint("write a whole probe: `httpGet: {path: …, port: …}`"));
                 }
                 continue;
@@ -128,7 +129,11 @@ fn probes_need_a_port(context: &Context<'_>, port: Option<u16>, at: &Node) {
             let kinds = ["exec", "httpGet", "tcpSocket", "grpc"];
             let said = kinds.iter().filter(|kind| field.value.get(kind).is_some()).count();
             if said != 1 {
-                let error = field.spot.error(format!("the probe `{}` needs exactly one of {}", field.key, list_of(kinds, "and")));
+                let error = field.spot.error(format!(
+                    "the probe `{}` needs exactly one of {}",
+                    field.key,
+                    list_of(kinds, "and")
+                ));
                 context.error(error);
             }
         }
@@ -173,7 +178,9 @@ fn image_is_allowed(context: &Context<'_>, image: &str, spot: &Spot) {
     let by_digest = "name it by digest: `<image>@sha256:<64 hex digits>`";
     let error = match (digest, tag, context.images) {
         (None, None, _) => spot.error("the image has no tag and no digest").hint(by_digest),
-        (None, Some("latest"), _) => spot.error("the image is tagged `latest`, which is another one tomorrow").hint(by_digest),
+        (None, Some("latest"), _) => {
+            spot.error("the image is tagged `latest`, which is another one tomorrow").hint(by_digest)
+        }
         (None, Some(_), ImagePolicy::Digest) => {
             let error = spot.error("the image is named by a tag, and this environment asks for digests");
             error.hint("name it by digest: `<image>@sha256:<64 hex digits>`, or write `images: tags` in the environment's file")
@@ -216,7 +223,8 @@ fn manifest(context: &Context<'_>, path: &str, container: &str, spot: &Spot, con
     if own.is_none() {
         let names: Vec<_> = containers.iter().filter_map(|node| node.get("name")?.text()).collect();
         let error = container_spot.error(format!("the Deployment has no container `{container}`"));
-        let hint = if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", list_of(names, "and")) };
+        let hint =
+            if names.is_empty() { "it has none".to_owned() } else { format!("it has {}", list_of(names, "and")) };
         context.error(error.hint(hint));
     }
     let has_image = own.is_some_and(|own| own.get("image").is_some());

@@ -6,9 +6,44 @@ use serde_json::{Map, Value};
 
 /// Operators of JsonLogic and those that flagd adds.
 const OPERATORS: [&str; 38] = [
-    "var", "missing", "missing_some", "if", "==", "===", "!=", "!==", "!", "!!", "or", "and", ">", ">=", "<", "<=", "max",
-    "min", "+", "-", "*", "/", "%", "map", "reduce", "filter", "all", "none", "some", "merge", "in", "cat", "substr",
-    "fractional", "starts_with", "ends_with", "sem_ver", "$ref",
+    "var",
+    "missing",
+    "missing_some",
+    "if",
+    "==",
+    "===",
+    "!=",
+    "!==",
+    "!",
+    "!!",
+    "or",
+    "and",
+    ">",
+    ">=",
+    "<",
+    "<=",
+    "max",
+    "min",
+    "+",
+    "-",
+    "*",
+    "/",
+    "%",
+    "map",
+    "reduce",
+    "filter",
+    "all",
+    "none",
+    "some",
+    "merge",
+    "in",
+    "cat",
+    "substr",
+    "fractional",
+    "starts_with",
+    "ends_with",
+    "sem_ver",
+    "$ref",
 ];
 
 /// Levels of a targeting rule.
@@ -131,7 +166,10 @@ impl Reader {
         for key in fields.keys().filter(|key| !known.contains(&key.as_str())) {
             let allowed = known.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
             self.within(key, |reader| {
-                reader.refuse(format!("unknown field `{}`", key.escape_debug()), Some(&format!("allowed here: {allowed}")));
+                reader.refuse(
+                    format!("unknown field `{}`", key.escape_debug()),
+                    Some(&format!("allowed here: {allowed}")),
+                );
             });
         }
     }
@@ -240,7 +278,13 @@ impl Reader {
         Some((variants.clone().into_iter().collect(), kind))
     }
 
-    fn rule(&mut self, rule: &Value, evaluators: &BTreeSet<String>, variants: Option<&BTreeMap<String, Value>>, depth: usize) {
+    fn rule(
+        &mut self,
+        rule: &Value,
+        evaluators: &BTreeSet<String>,
+        variants: Option<&BTreeMap<String, Value>>,
+        depth: usize,
+    ) {
         if depth > MAX_DEPTH {
             return self.refuse(format!("the rule is nested more than {MAX_DEPTH} levels deep"), None);
         }
@@ -256,7 +300,8 @@ impl Reader {
                 };
                 self.within(operator, |reader| {
                     if !OPERATORS.contains(&operator.as_str()) {
-                        let hint = "JsonLogic's operators, `fractional`, `starts_with`, `ends_with` and `sem_ver` are known";
+                        let hint =
+                            "JsonLogic's operators, `fractional`, `starts_with`, `ends_with` and `sem_ver` are known";
                         reader.refuse(format!("unknown operator `{}`", operator.escape_debug()), Some(hint));
                         return;
                     }
@@ -413,7 +458,10 @@ mod tests {
             ["/flags/a/variants/x: the values of a flag are of one kind: a boolean is expected"]
         );
         assert_eq!(with("defaultVariant", json!("of")), ["/flags/a/defaultVariant: `defaultVariant` names no variant"]);
-        assert_eq!(with("metadata", json!({"a": []})), ["/flags/a/metadata/a: text, a number or a boolean is expected"]);
+        assert_eq!(
+            with("metadata", json!({"a": []})),
+            ["/flags/a/metadata/a: text, a number or a boolean is expected"]
+        );
         let rule = |rule: Value| with("targeting", rule);
         assert_eq!(rule(json!("on")), ["/flags/a/targeting: `targeting` is no map"]);
         assert_eq!(rule(json!({"a": 1, "b": 2})), ["/flags/a/targeting: a rule is a map with one operator"]);
@@ -433,7 +481,10 @@ mod tests {
                 "/flags/a/targeting/fractional/3: `[variant, weight]` is expected",
             ]
         );
-        assert_eq!(rule(json!({"fractional": [{"var": "x"}]})), ["/flags/a/targeting/fractional: `fractional` has no bucket"]);
+        assert_eq!(
+            rule(json!({"fractional": [{"var": "x"}]})),
+            ["/flags/a/targeting/fractional: `fractional` has no bucket"]
+        );
         assert_eq!(
             rule(json!({"fractional": "x"})),
             ["/flags/a/targeting/fractional: `fractional` takes a list of `[variant, weight]`"]

@@ -74,7 +74,11 @@ pub fn chain<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result
         let up = format!("{name}.up.sql");
         match before {
             Some((last, other)) if last == *version => {
-                refuse(&up, format!("the number {version} is used by `{other}` too"), Some("give each its own number".to_owned()));
+                refuse(
+                    &up,
+                    format!("the number {version} is used by `{other}` too"),
+                    Some("give each its own number".to_owned()),
+                );
             }
             Some((last, _)) if *version != last + 1 && digits(name) < TIME_DIGITS => {
                 let message = format!("the number {} is left out before this one", last + 1);
@@ -139,7 +143,11 @@ fn is_blank(script: &str) -> bool {
 
 /// Whether one of the comments at the head of a script says that there is no way back.
 fn is_irreversible(script: &str) -> bool {
-    script.lines().map(str::trim).take_while(|line| line.is_empty() || line.starts_with("--")).any(|line| line == IRREVERSIBLE)
+    script
+        .lines()
+        .map(str::trim)
+        .take_while(|line| line.is_empty() || line.starts_with("--"))
+        .any(|line| line == IRREVERSIBLE)
 }
 
 // === impl Migration ===
@@ -208,10 +216,7 @@ mod tests {
         assert_eq!(refused(&[("README.md", "x")]), ["README.md: the name is not that of a migration"]);
         assert_eq!(refused(&[("1_a.sideways.sql", "x")]), ["1_a.sideways.sql: the name is not that of a migration"]);
         assert_eq!(refused(&[("1_.up.sql", "x")]), ["1_.up.sql: the name is not that of a migration"]);
-        assert_eq!(
-            refused(&[("1_a.up.sql", "A")]),
-            ["1_a.up.sql: `1_a.down.sql` is missing: there is no way back"]
-        );
+        assert_eq!(refused(&[("1_a.up.sql", "A")]), ["1_a.up.sql: `1_a.down.sql` is missing: there is no way back"]);
         assert_eq!(refused(&[("1_a.down.sql", "A")]), ["1_a.down.sql: `1_a.up.sql` is missing beside it"]);
         assert_eq!(refused(&[("1_a.verify.sql", "A")]), ["1_a.verify.sql: `1_a.up.sql` is missing beside it"]);
         let twice = [("1_a.up.sql", "A"), ("1_a.down.sql", "a"), ("01_b.up.sql", "B"), ("01_b.down.sql", "b")];
@@ -222,7 +227,10 @@ mod tests {
             refused(&[("1_a.up.sql", "-- backstay: irreversible\nA"), ("1_a.down.sql", "a")]),
             ["1_a.down.sql: `1_a.up.sql` says that there is no way back, and here is one"]
         );
-        assert!(refused(&[("1_a.up.sql", "-- nothing\n"), ("1_a.down.sql", "a")]).contains(&"1_a.up.sql: the script holds no statement".to_owned()));
+        assert!(
+            refused(&[("1_a.up.sql", "-- nothing\n"), ("1_a.down.sql", "a")])
+                .contains(&"1_a.up.sql: the script holds no statement".to_owned())
+        );
         let bytes = chain([("1_a.up.sql", &b"\xff"[..])]).expect_err("no text");
         assert_eq!(bytes[0].message, "the script is not UTF-8 text");
     }

@@ -123,7 +123,13 @@ fn a_folder_is_an_agent_of_its_name() {
       |                  ^
       hint: write `name: a`; `renamedFrom` names what it was called before
     ");
-    let state = resolved(&small().with("agents/My_Agent/agent.yaml", "x").with("agents/models/agent.yaml", "x").with("agents/x.yaml", "x"), "prod");
+    let state = resolved(
+        &small()
+            .with("agents/My_Agent/agent.yaml", "x")
+            .with("agents/models/agent.yaml", "x")
+            .with("agents/x.yaml", "x"),
+        "prod",
+    );
     assert_eq!(state.agents.len(), 1);
     assert_snapshot!(told(&state.warnings), @"
     agents/My_Agent: error: `My_Agent` cannot be the name of an agent: only lower-case letters, digits and `-` are allowed
@@ -220,7 +226,10 @@ fn errors_point_into_the_overlay() {
 
 #[test]
 fn errors_point_into_the_defaults() {
-    let tree = small().with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\nspec:\n  defaults: {replicas: x, histry: 3}\n");
+    let tree = small().with(
+        "backstay.yaml",
+        "apiVersion: backstay.dev/v1alpha1\nkind: Repository\nspec:\n  defaults: {replicas: x, histry: 3}\n",
+    );
     assert_snapshot!(wrong(&tree), @"
     backstay.yaml:4:24: error: `replicas` is text, a whole number is expected
       |   defaults: {replicas: x, histry: 3}
@@ -248,7 +257,10 @@ fn errors_point_into_the_defaults() {
 
 #[test]
 fn an_overlay_for_nobody() {
-    let tree = small().with("environments/prod/suport.yaml", "{}").with("environments/prod/x.yml", "{}").with("agents/support/agent.yaml", agent("support", &format!("  code: {{image: \"a@{DIGEST}\"}}\n")));
+    let tree = small()
+        .with("environments/prod/suport.yaml", "{}")
+        .with("environments/prod/x.yml", "{}")
+        .with("agents/support/agent.yaml", agent("support", &format!("  code: {{image: \"a@{DIGEST}\"}}\n")));
     assert_snapshot!(told(&resolved(&tree, "prod").warnings), @"
     environments/prod/suport.yaml: error: the overlay is for an agent `suport` that does not exist
       hint: did you mean `support`?
@@ -261,7 +273,9 @@ fn an_overlay_for_nobody() {
 
 #[test]
 fn images_that_do_not_stay_what_they_are() {
-    let image = |image: &str| wrong(&small().with("agents/a/agent.yaml", agent("a", &format!("  code: {{image: \"{image}\"}}\n"))));
+    let image = |image: &str| {
+        wrong(&small().with("agents/a/agent.yaml", agent("a", &format!("  code: {{image: \"{image}\"}}\n"))))
+    };
     assert_snapshot!(image("registry.example.com:5000/a"), @r#"
     agents/a/agent.yaml:5:17: error: the image has no tag and no digest
       |   code: {image: "registry.example.com:5000/a"}
@@ -301,8 +315,15 @@ fn images_that_do_not_stay_what_they_are() {
       |                                                                    ^^^^^
       hint: name it by digest: `<image>@sha256:<64 hex digits>`, or write `images: tags` in the environment's file
     "#);
-    let tags = small().with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec: {images: tags}\n");
-    assert!(resolved(&tags.clone().with("agents/a/agent.yaml", agent("a", "  code: {image: \"a:1.0\"}\n")), "prod").agents[&name("a")].is_ok());
+    let tags = small().with(
+        "environments/prod.yaml",
+        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec: {images: tags}\n",
+    );
+    assert!(
+        resolved(&tags.clone().with("agents/a/agent.yaml", agent("a", "  code: {image: \"a:1.0\"}\n")), "prod").agents
+            [&name("a")]
+            .is_ok()
+    );
     assert_snapshot!(wrong(&tags.with("agents/a/agent.yaml", agent("a", "  code: {image: \"a:latest\"}\n"))), @r#"
     agents/a/agent.yaml:5:17: error: the image is tagged `latest`, which is another one tomorrow
       |   code: {image: "a:latest"}
@@ -315,7 +336,8 @@ fn images_that_do_not_stay_what_they_are() {
 
 #[test]
 fn prompts_that_are_not_there() {
-    let files = [("agents/a/prompts/system.md", "x"), ("agents/a/prompts/empty.md", ""), ("shared/prompts/safety.md", "x")];
+    let files =
+        [("agents/a/prompts/system.md", "x"), ("agents/a/prompts/empty.md", ""), ("shared/prompts/safety.md", "x")];
     let prompts = "  prompts:\n    one: prompts/systm.md\n    two: [/shared/prompts/safty.md, prompts/system.md]\n    three: {file: nowhere/x.md}\n    four: prompts/empty.md\n    five: prompts\n";
     assert_snapshot!(with(prompts, &files), @"
     agents/a/agent.yaml:7:10: error: `agents/a/prompts/systm.md` does not exist
@@ -422,7 +444,10 @@ fn variables_of_prompts() {
 
 #[test]
 fn models_that_are_not_in_the_catalogue() {
-    let catalogue = ("shared/models.yaml", "fast: {provider: openai, model: gpt-4o-mini}\nsteady: {provider: openai, model: gpt-4o}\n");
+    let catalogue = (
+        "shared/models.yaml",
+        "fast: {provider: openai, model: gpt-4o-mini}\nsteady: {provider: openai, model: gpt-4o}\n",
+    );
     let models = "  models:\n    one: {use: fsat}\n    two: {use: fast, fallbacks: [steady, stedy]}\n    three: {model: x}\n    four: {use: fast, temperature: 0.3}\n    five: {}\n";
     assert_snapshot!(with(models, &[catalogue]), @"
     agents/a/agent.yaml:10:23: error: unknown field `temperature` in `four`
@@ -430,7 +455,8 @@ fn models_that_are_not_in_the_catalogue() {
       |                       ^^^^^^^^^^^
       hint: allowed here: `credentials`, `endpoint`, `fallbacks`, `model`, `parameters`, `provider`, `retires` and `use`
     ");
-    let models = "  models:\n    one: {use: fsat}\n    two: {use: fast, fallbacks: [steady, stedy]}\n    three: {model: x}\n";
+    let models =
+        "  models:\n    one: {use: fsat}\n    two: {use: fast, fallbacks: [steady, stedy]}\n    three: {model: x}\n";
     assert_snapshot!(with(models, &[catalogue]), @"
     agents/a/agent.yaml:7:16: error: the catalogue `shared/models.yaml` has no model `fsat`
       |     one: {use: fsat}
@@ -487,7 +513,9 @@ fn models_that_retire() {
       |                                             ^^^^^^^^^^
       hint: use another model: a release with this one would not answer
     ");
-    let tree = small().with("shared/models.yaml", catalogue).with("agents/a/agent.yaml", with_image("  models: {one: {provider: p, model: m, fallbacks: [steady]}}\n"));
+    let tree = small()
+        .with("shared/models.yaml", catalogue)
+        .with("agents/a/agent.yaml", with_image("  models: {one: {provider: p, model: m, fallbacks: [steady]}}\n"));
     assert_snapshot!(told(&crate::repository::good(&tree, "prod", "a").warnings), @"
     shared/models.yaml:2:49: warning: the model `steady-1` retires on 2026-12-20
       | steady: {provider: p, model: steady-1, retires: 2026-12-20}
@@ -659,13 +687,24 @@ fn secrets_in_other_files() {
     environments/prod/variables.yaml:1:10: error: the value of `API_KEY` is a secret in plain text
       hint: put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history
     ");
-    let catalogue = with("  models: {m: {use: fast}}\n", &[("shared/models.yaml", &format!("fast: {{provider: p, model: m, credentials: {key}}}\n"))]);
+    let catalogue = with(
+        "  models: {m: {use: fast}}\n",
+        &[("shared/models.yaml", &format!("fast: {{provider: p, model: m, credentials: {key}}}\n"))],
+    );
     assert!(!catalogue.contains(&key));
     assert_snapshot!(catalogue, @"
     shared/models.yaml:1:44: error: `credentials` holds a value where a reference belongs
       hint: write `{secret: <name>, key: <key>}`, and keep the value in that Secret
     ");
-    let manifests = with("", &[("agents/a/manifests/x.yaml", &format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: x}}\nstringData: {{a: {key}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: z}}\ndata: {{password: hunter2}}\n"))]);
+    let manifests = with(
+        "",
+        &[(
+            "agents/a/manifests/x.yaml",
+            &format!(
+                "apiVersion: v1\nkind: Secret\nmetadata: {{name: x}}\nstringData: {{a: {key}}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: z}}\ndata: {{password: hunter2}}\n"
+            ),
+        )],
+    );
     assert!(!manifests.contains(&key) && !manifests.contains("hunter2"));
     assert_snapshot!(manifests, @"
     agents/a/manifests/x.yaml:2:7: error: a Secret with its values stands in plain text
@@ -673,7 +712,13 @@ fn secrets_in_other_files() {
     agents/a/manifests/x.yaml:9:18: error: the value of `password` is a secret in plain text
       hint: put it into a Secret, refer to it as `{secret: <name>, key: <key>}`, and change it: it is in the history
     ");
-    let flags = with("", &[("agents/a/flags.json", &format!("{{\"flags\": {{\"a\": {{\"state\": \"ENABLED\", \"variants\": {{\"on\": \"{key}\"}}}}}}}}"))]);
+    let flags = with(
+        "",
+        &[(
+            "agents/a/flags.json",
+            &format!("{{\"flags\": {{\"a\": {{\"state\": \"ENABLED\", \"variants\": {{\"on\": \"{key}\"}}}}}}}}"),
+        )],
+    );
     assert!(!flags.contains(&key));
     assert_snapshot!(flags, @"
     agents/a/flags.json:1:57: error: an API key is written in plain text
@@ -759,8 +804,11 @@ fn workloads_that_cannot_run() {
 
 #[test]
 fn deployments_of_your_own_that_do_not_fit() {
-    let manifest = |workload: &str, text: &str| with(&format!("  workload: {workload}\n"), &[("agents/a/deployment.yaml", text)]);
-    let deployment = format!("apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec:\n  replicas: two\n  template:\n    spec:\n      containers: [{{name: web, image: \"a@{DIGEST}\"}}, {{name: side, image: side}}]\n");
+    let manifest =
+        |workload: &str, text: &str| with(&format!("  workload: {workload}\n"), &[("agents/a/deployment.yaml", text)]);
+    let deployment = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: x}}\nspec:\n  replicas: two\n  template:\n    spec:\n      containers: [{{name: web, image: \"a@{DIGEST}\"}}, {{name: side, image: side}}]\n"
+    );
     assert_snapshot!(manifest("{manifest: deployment.yaml, container: agent, serviceAccount: x}", &deployment), @r#"
     agents/a/agent.yaml:6:52: error: the Deployment has no container `agent`
       |   workload: {manifest: deployment.yaml, container: agent, serviceAccount: x}
@@ -877,7 +925,8 @@ fn manifests_that_no_agent_may_ask_for() {
     agents/a/manifests/x.yaml:1:1: error: Backstay itself makes `Deployment/a`
       hint: give the object another name
     ");
-    let many: String = (0..64).map(|n| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}}}\n")).collect();
+    let many: String =
+        (0..64).map(|n| format!("---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c{n}}}\n")).collect();
     assert_snapshot!(with("", &[("agents/a/manifests/x.yaml", &many)]), @r#"
     agents/a/agent.yaml:5:3: error: the agent has 66 objects, 64 are allowed
       |   code: {image: "a@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"}
@@ -929,10 +978,14 @@ fn agents_against_one_another() {
         .with("agents/i/agent.yaml", agent("i", &image))
         .with("agents/j/agent.yaml", agent("j", &image));
     let state = resolved(&tree, "prod");
-    let told: Vec<_> = state.agents.iter().map(|(name, agent)| match agent {
-        Ok(_) => format!("{name} is good"),
-        Err(errors) => told(errors),
-    }).collect();
+    let told: Vec<_> = state
+        .agents
+        .iter()
+        .map(|(name, agent)| match agent {
+            Ok(_) => format!("{name} is good"),
+            Err(errors) => told(errors),
+        })
+        .collect();
     assert_snapshot!(told.join("\n"), @"
     agents/a/agent.yaml:6:15: error: agents wait for one another in a circle: `a`, `b` and `c`
       |   dependsOn: [b, nobody]
@@ -1037,7 +1090,15 @@ fn what_is_not_delivered_is_never_ignored() {
 
 fn prod(spec: &str) -> String {
     let text = format!("apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {{name: prod}}\nspec:\n{spec}");
-    told(&environment(&small().with("environments/prod.yaml", text).with("environments/staging.yaml", "spec: {after: {environment: prod, for: 1h}}"), &name("prod")).expect_err("a bad environment"))
+    told(
+        &environment(
+            &small()
+                .with("environments/prod.yaml", text)
+                .with("environments/staging.yaml", "spec: {after: {environment: prod, for: 1h}}"),
+            &name("prod"),
+        )
+        .expect_err("a bad environment"),
+    )
 }
 
 #[test]
@@ -1132,7 +1193,10 @@ fn environments_that_are_wrong() {
     environments/prod.yaml: error: the environment `prod` does not exist
       hint: write `environments/<name>.yaml`
     ");
-    let other = small().with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: production}\n");
+    let other = small().with(
+        "environments/prod.yaml",
+        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: production}\n",
+    );
     assert_snapshot!(told(&environment(&other, &name("prod")).expect_err("another name")), @"
     environments/prod.yaml:3:18: error: the environment calls itself `production`, its file `prod`
       | metadata: {name: production}
@@ -1148,7 +1212,8 @@ fn environments_that_are_wrong() {
 
 #[test]
 fn environments_that_name_nobody() {
-    let text = "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec:\n  agents: [a, suport]\n";
+    let text =
+        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec:\n  agents: [a, suport]\n";
     let tree = small().with("environments/prod.yaml", text).with("agents/support/agent.yaml", "x");
     assert_snapshot!(told(&resolved(&tree, "prod").warnings), @"
     environments/prod.yaml:5:15: warning: the agent `suport` does not exist
@@ -1175,7 +1240,10 @@ fn variables_that_are_wrong() {
 
 #[test]
 fn pins_that_cannot_be_kept() {
-    let text = format!("apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {{name: prod}}\nspec:\n  pins: {{a: {:040x}}}\n", u128::MAX);
+    let text = format!(
+        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {{name: prod}}\nspec:\n  pins: {{a: {:040x}}}\n",
+        u128::MAX
+    );
     assert_snapshot!(wrong(&small().with("environments/prod.yaml", text)), @"
     environments/prod.yaml:5:13: error: the commit that `a` is pinned to was not found
       |   pins: {a: 00000000ffffffffffffffffffffffffffffffff}
@@ -1277,7 +1345,10 @@ fn what_the_tree_refuses_is_an_error_of_the_agent_that_needs_it() {
         small()
             .with("agents/a/agent.yaml", with_image(lines))
             .with("agents/a/p.md", "x")
-            .with("agents/a/t.json", "{\"name\": \"t\", \"description\": \"d\", \"inputSchema\": {\"type\": \"object\"}}")
+            .with(
+                "agents/a/t.json",
+                "{\"name\": \"t\", \"description\": \"d\", \"inputSchema\": {\"type\": \"object\"}}",
+            )
             .with("agents/a/m/1_a.up.sql", "A;")
             .with("agents/a/m/1_a.down.sql", "a;")
             .with("agents/a/manifests/x.yaml", "")
@@ -1287,9 +1358,21 @@ fn what_the_tree_refuses_is_an_error_of_the_agent_that_needs_it() {
     };
     assert!(resolved(&files(), "prod").agents[&name("a")].is_ok());
     let places = [
-        "agents/a/agent.yaml", "agents/a/p.md", "agents/a/t.json", "agents/a/m", "agents/a/m/1_a.up.sql", "agents/a/manifests",
-        "agents/a/manifests/x.yaml", "agents/a/flags.json", "shared/models.yaml", "environments/prod/a.yaml", "agents",
-        "backstay.yaml", "environments/prod", "environments/prod.yaml", "consent",
+        "agents/a/agent.yaml",
+        "agents/a/p.md",
+        "agents/a/t.json",
+        "agents/a/m",
+        "agents/a/m/1_a.up.sql",
+        "agents/a/manifests",
+        "agents/a/manifests/x.yaml",
+        "agents/a/flags.json",
+        "shared/models.yaml",
+        "environments/prod/a.yaml",
+        "agents",
+        "backstay.yaml",
+        "environments/prod",
+        "environments/prod.yaml",
+        "consent",
     ];
     for place in places {
         let tree = Evil { files: files(), at: place };

@@ -46,7 +46,12 @@ pub(crate) fn with_image(spec: &str) -> String {
 }
 
 /// Resolves an environment at one commit.
-pub(crate) fn at(cache: &mut Cache, tree: &dyn Tree, environment: &str, commit: u32) -> Result<DesiredState, Diagnostics> {
+pub(crate) fn at(
+    cache: &mut Cache,
+    tree: &dyn Tree,
+    environment: &str,
+    commit: u32,
+) -> Result<DesiredState, Diagnostics> {
     let environment: EnvironmentName = name(environment);
     let revision = revision(commit);
     let at = At::unverified_for_display(&revision, tree);

@@ -185,7 +185,8 @@ impl<'s> Checker<'s> {
         let scalar = matches!(node.kind, Kind::Text(_) | Kind::Number(_) | Kind::Bool(_));
         if scalar && expected.iter().all(|schema| is_reference(schema)) {
             // Whatever stands here may be the secret itself.
-            let error = Diagnostic::error(node.spot.origin(), format!("{name} holds a value where a reference belongs"));
+            let error =
+                Diagnostic::error(node.spot.origin(), format!("{name} holds a value where a reference belongs"));
             self.found.push(error.hint("write `{secret: <name>, key: <key>}`, and keep the value in that Secret"));
             return;
         }
@@ -202,7 +203,9 @@ impl<'s> Checker<'s> {
             Kind::Null => Some("write a value, or leave the key out".to_owned()),
             Kind::Number(number) if text_wanted => Some(format!("write it in quotes: `\"{number}\"`")),
             Kind::Bool(truth) if text_wanted => Some(format!("write it in quotes: `\"{truth}\"`")),
-            Kind::Number(_) if words.iter().any(|word| word == "a whole number") => Some("without a fraction".to_owned()),
+            Kind::Number(_) if words.iter().any(|word| word == "a whole number") => {
+                Some("without a fraction".to_owned())
+            }
             Kind::Text(text) if text.parse::<f64>().is_ok() && words.iter().any(|word| word.ends_with("number")) => {
                 Some("write it without quotes".to_owned())
             }
@@ -300,7 +303,8 @@ impl<'s> Checker<'s> {
         let limit = |keyword: &str| schema.get(keyword).and_then(Value::as_u64);
         let count = u64::try_from(items.len()).unwrap_or(u64::MAX);
         if limit("minItems").is_some_and(|least| count < least) {
-            let message = if items.is_empty() { format!("{name} is empty") } else { format!("{name} has too few items") };
+            let message =
+                if items.is_empty() { format!("{name} is empty") } else { format!("{name} has too few items") };
             self.found.push(node.spot.error(message));
         }
         if let Some(most) = limit("maxItems").filter(|most| count > *most) {
@@ -346,7 +350,9 @@ impl<'s> Checker<'s> {
             // A misspelt one was named above, with what was meant.
             self.found.push(node.spot.error(format!("`{missing}` is missing in {name}")));
         }
-        if schema.get("minProperties").and_then(Value::as_u64).is_some_and(|least| least > 0) && node.fields().is_empty() {
+        if schema.get("minProperties").and_then(Value::as_u64).is_some_and(|least| least > 0)
+            && node.fields().is_empty()
+        {
             self.found.push(node.spot.error(format!("{name} is empty")));
         }
         let most = schema.get("maxProperties").and_then(Value::as_u64).and_then(|most| usize::try_from(most).ok());

@@ -48,27 +48,183 @@ const LABELS: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
 const SUBDOMAIN: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 
 static GRAMMARS: [Grammar; 21] = [
-    Grammar { format: "agent-name", pattern: LABELS, longest: 42, what: "the name of an agent", example: "support", why: because::<AgentName> },
-    Grammar { format: "worker-name", pattern: LABELS, longest: 42, what: "the name of a worker", example: "indexer", why: because::<WorkerName> },
-    Grammar { format: "environment-name", pattern: LABELS, longest: 42, what: "the name of an environment", example: "production", why: because::<EnvironmentName> },
-    Grammar { format: "commit-id", pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$", longest: 64, what: "a commit", example: "3f9c2ab1d0f64a1b8e7c5d2f9a0b1c2d3e4f5a6b", why: |_| Some("the full id is expected, 40 lower-case hex digits".to_owned()) },
-    Grammar { format: "period", pattern: "^([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$", longest: 40, what: "a duration", example: "1h30m", why: why_not_a_period },
-    Grammar { format: "repository-path", pattern: concat!("^/?", segment!(), "(/", segment!(), ")*$"), longest: 1024, what: "a path in the repository", example: "prompts/system.md", why: why_not_a_path },
-    Grammar { format: "day", pattern: "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$", longest: 10, what: "a date", example: "2027-01-14", why: |text| text.parse::<jiff::civil::Date>().err().map(|_| "a year, a month and a day are expected".to_owned()) },
-    Grammar { format: "expiry", pattern: r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$", longest: 40, what: "a date or a time", example: "2027-01-14", why: |text| Expiry(text.to_owned()).end().is_none().then(|| "a date, or a time after RFC 3339, is expected".to_owned()) },
-    Grammar { format: "image", pattern: r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$", longest: 512, what: "a container image", example: "registry.example.com/agent@sha256:…", why: silent },
-    Grammar { format: "quantity", pattern: r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$", longest: 32, what: "a quantity", example: "500m, 1Gi", why: silent },
-    Grammar { format: "percent", pattern: "^(100|[0-9]{1,2})%$", longest: 4, what: "a percentage", example: "25%", why: silent },
-    Grammar { format: "variable-name", pattern: "^[A-Za-z_][A-Za-z0-9_]*$", longest: 256, what: "the name of an environment variable", example: "LOG_LEVEL", why: silent },
-    Grammar { format: "component-name", pattern: "^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$", longest: 63, what: "a name here", example: "search_orders", why: |_| Some("letters, digits, `_` and `-` are allowed, 63 at most".to_owned()) },
-    Grammar { format: "secret-name", pattern: SUBDOMAIN, longest: 253, what: "the name of a Secret", example: "agent-secrets", why: silent },
-    Grammar { format: "secret-key", pattern: "^[-._A-Za-z0-9]+$", longest: 253, what: "a key of a Secret", example: "openai-api-key", why: silent },
-    Grammar { format: "object-name", pattern: SUBDOMAIN, longest: 253, what: "the name of an object", example: "support", why: silent },
-    Grammar { format: "reference", pattern: r"^[^\s~^:?*\[\\\p{Cc}@-][^\s~^:?*\[\\\p{Cc}]*$", longest: 200, what: "the name of a branch or tag", example: "main", why: |text| text.contains("..").then(|| "`..` cannot be in one".to_owned()) },
-    Grammar { format: "tag-pattern", pattern: r"^[^\s~^:?\[\\\p{Cc}-][^\s~^:?\[\\\p{Cc}]*$", longest: 200, what: "a pattern of tags", example: "v*", why: silent },
-    Grammar { format: "address", pattern: r"^https?://[^\s/?#@\p{Cc}]+(/[^\s#\p{Cc}]*)?$", longest: 2048, what: "an address", example: "https://api.example.com/v1", why: |text| text.split('/').nth(2).is_some_and(|host| host.contains('@')).then(|| "a user or a password in it is refused".to_owned()) },
-    Grammar { format: "kind-and-name", pattern: r"^[A-Z][A-Za-z0-9]*/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", longest: 320, what: "an object", example: "ConfigMap/support-settings", why: |_| Some("its kind and its name are expected".to_owned()) },
-    Grammar { format: "release-id", pattern: "^(r-[0-9a-f]{12}|[0-9a-f]{64})$", longest: 64, what: "a release", example: "r-3f9c2ab1d0f6", why: |_| Some("`r-` and 12 hex digits, or all 64, are expected".to_owned()) },
+    Grammar {
+        format: "agent-name",
+        pattern: LABELS,
+        longest: 42,
+        what: "the name of an agent",
+        example: "support",
+        why: because::<AgentName>,
+    },
+    Grammar {
+        format: "worker-name",
+        pattern: LABELS,
+        longest: 42,
+        what: "the name of a worker",
+        example: "indexer",
+        why: because::<WorkerName>,
+    },
+    Grammar {
+        format: "environment-name",
+        pattern: LABELS,
+        longest: 42,
+        what: "the name of an environment",
+        example: "production",
+        why: because::<EnvironmentName>,
+    },
+    Grammar {
+        format: "commit-id",
+        pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$",
+        longest: 64,
+        what: "a commit",
+        example: "3f9c2ab1d0f64a1b8e7c5d2f9a0b1c2d3e4f5a6b",
+        why: |_| Some("the full id is expected, 40 lower-case hex digits".to_owned()),
+    },
+    Grammar {
+        format: "period",
+        pattern: "^([0-9]{1,6}d)?([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?$",
+        longest: 40,
+        what: "a duration",
+        example: "1h30m",
+        why: why_not_a_period,
+    },
+    Grammar {
+        format: "repository-path",
+        pattern: concat!("^/?", segment!(), "(/", segment!(), ")*$"),
+        longest: 1024,
+        what: "a path in the repository",
+        example: "prompts/system.md",
+        why: why_not_a_path,
+    },
+    Grammar {
+        format: "day",
+        pattern: "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$",
+        longest: 10,
+        what: "a date",
+        example: "2027-01-14",
+        why: |text| {
+            text.parse::<jiff::civil::Date>().err().map(|_| "a year, a month and a day are expected".to_owned())
+        },
+    },
+    Grammar {
+        format: "expiry",
+        pattern: r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(\.[0-9]+)?(Z|[+-][0-9]{2}:[0-9]{2}))?$",
+        longest: 40,
+        what: "a date or a time",
+        example: "2027-01-14",
+        why: |text| {
+            Expiry(text.to_owned()).end().is_none().then(|| "a date, or a time after RFC 3339, is expected".to_owned())
+        },
+    },
+    Grammar {
+        format: "image",
+        pattern: r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$",
+        longest: 512,
+        what: "a container image",
+        example: "registry.example.com/agent@sha256:…",
+        why: silent,
+    },
+    Grammar {
+        format: "quantity",
+        pattern: r"^[+-]?([0-9]+|[0-9]+\.[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$",
+        longest: 32,
+        what: "a quantity",
+        example: "500m, 1Gi",
+        why: silent,
+    },
+    Grammar {
+        format: "percent",
+        pattern: "^(100|[0-9]{1,2})%$",
+        longest: 4,
+        what: "a percentage",
+        example: "25%",
+        why: silent,
+    },
+    Grammar {
+        format: "variable-name",
+        pattern: "^[A-Za-z_][A-Za-z0-9_]*$",
+        longest: 256,
+        what: "the name of an environment variable",
+        example: "LOG_LEVEL",
+        why: silent,
+    },
+    Grammar {
+        format: "component-name",
+        pattern: "^[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?$",
+        longest: 63,
+        what: "a name here",
+        example: "search_orders",
+        why: |_| Some("letters, digits, `_` and `-` are allowed, 63 at most".to_owned()),
+    },
+    Grammar {
+        format: "secret-name",
+        pattern: SUBDOMAIN,
+        longest: 253,
+        what: "the name of a Secret",
+        example: "agent-secrets",
+        why: silent,
+    },
+    Grammar {
+        format: "secret-key",
+        pattern: "^[-._A-Za-z0-9]+$",
+        longest: 253,
+        what: "a key of a Secret",
+        example: "openai-api-key",
+        why: silent,
+    },
+    Grammar {
+        format: "object-name",
+        pattern: SUBDOMAIN,
+        longest: 253,
+        what: "the name of an object",
+        example: "support",
+        why: silent,
+    },
+    Grammar {
+        format: "reference",
+        pattern: r"^[^\s~^:?*\[\\\p{Cc}@-][^\s~^:?*\[\\\p{Cc}]*$",
+        longest: 200,
+        what: "the name of a branch or tag",
+        example: "main",
+        why: |text| text.contains("..").then(|| "`..` cannot be in one".to_owned()),
+    },
+    Grammar {
+        format: "tag-pattern",
+        pattern: r"^[^\s~^:?\[\\\p{Cc}-][^\s~^:?\[\\\p{Cc}]*$",
+        longest: 200,
+        what: "a pattern of tags",
+        example: "v*",
+        why: silent,
+    },
+    Grammar {
+        format: "address",
+        pattern: r"^https?://[^\s/?#@\p{Cc}]+(/[^\s#\p{Cc}]*)?$",
+        longest: 2048,
+        what: "an address",
+        example: "https://api.example.com/v1",
+        why: |text| {
+            text.split('/')
+                .nth(2)
+                .is_some_and(|host| host.contains('@'))
+                .then(|| "a user or a password in it is refused".to_owned())
+        },
+    },
+    Grammar {
+        format: "kind-and-name",
+        pattern: r"^[A-Z][A-Za-z0-9]*/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        longest: 320,
+        what: "an object",
+        example: "ConfigMap/support-settings",
+        why: |_| Some("its kind and its name are expected".to_owned()),
+    },
+    Grammar {
+        format: "release-id",
+        pattern: "^(r-[0-9a-f]{12}|[0-9a-f]{64})$",
+        longest: 64,
+        what: "a release",
+        example: "r-3f9c2ab1d0f6",
+        why: |_| Some("`r-` and 12 hex digits, or all 64, are expected".to_owned()),
+    },
 ];
 
 /// The grammar that `format` names.
@@ -81,7 +237,8 @@ pub(in crate::desired) fn by_format(format: &str) -> Option<&'static Grammar> {
 impl Grammar {
     /// Whether the text is not of this language, and why.
     pub(in crate::desired) fn refuses(&self, text: &str) -> Option<String> {
-        if text.chars().count() <= self.longest && self.expression().is_some_and(|expression| expression.is_match(text)) {
+        if text.chars().count() <= self.longest && self.expression().is_some_and(|expression| expression.is_match(text))
+        {
             // What a pattern cannot say: reserved names, the 31st of February.
             return if matches!(self.format, "commit-id" | "component-name" | "kind-and-name" | "release-id") {
                 None
@@ -117,7 +274,10 @@ fn why_not_a_path(text: &str) -> Option<String> {
     if text.contains('\\') {
         Some("folders are separated by `/`".to_owned())
     } else if inside.split('/').any(|name| name == ".." || name == ".") {
-        Some("`.` and `..` are refused: write it from the agent's folder, or from the root with a leading `/`".to_owned())
+        Some(
+            "`.` and `..` are refused: write it from the agent's folder, or from the root with a leading `/`"
+                .to_owned(),
+        )
     } else if inside.split('/').any(str::is_empty) {
         Some("a name between two `/` is empty".to_owned())
     } else {
@@ -126,7 +286,9 @@ fn why_not_a_path(text: &str) -> Option<String> {
 }
 
 fn why_not_a_period(text: &str) -> Option<String> {
-    period(text).is_none().then(|| "numbers with the units `d`, `h`, `m`, `s`, `ms` are expected, the largest first".to_owned())
+    period(text)
+        .is_none()
+        .then(|| "numbers with the units `d`, `h`, `m`, `s`, `ms` are expected, the largest first".to_owned())
 }
 
 /// Reads `1h30m`.
@@ -307,7 +469,11 @@ mod tests {
             ("object-name", "support", "Support"),
             ("reference", "main release/1.0 v1.4.2", "-a a..b a:b a?b"),
             ("tag-pattern", "v* release-*", "-v v:"),
-            ("address", "https://api.example.com/v1 http://models.inference.svc:8000/v1", "ftp://a https://a:b@c/ api.example.com"),
+            (
+                "address",
+                "https://api.example.com/v1 http://models.inference.svc:8000/v1",
+                "ftp://a https://a:b@c/ api.example.com",
+            ),
             ("kind-and-name", "ConfigMap/a-b Deployment/x.y", "configmap/a ConfigMap ConfigMap/A/b"),
             ("release-id", "r-3f9c2ab1d0f6", "r-3f9c 3f9c2ab1d0f6"),
         ] {

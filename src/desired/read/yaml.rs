@@ -156,7 +156,8 @@ impl Builder<'_> {
     }
 
     fn spot(&self, span: &Span) -> Spot {
-        let width = if span.end.line() == span.start.line() { span.end.col().saturating_sub(span.start.col()) } else { 1 };
+        let width =
+            if span.end.line() == span.start.line() { span.end.col().saturating_sub(span.start.col()) } else { 1 };
         self.source.spot(span.start.line(), span.start.col() + 1, width.max(1))
     }
 
@@ -183,7 +184,11 @@ impl Builder<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.no_tag(tag.as_deref(), span);
-                self.begin(span, anchor, Content::Map { fields: vec![], keys: BTreeSet::new(), key: None, suspect: vec![] })?;
+                self.begin(
+                    span,
+                    anchor,
+                    Content::Map { fields: vec![], keys: BTreeSet::new(), key: None, suspect: vec![] },
+                )?;
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 if let Some(Open { spot, anchor, content }) = self.open.pop() {
@@ -232,7 +237,11 @@ impl Builder<'_> {
         if tag.is_some() {
             let start = span.tag_start.unwrap_or(span.start);
             let spot = self.source.spot(start.line(), start.col() + 1, 1);
-            self.refuse(spot, "a tag (`!…`) stands before the value", Some("take it away: the type follows from the value"));
+            self.refuse(
+                spot,
+                "a tag (`!…`) stands before the value",
+                Some("take it away: the type follows from the value"),
+            );
         }
     }
 
@@ -325,7 +334,8 @@ impl Builder<'_> {
         let lines = (line(span.start.line()), line(end.max(span.start.line())));
         if secrets::shape(text).is_some() {
             self.hidden.extend(lines.0..=lines.1);
-        } else if let Some(Open { content: Content::Map { key: Some((key, _)), suspect, .. }, .. }) = self.open.last_mut()
+        } else if let Some(Open { content: Content::Map { key: Some((key, _)), suspect, .. }, .. }) =
+            self.open.last_mut()
             && !text.is_empty()
             && secrets::named_variable(key)
         {
@@ -376,10 +386,16 @@ fn plain(text: &str, flavour: Flavour) -> Result<Kind, (String, String)> {
         _ => {}
     }
     if let "yes" | "on" | "y" = text.to_ascii_lowercase().as_str() {
-        return Err((format!("some read `{text}` as a boolean, others as text"), format!("write `true`, or `\"{text}\"` for text")));
+        return Err((
+            format!("some read `{text}` as a boolean, others as text"),
+            format!("write `true`, or `\"{text}\"` for text"),
+        ));
     }
     if let "no" | "off" | "n" = text.to_ascii_lowercase().as_str() {
-        return Err((format!("some read `{text}` as a boolean, others as text"), format!("write `false`, or `\"{text}\"` for text")));
+        return Err((
+            format!("some read `{text}` as a boolean, others as text"),
+            format!("write `false`, or `\"{text}\"` for text"),
+        ));
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     if matches!(unsigned.to_ascii_lowercase().as_str(), ".inf" | ".nan") {
@@ -411,7 +427,10 @@ fn plain(text: &str, flavour: Flavour) -> Result<Kind, (String, String)> {
     }
     let separated = |byte: u8| byte.is_ascii_digit() || byte == b'_';
     if unsigned.starts_with(|c: char| c.is_ascii_digit()) && unsigned.bytes().all(separated) {
-        return Err((format!("some read `{text}` as a number, others as text"), format!("write it without `_`, or `\"{text}\"`")));
+        return Err((
+            format!("some read `{text}` as a number, others as text"),
+            format!("write it without `_`, or `\"{text}\"`"),
+        ));
     }
     if is_float(unsigned) {
         let double: f64 = text.parse().map_err(|_| beyond())?;

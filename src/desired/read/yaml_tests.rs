@@ -17,7 +17,8 @@ fn refused(text: &str) -> String {
 
 #[test]
 fn reads_the_core_schema() {
-    let text = "{a: 1, b: -2, c: 1.5, d: 1e3, e: 0o17, f: 0x1f, g: true, h: ~, i: '1', j: 2027-01-14, k: .5, l: 3.0, m: 1:2}";
+    let text =
+        "{a: 1, b: -2, c: 1.5, d: 1e3, e: 0o17, f: 0x1f, g: true, h: ~, i: '1', j: 2027-01-14, k: .5, l: 3.0, m: 1:2}";
     let node = one_document(&Source::new("a.yaml", text)).expect("YAML");
     let value = json!({"a": 1, "b": -2, "c": 1.5, "d": 1000, "e": 15, "f": 31, "g": true, "h": null, "i": "1",
         "j": "2027-01-14", "k": 0.5, "l": 3, "m": "1:2"});
@@ -28,7 +29,10 @@ fn reads_the_core_schema() {
 fn every_value_knows_its_place() {
     let node = one_document(&Source::new("a.yaml", "\u{feff}# ü\r\na:\r\n  - ü: x\r\n    b: 2\r\n")).expect("YAML");
     assert_eq!(node.at(["a", "0", "b"]).expect("a value").spot.origin().to_string(), "a.yaml:4:8");
-    assert_eq!(node.at(["a", "0"]).expect("a value").field("ü").expect("a field").spot.origin().to_string(), "a.yaml:3:5");
+    assert_eq!(
+        node.at(["a", "0"]).expect("a value").field("ü").expect("a field").spot.origin().to_string(),
+        "a.yaml:3:5"
+    );
 }
 
 #[test]
