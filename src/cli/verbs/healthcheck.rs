@@ -24,12 +24,11 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
-    let address = match args.address {
-        Some(address) => address,
-        None => {
-            let Listen(listen) = globals.config()?.map_or_else(Default::default, |config| config.http).listen;
-            reachable(listen)
-        }
+    let address = if let Some(address) = args.address {
+        address
+    } else {
+        let Listen(listen) = globals.config()?.map_or_else(Default::default, |config| config.http).listen;
+        reachable(listen)
     };
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let no = |why: String| {
@@ -52,7 +51,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
     };
     SocketAddr::new(ip, listen.port())
 }
