@@ -14,3 +14,5 @@ mod shapes;
 mod faults;
 #[path = "river/people.rs"]
 mod people;
+#[path = "river/pod.rs"]
+mod pod;

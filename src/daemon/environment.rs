@@ -24,7 +24,7 @@ use crate::reconcile::{
     Observation, PruneLimits, admit, preview, step,
 };
 use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
-use crate::source::SourceStatus;
+use crate::source::{self, SourceError, SourceStatus};
 
 /// Changes within this time are decided on together.
 const TOGETHER: Duration = Duration::from_millis(10);
@@ -84,6 +84,8 @@ pub(crate) struct Environment {
     listening: bool,
     listen_again: bool,
     admit_again: bool,
+    /// What each track came to at the last look that was another one.
+    settled: BTreeMap<String, Result<source::Settled, SourceError>>,
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
@@ -123,6 +125,7 @@ impl Environment {
             listening: false,
             listen_again: false,
             admit_again: false,
+            settled: BTreeMap::new(),
             round: 0,
             sync_round: None,
             recording: false,
@@ -218,6 +221,7 @@ impl Environment {
             for agent in known {
                 self.agent(&agent);
             }
+            self.asked_to_sync();
         }
     }
 
@@ -295,7 +299,10 @@ impl Environment {
                 });
             }
         }
-        self.listen_again = true;
+        if status.settled != self.settled {
+            self.settled.clone_from(&status.settled);
+            self.listen_again = true;
+        }
     }
 
     fn asked_to_sync(&mut self) {

@@ -54,7 +54,11 @@ fn run(
     now: Timestamp,
 ) -> (Option<Begin>, Option<Refused>) {
     let id = desired.release.id;
-    if record.stable.as_ref().is_some_and(|stable| stable.release == id) && record.phase == Phase::Active {
+    // Git asks again for what is stable while another release is on its way: that one is left, unless a person sent it.
+    let leaves = record.candidate.as_ref().is_some_and(|candidate| candidate.release != id)
+        && record.hold.as_ref().is_none_or(|hold| hold.left != id);
+    let is_stable = record.stable.as_ref().is_some_and(|stable| stable.release == id);
+    if is_stable && record.phase == Phase::Active && !leaves {
         return (settings_only(desired, record, now), None);
     }
     if let Some(failed) = record.quarantined(id) {
@@ -91,6 +95,9 @@ fn settings_only(desired: &DesiredAgent, record: &AgentRecord, now: Timestamp) -
 }
 
 fn cause(state: &AgentState, admission: &Admission, desired: &DesiredAgent, record: &AgentRecord) -> Cause {
+    if let Some(by) = retried(state, desired.release.id, record) {
+        return Cause::Retry { by };
+    }
     if record.stood(desired.release.id).is_some() {
         let (evidence, of) = admission.revert.clone().unwrap_or((Evidence::KnownRelease, vec![]));
         return Cause::Revert { evidence, of };
@@ -99,6 +106,20 @@ fn cause(state: &AgentState, admission: &Admission, desired: &DesiredAgent, reco
         Some(from) if record.stable.is_none() && *from != state.agent => Cause::Rename { from: from.clone() },
         Some(_) | None => Cause::Commit {},
     }
+}
+
+/// Who asked that a release be tried again, if that is why it is begun: nothing else was begun since they asked.
+fn retried(state: &AgentState, release: ReleaseId, record: &AgentRecord) -> Option<String> {
+    let asked = state.ledger.as_ref()?.requests.retry.as_ref()?;
+    let short = release.short();
+    let tried = record.operations.iter().any(|operation| operation.to.as_ref().is_some_and(|to| to.0 == short));
+    let whole = release.digest().to_string();
+    let meant = asked.release.as_ref().is_none_or(|named| *named == short || *named == whole);
+    let handled = record.handled.get("retry") == Some(&asked.request.id);
+    // The id of a request is the time it was asked, in nanoseconds.
+    let at: i128 = asked.request.id.parse().ok()?;
+    let newest = record.operations.first()?.started.as_nanosecond();
+    (tried && meant && handled && at > newest).then(|| asked.request.by.clone())
 }
 
 /// Whether the open operation still goes where it should; a way back goes on until Git asks for something new.

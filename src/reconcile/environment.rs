@@ -255,7 +255,9 @@ pub fn returns<'a>(
     desired.agents.iter().filter_map(|(name, asked)| {
         let (desired, record) = (asked.as_ref().ok()?, records.get(name)?);
         let id = desired.release.id;
-        let elsewhere = record.stable.as_ref().is_none_or(|stable| stable.release != id);
+        let stable = record.stable.as_ref().is_none_or(|stable| stable.release != id);
+        // On its way to another one, what is stable is a way back too.
+        let elsewhere = stable || record.candidate.as_ref().is_some_and(|candidate| candidate.release != id);
         (elsewhere && record.stood(id).is_some()).then_some((desired, record, id))
     })
 }

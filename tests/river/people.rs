@@ -3,19 +3,15 @@
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::daemon::{Repo, River, Server, condition, holds, until};
+use crate::daemon::{Repo, River, condition, holds, until};
 use crate::lab::lab;
 
 #[tokio::test]
 async fn a_rollback_tells_git_as_soon_as_it_can() {
     let Some(lab) = lab("rollback").await else { return };
-    let repo = Repo::small();
-    let server = Server::http(repo.parent(), None);
-    let source = format!("url = \"http://{}/repo.git\"\ninterval = \"1s\"\n", server.address);
-    let river = River::with_source(lab, repo, source).await;
+    let river = River::new(lab, Repo::small()).await;
     let daemon = river.start().await;
-    let begun = river.repo.head();
-    river.settled(&begun).await;
+    river.settled(&river.repo.head()).await;
     let first = river.greets("Hello!").await;
     let north = river.repo.commit_greeting("Moin!");
     river.settled(&north).await;
@@ -36,14 +32,14 @@ async fn a_rollback_tells_git_as_soon_as_it_can() {
     let south = river.repo.commit_greeting("Servus!");
     river.settled(&south).await;
     river.greets("Servus!").await;
-    let address = server.address.clone();
-    drop(server);
+    let (here, away) = (river.repo.bare(), river.repo.parent().join("away.git"));
+    std::fs::rename(&here, &away).expect("Git is away");
     daemon.done(&["rollback", "support", "--reason", "too southern"]);
     assert_eq!(river.greets("Hello!").await, first);
     let record = river.recorded("it says that Git asks for something else", |record| !record["differs"].is_null());
     record.await;
     river.recorded("it says that Git is not told", |record| condition(record, "GitBehind").is_some()).await;
-    let _server = Server::http(river.repo.parent(), Some(&address));
+    std::fs::rename(&away, &here).expect("Git is back");
     until("Git is told", async || (!remote().await.starts_with(&south)).then_some(())).await;
     let ready = |record: &Value| {
         holds(record, "Ready", "") && record["differs"].is_null() && condition(record, "GitBehind").is_none()
@@ -110,9 +106,8 @@ async fn what_others_made_is_taken_over_only_with_consent_and_what_is_gone_from_
         until(what, async || river.record("research").await.filter(|record| is(record))).await
     };
     research("it stops at the object", &|record| {
-        condition(record, "Stalled").is_some_and(|stalled| {
-            stalled["status"] == "True" && stalled.to_string().contains("research-dashboard")
-        })
+        condition(record, "Stalled")
+            .is_some_and(|stalled| stalled["status"] == "True" && stalled.to_string().contains("research-dashboard"))
     })
     .await;
     assert!(daemon.done(&["status", "research"]).contains("research-dashboard"), "it says so");

@@ -30,7 +30,7 @@ pub(crate) async fn until<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut look:
         if let Some(found) = look().await {
             return found;
         }
-        assert!(begun.elapsed() < Duration::from_secs(120), "not within 120 s: {what}");
+        assert!(begun.elapsed() < Duration::from_mins(2), "not within 120 s: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -66,6 +66,7 @@ pub(crate) struct Daemon {
 
 /// What a command of `backstay` came to.
 #[derive(Debug)]
+#[expect(dead_code, reason = "what it said is shown when a test fails")]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -96,14 +97,33 @@ fn program() -> &'static Path {
 
 /// Lets the lab's images have the program in their `PATH`.
 fn name_images(bin: &Path) {
+    let path = format!("{}:/usr/bin:/bin", bin.display());
+    change_images(|images| {
+        for image in IMAGES {
+            images[image] = json!({"root": "/", "env": {"PATH": path}});
+        }
+    });
+}
+
+/// Lets an image be the program itself, unless the lab runs one that was built.
+pub(crate) fn name_image(image: &str) {
+    let program = program().display().to_string();
+    change_images(|images| {
+        if images.get(image).is_none() {
+            images[image] = json!({"root": "/", "entrypoint": [program]});
+        }
+    });
+}
+
+/// One change of the lab's images at a time.
+fn change_images(change: impl FnOnce(&mut Value)) {
+    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = ONE.lock().expect("no panic before");
     let lab = PathBuf::from(std::env::var_os("LAB_DIR").expect("LAB_DIR"));
     let file = lab.join("images.json");
     let text = std::fs::read_to_string(&file).unwrap_or_else(|_| "{}".to_owned());
     let mut images: Value = serde_json::from_str(&text).expect("images.json");
-    for image in IMAGES {
-        let path = format!("{}:/usr/bin:/bin", bin.display());
-        images[image] = json!({"root": "/", "env": {"PATH": path}});
-    }
+    change(&mut images);
     let next = lab.join("images.json.next");
     std::fs::write(&next, images.to_string()).expect("written");
     std::fs::rename(&next, &file).expect("renamed");
@@ -219,11 +239,11 @@ impl Repo {
     /// Lets the agent greet so from the next commit on.
     pub(crate) fn greet(&self, greeting: &str) {
         let path = "agents/support/prompts/system.md";
-        let line = |line: &str| match line.starts_with("Greet with ") {
-            true => format!("Greet with \"{greeting}\".\n"),
-            false => format!("{line}\n"),
-        };
-        self.write(path, &self.read(path).lines().map(line).collect::<String>());
+        let greet = format!("Greet with \"{greeting}\".");
+        let text = self.read(path);
+        let lines: Vec<_> =
+            text.lines().map(|line| if line.starts_with("Greet with ") { &greet } else { line }).collect();
+        self.write(path, &(lines.join("\n") + "\n"));
     }
 
     /// Commits all that changed and pushes it; gives the commit.
@@ -260,10 +280,10 @@ impl Repo {
 // === impl Server ===
 
 impl Server {
-    /// Smart HTTP for the repositories in a folder, at a port of its own or at one from before.
-    pub(crate) fn http(root: &Path, address: Option<&str>) -> Self {
+    /// Smart HTTP for the repositories in a folder.
+    pub(crate) fn http(root: &Path) -> Self {
         let mut command = Command::new(std::env::var_os("LAB_BIN").expect("LAB_BIN"));
-        command.arg("git-http").arg("--root").arg(root).args(["--listen", address.unwrap_or("127.0.0.1:0")]);
+        command.arg("git-http").arg("--root").arg(root).args(["--listen", "127.0.0.1:0"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a Git server");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("its address");
@@ -550,8 +570,8 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let log = self.log();
             let skip = log.lines().count().saturating_sub(60);
-            let tail: String = log.lines().skip(skip).map(|line| format!("{line}\n")).collect();
-            let _ = write!(std::io::stderr(), "the daemon said last:\n{tail}");
+            let tail: Vec<_> = log.lines().skip(skip).collect();
+            let _ = write!(std::io::stderr(), "the daemon said last:\n{}\n", tail.join("\n"));
         }
     }
 }
