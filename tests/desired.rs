@@ -4,6 +4,8 @@
 mod bombs;
 #[path = "desired/cache.rs"]
 mod cache;
+#[path = "desired/compare.rs"]
+mod compare;
 #[path = "desired/example.rs"]
 mod example;
 #[path = "desired/golden.rs"]
