@@ -65,10 +65,10 @@ fn good(kind: SchemaKind) -> Value {
             file["spec"] = json!({"defaults": {"history": 3}});
         }
         SchemaKind::Models => {
-            file = json!({"fast": {"provider": "p", "model": "m", "endpoint": "https://example.com", "parameters": {"a": 1}, "retires": "2030-01-01"}})
+            file = json!({"fast": {"provider": "p", "model": "m", "endpoint": "https://example.com", "parameters": {"a": 1}, "retires": "2030-01-01"}});
         }
         SchemaKind::Variables => {
-            file = json!({"A": "b", "B": {"secret": "s", "key": "k"}, "C": {"field": "metadata.name"}})
+            file = json!({"A": "b", "B": {"secret": "s", "key": "k"}, "C": {"field": "metadata.name"}});
         }
         SchemaKind::Consent => {
             file = json!({"agent": "a", "environment": "prod", "allow": "retry", "release": "r-3f9c2ab1d0f6", "expires": "2030-01-01"})
