@@ -180,7 +180,7 @@ impl ComponentChanges {
         let fields = |value: Value| match value {
             Value::Object(fields) => fields.into_iter().collect(),
             Value::Null => BTreeMap::new(),
-            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
                 BTreeMap::from([(String::new(), other)])
             }
         };
