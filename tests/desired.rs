@@ -3,6 +3,7 @@
     clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::wildcard_enum_match_arm,
+    clippy::case_sensitive_file_extension_comparisons,
     reason = "tests read files, tell how long they took, and look at some of many kinds"
 )]
 
