@@ -4,8 +4,13 @@
 #[path = "support/lab.rs"]
 mod lab;
 
+#[path = "support/script.rs"]
+mod script;
+
 #[path = "cluster/apply.rs"]
 mod apply;
+#[path = "cluster/cli.rs"]
+mod cli;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/observe.rs"]
@@ -16,3 +21,5 @@ mod ledger;
 mod election;
 #[path = "cluster/manifests.rs"]
 mod manifests;
+#[path = "cluster/verbs.rs"]
+mod verbs;

@@ -1,11 +1,14 @@
 //! Finding the environment that is meant, and the way to its ledger.
 
+use std::path::PathBuf;
+
 use crate::daemon::config::{Config, Label, Target, nearest};
 use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
-use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::model::{AgentName, Digest, EnvironmentName, Timestamp};
 use crate::observe::{Api, Cluster, Limiter, connect, listed};
 use crate::reconcile::{FailureKind, LedgerEntry};
 use crate::record::{AgentRecord, Requests};
+use crate::source::SourceConfig;
 
 use super::exit::{CliError, Exit};
 use super::{Globals, verbs::Known};
@@ -68,26 +71,19 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
 /// The one environment that is meant.
 pub(super) async fn place(globals: &Globals) -> Result<Place, CliError> {
     let mut places = places(globals).await?;
-    match places.len() {
-        1 => Ok(places.remove(0)),
-        _ => {
-            let names = places.iter().map(|place| format!("`{}`", place.environment));
-            let names = names.collect::<Vec<_>>().join(", ");
-            Err(CliError::usage("which environment is meant?").hint(format!("name one with `--environment`: {names}")))
-        }
+    if places.len() == 1 {
+        return Ok(places.remove(0));
     }
+    let names = places.iter().map(|place| format!("`{}`", place.environment)).collect::<Vec<_>>().join(", ");
+    Err(CliError::usage("which environment is meant?").hint(format!("name one with `--environment`: {names}")))
 }
 
 /// The targets that `wanted` means: itself, or all.
-fn targets<'a>(config: &'a Config, wanted: Option<&EnvironmentName>) -> Result<Vec<&'a Target>, CliError> {
+pub(super) fn targets<'a>(config: &'a Config, wanted: Option<&EnvironmentName>) -> Result<Vec<&'a Target>, CliError> {
     let Some(wanted) = wanted else { return Ok(config.target.iter().collect()) };
-    match config.target(wanted) {
-        Some(target) => Ok(vec![target]),
-        None => {
-            let known: Known = config.target.iter().map(|target| target.environment.as_str()).collect();
-            Err(unknown_environment(wanted, "the configuration", &known))
-        }
-    }
+    let known: Known = config.target.iter().map(|target| target.environment.as_str()).collect();
+    let found = config.target(wanted).map(|target| vec![target]);
+    found.ok_or_else(|| unknown_environment(wanted, "the configuration", &known))
 }
 
 fn chosen(
@@ -152,6 +148,15 @@ async fn environments(api: &Api, namespace: Option<&str>) -> Result<Vec<(Environ
         Some((text("/metadata/name")?.parse().ok()?, text("/metadata/namespace")?.to_owned()))
     });
     Ok(named.collect())
+}
+
+/// A mirror of the caller's own: the daemon's is kept by the daemon.
+pub(super) fn mirror_folder(source: &SourceConfig) -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = cache.or(home).unwrap_or_else(std::env::temp_dir);
+    let name = Digest::of(source.url.to_string().as_bytes()).to_string();
+    cache.join("backstay").join(name.get(..16).unwrap_or_default())
 }
 
 // === impl Place ===

@@ -79,6 +79,8 @@ enum Verb {
     Init(verbs::init::Args),
     /// Check a config repository: a folder, or a commit of a Git repository
     Validate(verbs::validate::Args),
+    /// Show what would be done next, or what the later of two commits changes
+    Plan(verbs::plan::Args),
     /// Run the daemon
     Run(verbs::run::Args),
     /// Look at Git now
@@ -87,6 +89,8 @@ enum Verb {
     Status(verbs::status::Args),
     /// Show what was done to an agent, and why
     History(verbs::history::Args),
+    /// Show where the cluster differs from Git, or two releases from each other
+    Diff(verbs::diff::Args),
     /// Write and push the commit that brings an agent back to a release that was stable before
     Revert(verbs::revert::Args),
     /// Move an agent back to a release that was stable before, now
@@ -176,10 +180,12 @@ fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliErro
     match verb {
         Verb::Init(args) => verbs::init::run(&args, &globals, out),
         Verb::Validate(args) => verbs::validate::run(&args, out),
+        Verb::Plan(args) => verbs::plan::run(&args, &globals, out),
         Verb::Run(args) => verbs::run::run(&args, &globals, out),
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),
+        Verb::Diff(args) => wait::on(verbs::diff::run(&args, &globals, out)),
         Verb::Revert(args) => wait::on(verbs::revert::run(&args, &globals, out)),
         Verb::Rollback(args) => wait::on(verbs::rollback::run(&args, &globals, out)),
         Verb::Retry(args) => wait::on(verbs::retry::run(&args, &globals, out)),

@@ -16,7 +16,8 @@ pub struct NotCanonical(pub String);
 ///
 /// # Errors
 ///
-/// When an integer is beyond 2^53 in either direction, since a double would change it.
+/// When an integer is beyond 2^53 in either direction, since a double would change it; so is a double that would be
+/// written as such an integer, since it could not be read back.
 pub fn to_bytes(value: &Value) -> Result<Vec<u8>, NotCanonical> {
     let mut out = String::new();
     write(value, &mut out)?;
@@ -92,9 +93,20 @@ fn write_number(number: &Number, out: &mut String) -> Result<(), NotCanonical> {
         }
         out.push_str(&integer.to_string());
     } else {
-        write_double(number.as_f64().filter(|double| double.is_finite()).ok_or_else(beyond)?, out);
+        let double = number.as_f64().filter(|double| double.is_finite()).ok_or_else(beyond)?;
+        if is_long_integer(double) {
+            return Err(beyond());
+        }
+        write_double(double, out);
     }
     Ok(())
+}
+
+/// Whether a double is written as the digits of an integer beyond 2^53: those of 10^21 and more have an exponent.
+pub(super) fn is_long_integer(double: f64) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact in a double")]
+    let largest = LARGEST as f64;
+    double.abs() > largest && double.abs() < 1e21
 }
 
 /// ECMAScript's `Number::toString` (ECMA-262 6.1.6.1.20) over the shortest digits that read back.
@@ -180,6 +192,9 @@ mod tests {
         assert_eq!(canonical("9007199254740992"), "9007199254740992");
         let value = serde_json::from_str("9007199254740993").expect("JSON");
         assert_eq!(to_bytes(&value), Err(NotCanonical("9007199254740993".to_owned())));
+        let value = serde_json::from_str("1e18").expect("JSON");
+        assert_eq!(to_bytes(&value), Err(NotCanonical("1e18".to_owned())), "it would be written as an integer");
+        assert_eq!(canonical("1e21"), "1e+21");
         assert_eq!(canonical("-0.0"), "0");
         assert_eq!(canonical("1.0"), "1");
     }

@@ -6,6 +6,7 @@
 mod agent;
 mod cache;
 pub mod canonical;
+mod compare;
 mod consent;
 mod environment;
 mod layer;
@@ -20,10 +21,12 @@ mod settings;
 mod state;
 mod tools;
 mod undelivered;
+mod validate;
 mod workload;
 mod written;
 
 pub use cache::Cache;
+pub use compare::{Break, Change, Component, ComponentChanges, Kind as ChangeKind, compare};
 pub use consent::consents;
 pub use environment::{environment, environments};
 pub use release::{
@@ -36,4 +39,5 @@ pub use state::{
     After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, ReleaseRef, TargetKind, Track,
     WriteBack,
 };
+pub use validate::validate;
 pub use written::{SchemaKind, UnknownSchema, schema};

@@ -24,12 +24,11 @@ pub(in crate::cli) struct Args {
 }
 
 pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
-    let address = match args.address {
-        Some(address) => address,
-        None => {
-            let Listen(listen) = globals.config()?.map_or_else(Default::default, |config| config.http).listen;
-            reachable(listen)
-        }
+    let address = if let Some(address) = args.address {
+        address
+    } else {
+        let Listen(listen) = globals.config()?.map_or_else(Default::default, |config| config.http).listen;
+        reachable(listen)
     };
     let path = if args.ready { "/readyz" } else { "/healthz" };
     let no = |why: String| {

@@ -14,13 +14,10 @@ pub(in crate::cli) fn run(args: &Args, mut command: clap::Command, out: &mut Out
     command.build();
     let page = match &args.verb {
         None => command,
-        Some(verb) => match command.find_subcommand(verb) {
-            Some(found) => found.clone(),
-            None => {
-                let known: Known = command.get_subcommands().map(clap::Command::get_name).collect();
-                return Err(CliError::usage(format!("there is no verb `{verb}`")).hint(known.hint(verb)));
-            }
-        },
+        Some(verb) => command.find_subcommand(verb).cloned().ok_or_else(|| {
+            let known: Known = command.get_subcommands().map(clap::Command::get_name).collect();
+            CliError::usage(format!("there is no verb `{verb}`")).hint(known.hint(verb))
+        })?,
     };
     let mut roff = Vec::new();
     clap_mangen::Man::new(page).render(&mut roff)?;

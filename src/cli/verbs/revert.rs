@@ -1,18 +1,16 @@
 //! `backstay revert AGENT -e ENV [--to RELEASE]`
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
 use super::rollback::release;
-use crate::cli::client::place;
+use crate::cli::client::{mirror_folder, place};
 use crate::cli::wait::{self, Came, WaitArgs};
 use crate::cli::{CliError, Exit, Format, Globals, Out};
 use crate::daemon::COMMITTER;
 use crate::daemon::config::Config;
 use crate::daemon::write_back::{CannotTell, Request, Way, Written, write};
 use crate::desired::{self, ReleaseRef, WriteBack};
-use crate::model::{AgentName, Digest, EnvironmentName, ReleaseId, Timestamp};
+use crate::model::{AgentName, EnvironmentName, ReleaseId, Timestamp};
 use crate::reconcile::LedgerEntry;
 use crate::record::{AgentRecord, Standing};
 use crate::source::{Followed, Mirror, Person, PushError, SourceConfig, Track, WriteError};
@@ -30,7 +28,7 @@ pub(in crate::cli) struct Args {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
 
-    /// As whom to commit [default: `[[person]] git` of the caller, or GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL]
+    /// As whom to commit [default: `[[person]] git` of the caller, or `GIT_AUTHOR_NAME` and `GIT_AUTHOR_EMAIL`]
     #[arg(long, value_name = "NAME <ADDRESS>", value_parser = str::parse::<Person>)]
     author: Option<Person>,
 
@@ -191,15 +189,6 @@ fn author(args: &Args, config: Option<&Config>, caller: &str) -> Result<Person, 
     }
 }
 
-/// A mirror of the caller's own: the daemon's is kept by the daemon.
-fn mirror_folder(source: &SourceConfig) -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = cache.or(home).unwrap_or_else(std::env::temp_dir);
-    let name = Digest::of(source.url.to_string().as_bytes()).to_string();
-    cache.join("backstay").join(name.get(..16).unwrap_or_default())
-}
-
 /// How the environment wants Git to be told; who asks for a commit gets one.
 fn write_back(mirror: &Mirror, environment: &EnvironmentName) -> Result<WriteBack, CliError> {
     let branch = mirror.config().branch.clone();
@@ -248,6 +237,7 @@ impl From<WriteError> for CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Digest;
     use crate::record::{Differs, Quarantined};
 
     fn stood(content: &str) -> Standing {

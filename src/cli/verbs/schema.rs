@@ -1,4 +1,4 @@
-//! `backstay schema agent|environment|repository|config`
+//! `backstay schema agent|environment|repository|config|…`
 
 use crate::cli::{CliError, Exit, Out};
 use crate::daemon::config;
@@ -25,6 +25,8 @@ enum Kind {
     Variables,
     /// A file in `consent/`
     Consent,
+    /// What `plan -o json` prints
+    Plan,
     /// The daemon's own `backstay.toml`
     Config,
 }
@@ -37,6 +39,10 @@ pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> 
         Kind::Models => SchemaKind::Models,
         Kind::Variables => SchemaKind::Variables,
         Kind::Consent => SchemaKind::Consent,
+        Kind::Plan => {
+            out.json(&super::plan::schema())?;
+            return Ok(Exit::Done);
+        }
         Kind::Config => {
             out.json(&config::schema())?;
             return Ok(Exit::Done);

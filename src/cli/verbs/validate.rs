@@ -1,6 +1,5 @@
 //! `backstay validate PATH [--at REV]`
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use serde_json::json;
 
 use crate::cli::{CliError, Exit, Format, Out};
 use crate::desired;
-use crate::model::{Diagnostic, Diagnostics, Origin, Revision, Severity, Timestamp};
+use crate::model::{Diagnostics, Severity, Timestamp};
 use crate::source::{FolderTree, Store, Tree};
 
 #[derive(Debug, clap::Args)]
@@ -24,7 +23,7 @@ pub(in crate::cli) struct Args {
 
 pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> {
     let tree = tree(&args.path, args.at.as_deref())?;
-    let found = check(&*tree)?;
+    let found = desired::validate(&*tree, Timestamp::now());
     let count = |severity| found.0.iter().filter(|diagnostic| diagnostic.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     match out.format {
@@ -40,49 +39,6 @@ pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> 
         }
     }
     Ok(if errors == 0 { Exit::Done } else { Exit::No })
-}
-
-/// All that is wrong with a tree: its environments, and every agent in each of them.
-fn check(tree: &dyn Tree) -> Result<Diagnostics, CliError> {
-    let environments = match desired::environments(tree) {
-        Ok(environments) => environments,
-        Err(found) => return Ok(found),
-    };
-    let commit = "0".repeat(40).parse().map_err(|error| CliError::new(Exit::Broken, "no id").because(error))?;
-    let revision = Revision { reference: "HEAD".to_owned(), commit };
-    let (mut cache, mut all) = (desired::Cache::default(), Vec::new());
-    for environment in &environments {
-        let at = desired::At::unverified_for_display(&revision, tree);
-        let request = desired::Resolve {
-            environment,
-            head: at,
-            tracked: at,
-            pinned: &BTreeMap::new(),
-            now: Timestamp::now(),
-            target: None,
-        };
-        match desired::resolve(&mut cache, &request) {
-            Err(Diagnostics(found)) => all.extend(found),
-            Ok(state) => {
-                all.extend(state.warnings.0);
-                for agent in state.agents.into_values() {
-                    match agent {
-                        Ok(agent) => all.extend(agent.warnings.0.clone()),
-                        Err(Diagnostics(found)) => all.extend(found),
-                    }
-                }
-            }
-        }
-    }
-    if environments.is_empty() {
-        let error = Diagnostic::error(Origin::file("environments"), "there is no environment");
-        all.push(error.hint("an environment is a file `environments/<name>.yaml`"));
-    }
-    // What two environments share is wrong once.
-    let mut seen = BTreeSet::new();
-    all.retain(|found| seen.insert((found.origin.clone(), found.message.clone())));
-    all.sort_by(|a, b| (a.severity, &a.origin).cmp(&(b.severity, &b.origin)));
-    Ok(Diagnostics(all))
 }
 
 fn summary(path: &Path, at: Option<&str>, Diagnostics(found): &Diagnostics, errors: usize, warnings: usize) -> String {

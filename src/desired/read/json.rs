@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Number;
 
 use super::{Field, Kind, LARGEST_INTEGER, MAX_DEPTH, MAX_KEY, MAX_NODES, Map, Node, Source, Spot};
+use crate::desired::canonical::is_long_integer;
 use crate::desired::secrets;
 use crate::model::{Diagnostic, Diagnostics};
 
@@ -290,14 +291,11 @@ pub(super) fn exact(number: &Number) -> Option<Number> {
         return None;
     }
     let double = number.as_f64().filter(|double| double.is_finite())?;
-    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact in a double")]
-    let largest = LARGEST_INTEGER as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "integral and at most 2^53")]
-    if double.fract() == 0.0 && double.abs() <= largest {
-        Some((double as i64).into())
-    } else {
-        Number::from_f64(double)
+    if is_long_integer(double) {
+        return None;
     }
+    #[expect(clippy::cast_possible_truncation, reason = "integral and at most 2^53, or has an exponent anyway")]
+    if double.fract() == 0.0 && double.abs() < 1e21 { Some((double as i64).into()) } else { Number::from_f64(double) }
 }
 
 #[cfg(test)]
@@ -331,6 +329,7 @@ mod tests {
         assert_eq!(refused("[\"\\u0000\"]"), "tool.json:1:2: error: a text holds the character U+0000");
         assert_eq!(refused("[\"\u{1}\"]"), "tool.json:1:3: error: a control character stands in a text");
         assert_eq!(refused("[9007199254740993]"), "tool.json:1:2: error: the number `9007199254740993` is beyond 2^53");
+        assert_eq!(refused("[-1e18]"), "tool.json:1:2: error: the number `-1e18` is beyond 2^53");
         assert_eq!(refused("[1e999]"), "tool.json:1:2: error: this is not a number of JSON");
         assert_eq!(refused("{\"a\""), "tool.json:1:5: error: `:` is expected after the key");
         assert_eq!(refused("[1 2]"), "tool.json:1:4: error: `,` or `]` is expected");

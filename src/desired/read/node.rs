@@ -11,6 +11,8 @@ use crate::model::{Diagnostic, Origin};
 
 /// Characters of a source line that a snippet shows.
 const SNIPPET: usize = 120;
+/// Bytes of a line that is looked through for secrets; nothing of a longer one is shown.
+const LONGEST_SHOWN: usize = 4096;
 
 /// One file that was read.
 pub(in crate::desired) struct Source {
@@ -75,7 +77,8 @@ impl Source {
     }
 
     pub(in crate::desired) fn hides(&self, line: u32) -> bool {
-        self.sensitive.get().is_some_and(|lines| lines.contains(&line)) || self.line(line).is_some_and(secrets::in_line)
+        let secret = |text: &str| text.len() > LONGEST_SHOWN || secrets::in_line(text);
+        self.sensitive.get().is_some_and(|lines| lines.contains(&line)) || self.line(line).is_some_and(secret)
     }
 
     fn line(&self, line: u32) -> Option<&str> {

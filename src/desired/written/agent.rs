@@ -180,7 +180,6 @@ pub(in crate::desired) enum OneOrMany {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "merged over the catalogue's entry as a tree, and read as one of those")]
-#[expect(clippy::struct_field_names, reason = "the names are those of the format")]
 pub(in crate::desired) struct Model {
     /// Entry of `shared/models.yaml` that the rest is merged over.
     pub(in crate::desired) r#use: Option<ComponentName>,

@@ -1,0 +1,2 @@
+-- backstay: irreversible
+DROP TABLE b;
