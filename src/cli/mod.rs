@@ -22,7 +22,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use exit::{CliError, Exit};
 pub use output::{Color, Format, Out};
 
-use crate::daemon::config;
+use crate::daemon::{Serve, config};
 use crate::model::EnvironmentName;
 
 /// A GitOps daemon for AI agents: `git push` deploys a whole release, `git revert` takes it back
@@ -138,13 +138,15 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
 ];
 
 /// Does what `args` say, and gives the code to end with.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+///
+/// `serve` is the HTTP server of the daemon, for the verb that runs it.
+pub fn main(args: impl IntoIterator<Item = OsString>, serve: Serve) -> ExitCode {
     let args = match parse(args) {
         Ok(args) => args,
         Err(exit) => return exit.into(),
     };
     let mut out = Out::standard(args.globals.output, args.globals.color);
-    let done = dispatch(args, &mut out).and_then(|exit| out.flush().map(|()| exit));
+    let done = dispatch(args, serve, &mut out).and_then(|exit| out.flush().map(|()| exit));
     match done {
         Ok(exit) => exit.into(),
         Err(error) if error.is_closed_pipe() => Exit::Done.into(),
@@ -176,12 +178,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Exit> {
     })
 }
 
-fn dispatch(Args { globals, verb }: Args, out: &mut Out) -> Result<Exit, CliError> {
+fn dispatch(Args { globals, verb }: Args, serve: Serve, out: &mut Out) -> Result<Exit, CliError> {
     match verb {
         Verb::Init(args) => verbs::init::run(&args, &globals, out),
         Verb::Validate(args) => verbs::validate::run(&args, out),
         Verb::Plan(args) => verbs::plan::run(&args, &globals, out),
-        Verb::Run(args) => verbs::run::run(&args, &globals, out),
+        Verb::Run(args) => verbs::run::run(&args, &globals, serve, out),
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "the room where clock, files and tasks are at home")]
 
+mod app;
 pub mod config;
 mod environment;
 mod git;
@@ -13,6 +14,7 @@ pub mod telemetry;
 mod word;
 pub mod write_back;
 
+pub use app::{App, Serve, Serving};
 pub use environment::Settled;
 pub use git::GitError;
 pub use look::{Looked, look};

@@ -5,8 +5,6 @@
 mod hook;
 mod server;
 
-use std::sync::Arc;
-
 use axum::body::Bytes;
 use axum::extract::{FromRef, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,24 +14,12 @@ use axum::{Router, extract::rejection::BytesRejection};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
-pub use server::{Limits, serve};
+pub use crate::daemon::App;
+pub use server::{Limits, serve, start};
 
-use crate::daemon::config::{HookSecrets, Secret};
-use crate::daemon::{HintFate, Metrics, Status};
+use crate::daemon::HintFate;
+use crate::daemon::config::Secret;
 use hook::{Door, Fate};
-
-/// What the server shows, and whom it wakes.
-#[derive(Clone)]
-pub struct App {
-    /// Whether the daemon is ready.
-    pub status: Status,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// The secrets of the doors that exist.
-    pub secrets: HookSecrets,
-    /// Brings the next look at Git forward. It must return at once, and may be called as often as anybody likes.
-    pub hint: Arc<dyn Fn() + Send + Sync>,
-}
 
 /// One door, with what it needs.
 #[derive(Clone)]

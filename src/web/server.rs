@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, router};
+use crate::daemon::Serving;
 
 /// How much one caller, and all of them together, may ask of the server.
 #[derive(Debug, Clone)]
@@ -95,6 +96,11 @@ pub async fn serve(listener: TcpListener, app: App, limits: Limits, stop: Cancel
         tracing::warn!("open requests were cut: they did not end in {:?}", limits.grace);
     }
     ended
+}
+
+/// [`serve`] within the usual limits.
+pub fn start(listener: TcpListener, app: App, stop: CancellationToken) -> Serving {
+    Box::pin(serve(listener, app, Limits::default(), stop))
 }
 
 type Slot = tokio::sync::OwnedSemaphorePermit;

@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{CliError, Exit, Format, Globals, Out};
 use crate::daemon::config::{Config, Period};
-use crate::daemon::{Daemon, Settled, telemetry};
-use crate::web;
+use crate::daemon::{App, Daemon, Serve, Settled, telemetry};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -24,7 +23,7 @@ pub(in crate::cli) struct Args {
     timeout: Period,
 }
 
-pub(in crate::cli) fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
+pub(in crate::cli) fn run(args: &Args, globals: &Globals, server: Serve, out: &mut Out) -> Result<Exit, CliError> {
     let config = globals.needed_config()?;
     telemetry::start(&config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -35,7 +34,7 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals, out: &mut Out) -> Resu
         if args.once {
             once(daemon, &config, args.timeout, stop, out).await
         } else {
-            serve(daemon, &config, stop).await
+            serve(daemon, &config, server, stop).await
         }
     });
     // What still reads Git is not waited for: it holds nothing that a crash would not.
@@ -44,7 +43,7 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals, out: &mut Out) -> Resu
 }
 
 /// Runs the daemon and its server until somebody stops it; the first to end ends the other.
-async fn serve(daemon: Daemon, config: &Config, stop: CancellationToken) -> Result<Exit, CliError> {
+async fn serve(daemon: Daemon, config: &Config, server: Serve, stop: CancellationToken) -> Result<Exit, CliError> {
     let listen = config.http.listen.0;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         CliError::new(Exit::Broken, format!("cannot listen on {listen}"))
@@ -52,7 +51,7 @@ async fn serve(daemon: Daemon, config: &Config, stop: CancellationToken) -> Resu
             .hint("choose another with `[http] listen` or BACKSTAY_HTTP_LISTEN")
     })?;
     let hinter = daemon.hinter();
-    let app = web::App {
+    let app = App {
         status: daemon.status(),
         metrics: daemon.metrics(),
         secrets: config.webhooks.secrets()?,
@@ -64,7 +63,7 @@ async fn serve(daemon: Daemon, config: &Config, stop: CancellationToken) -> Resu
     tasks.spawn(async move { Ok(daemon.run(stopped).await?) });
     let stopped = stop.clone();
     tasks.spawn(async move {
-        let served = web::serve(listener, app, web::Limits::default(), stopped).await;
+        let served = server(listener, app, stopped).await;
         served.map_err(|error| CliError::new(Exit::Broken, "the HTTP server ended").because(error))
     });
     let mut first = None;
