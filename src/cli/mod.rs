@@ -168,9 +168,10 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, Exit> {
         if let Some((_, hint)) = other {
             Out::standard(Format::Text, Color::Auto).hint(hint);
         }
-        match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Done,
-            _ => Exit::Usage,
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            Exit::Done
+        } else {
+            Exit::Usage
         }
     })
 }

@@ -191,7 +191,7 @@ pub(super) fn synced(id: &str, entry: Option<&EnvironmentEntry>) -> Came {
         return Came::Not(format!("the repository has errors: {error}"));
     }
     let accepted =
-        entry.record.accepted.iter().map(|(_, revision)| format!("{}@{}", revision.reference, revision.commit.short()));
+        entry.record.accepted.values().map(|revision| format!("{}@{}", revision.reference, revision.commit.short()));
     Came::Done(format!("at {}", accepted.collect::<Vec<_>>().join(", ")))
 }
 

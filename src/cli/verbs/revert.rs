@@ -211,8 +211,7 @@ impl From<CannotTell> for CliError {
     fn from(error: CannotTell) -> Self {
         let (hint, message) = (error.hint(), error.to_string());
         let own = match error {
-            CannotTell::Source(source) => return source.into(),
-            CannotTell::Push(PushError::Source(source)) => return source.into(),
+            CannotTell::Source(source) | CannotTell::Push(PushError::Source(source)) => return source.into(),
             CannotTell::Write(error) => return error.into(),
             CannotTell::Push(PushError::Moved { .. }) | CannotTell::Restless(_) => Self::new(Exit::Broken, message),
             CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } => Self::new(Exit::Refused, message),

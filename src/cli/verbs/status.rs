@@ -17,10 +17,13 @@ pub(in crate::cli) struct Args {
     exit_code: bool,
 }
 
+/// One environment, with the agents that are shown of it.
+type Shown = (Place, Option<EnvironmentRecord>, Vec<(AgentName, Seen)>);
+
 pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
     let now = Timestamp::now();
     let places = places(globals).await?;
-    let mut shown: Vec<(Place, Option<EnvironmentRecord>, Vec<(AgentName, Seen)>)> = Vec::new();
+    let mut shown: Vec<Shown> = Vec::new();
     let mut missing = None;
     for place in places {
         let record = place.ledger().environment().await?.map(|entry| entry.record);

@@ -88,7 +88,7 @@ pub(super) fn environment_lines(
         return vec![format!("{environment}  namespace {namespace}: the daemon has not been here yet")];
     };
     let accepted =
-        record.accepted.iter().map(|(_, revision)| format!("{}@{}", revision.reference, revision.commit.short()));
+        record.accepted.values().map(|revision| format!("{}@{}", revision.reference, revision.commit.short()));
     let accepted: Vec<_> = accepted.collect();
     let accepted = if accepted.is_empty() { "no commit yet".to_owned() } else { accepted.join(", ") };
     let mut lines = vec![format!("{environment}  {accepted}  namespace {namespace}")];
