@@ -1,4 +1,11 @@
 //! The formats of the config repository: what is read, what is refused, and in which words.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "tests read files, tell how long they took, and look at some of many kinds"
+)]
 
 #[path = "desired/bombs.rs"]
 mod bombs;

@@ -29,7 +29,7 @@ use crate::source::{self, SourceError, SourceStatus};
 /// Changes within this time are decided on together.
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
-const STALE: Duration = Duration::from_secs(300);
+const STALE: Duration = Duration::from_mins(5);
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
 
@@ -70,13 +70,15 @@ pub enum Settled {
 }
 
 /// The task of one environment.
+#[expect(clippy::struct_excessive_bools, reason = "each is a piece of work that is due or under way")]
 pub(crate) struct Environment {
     parts: Parts,
     epoch: Option<u64>,
     agents: HashMap<AgentName, Agent>,
     entries: BTreeMap<AgentName, LedgerEntry>,
     ledger_synced: bool,
-    entry: Option<Option<EnvironmentEntry>>,
+    /// Nothing: it was not told of yet.
+    entry: Option<Told>,
     word: Option<Word>,
     heard: Heard,
     /// What was read with: handed to the blocking reader and back.
@@ -94,6 +96,12 @@ pub(crate) struct Environment {
     timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
     due: Option<Timestamp>,
     seed: u64,
+}
+
+/// What the ledger told of the environment.
+enum Told {
+    Absent,
+    Present(Box<EnvironmentEntry>),
 }
 
 struct Agent {
@@ -241,11 +249,10 @@ impl Environment {
             }
             LedgerChange::Environment(entry) => {
                 self.parts.status.ledger(&self.parts.config.environment, true);
-                let entry = entry.map(|entry| *entry);
                 if let Some(entry) = &entry {
                     self.parts.fence.saw_epoch(entry.record.epoch);
                 }
-                self.entry = Some(entry);
+                self.entry = Some(entry.map_or(Told::Absent, Told::Present));
                 self.asked_to_sync();
                 self.wish();
                 self.listen_again = true;
@@ -291,13 +298,10 @@ impl Environment {
         if status.last_success.is_some() {
             self.parts.status.git_seen();
         }
-        if let Some((id, round)) = self.sync_round.clone() {
-            if status.round >= round {
-                self.sync_round = None;
-                self.record_environment(|record| {
-                    record.handled.insert("sync".to_owned(), id.clone());
-                });
-            }
+        if let Some((id, _)) = self.sync_round.take_if(|(_, round)| status.round >= *round) {
+            self.record_environment(|record| {
+                record.handled.insert("sync".to_owned(), id.clone());
+            });
         }
         if status.settled != self.settled {
             self.settled.clone_from(&status.settled);
@@ -306,7 +310,7 @@ impl Environment {
     }
 
     fn asked_to_sync(&mut self) {
-        let Some(Some(entry)) = &self.entry else { return };
+        let Some(Told::Present(entry)) = &self.entry else { return };
         let Some(sync) = &entry.requests.sync else { return };
         let id = sync.request.id.clone();
         let handled = entry.record.handled.get("sync") == Some(&id);
@@ -354,8 +358,8 @@ impl Environment {
 
     fn record(&self) -> EnvironmentRecord {
         match &self.entry {
-            Some(Some(entry)) => entry.record.clone(),
-            Some(None) | None => EnvironmentRecord::default(),
+            Some(Told::Present(entry)) => entry.record.clone(),
+            Some(Told::Absent) | None => EnvironmentRecord::default(),
         }
     }
 
@@ -374,11 +378,14 @@ impl Environment {
 
     /// Says what this environment follows, once the ledger says what was accepted last.
     fn wish(&mut self) {
-        let (Some(entry), true) = (&self.entry, self.ledger_synced || self.entry.is_some()) else { return };
-        let record = entry.as_ref().map(|entry| entry.record.clone()).unwrap_or_default();
+        let accepted = match &self.entry {
+            None => return,
+            Some(Told::Absent) => None,
+            Some(Told::Present(entry)) => entry.requests.sync.as_ref().and_then(|sync| sync.accept_rewind.clone()),
+        };
+        let record = self.record();
         let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
         let tracks = if self.heard.tracks.is_empty() { vec![head] } else { self.heard.tracks.clone() };
-        let accepted = entry.as_ref().and_then(|entry| entry.requests.sync.as_ref()?.accept_rewind.clone());
         let wish = Wish {
             tracks: tracks
                 .into_iter()
@@ -499,7 +506,7 @@ impl Environment {
         if self.epoch.is_none() || self.parts.config.observe {
             return;
         }
-        let Some(Some(entry)) = &self.entry else { return };
+        let Some(Told::Present(entry)) = &self.entry else { return };
         let mut record = entry.record.clone();
         record.format = FORMAT;
         change(&mut record);
@@ -607,12 +614,9 @@ impl Environment {
     fn act(&mut self, name: &AgentName, epoch: u64, action: Action) {
         match action {
             Action::Wake(at) => {
-                if let Some(agent) = self.agents.get_mut(name) {
-                    if let Some(old) = agent.asleep_until.replace(at) {
-                        if let Some(waiting) = self.timers.get_mut(&old) {
-                            waiting.remove(name);
-                        }
-                    }
+                let old = self.agents.get_mut(name).and_then(|agent| agent.asleep_until.replace(at));
+                if let Some(waiting) = old.and_then(|old| self.timers.get_mut(&old)) {
+                    waiting.remove(name);
                 }
                 self.timers.entry(at).or_default().insert(name.clone());
             }
@@ -632,7 +636,13 @@ impl Environment {
                     Finished::Nothing
                 });
             }
-            effect => {
+            effect @ (Action::Record { .. }
+            | Action::Write(_)
+            | Action::DryRun(_)
+            | Action::Delete { .. }
+            | Action::Read(_)
+            | Action::ReadLedger
+            | Action::TellGit(_)) => {
                 let (target, ledger) = (Arc::clone(&self.parts.target), self.parts.ledger.clone());
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);

@@ -84,8 +84,8 @@ impl Git {
             return None;
         }
         wishes.insert(environment.clone(), wish);
-        let mut all = Wishes::default();
-        all.policy = MovePolicy { rewind: self.rewind, accepted: BTreeSet::new() };
+        let policy = MovePolicy { rewind: self.rewind, accepted: BTreeSet::new() };
+        let mut all = Wishes { policy, ..Wishes::default() };
         for (environment, wish) in &*wishes {
             for (track, last) in &wish.tracks {
                 all.tracks.insert(key(environment, track), (track.clone(), last.clone()));

@@ -68,7 +68,7 @@ impl Daemon {
     /// When the configuration cannot be put to work.
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let seed = u64::from(std::process::id()) ^ clock.now().as_nanosecond().unsigned_abs() as u64;
+        let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
         let git = Arc::new(Git::start(config, seed)?);
         let metrics = Arc::new(Metrics::new());
         let status = Status::serving(config.target.iter().map(|target| target.environment.clone()));

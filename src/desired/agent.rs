@@ -25,7 +25,7 @@ const MAX_OBJECTS: usize = 64;
 /// Old releases whose ConfigMaps are kept, where nothing is said.
 const HISTORY: u32 = 10;
 /// How long a release may take to become healthy, where nothing is said.
-const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
+const PROGRESS_DEADLINE: Duration = Duration::from_mins(10);
 
 /// What one agent's files say, apart from the time and from other agents.
 #[derive(Debug)]
@@ -285,6 +285,7 @@ impl Context<'_> {
         self.reader.consult(path).map(drop).map_err(|error| layer::refused(path, &error))
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "what was written ends here: only what was read goes on")]
     fn resolve(&self, declared: written::Agent, whole: &Node, origin: Origin) -> Option<Resolved> {
         let empty = Node::empty(whole.spot.clone());
         let at = whole.get("spec").unwrap_or(&empty);

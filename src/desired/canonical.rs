@@ -109,7 +109,7 @@ pub(super) fn is_long_integer(double: f64) -> bool {
     double.abs() > largest && double.abs() < 1e21
 }
 
-/// ECMAScript's Number::toString (ECMA-262 6.1.6.1.20) over the shortest digits that read back.
+/// ECMAScript's `Number::toString` (ECMA-262 6.1.6.1.20) over the shortest digits that read back.
 fn write_double(double: f64, out: &mut String) {
     if double == 0.0 {
         out.push('0');

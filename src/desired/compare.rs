@@ -180,7 +180,9 @@ impl ComponentChanges {
         let fields = |value: Value| match value {
             Value::Object(fields) => fields.into_iter().collect(),
             Value::Null => BTreeMap::new(),
-            other => BTreeMap::from([(String::new(), other)]),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+                BTreeMap::from([(String::new(), other)])
+            }
         };
         let value = |result: Result<Value, serde_json::Error>| fields(result.unwrap_or_default());
         self.maps(component, &value(serde_json::to_value(old)), &value(serde_json::to_value(new)));

@@ -231,8 +231,8 @@ fn text(path: &str, bytes: &[u8]) -> Result<Arc<Source>, Diagnostics> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Source::new(path, text)),
         Err(error) => {
-            let lines = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            let line = u32::try_from(lines + 1).unwrap_or(u32::MAX);
+            let lines = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+            let line = u32::try_from(lines).unwrap_or(u32::MAX);
             let origin = Origin { file: path.into(), line, column: 0 };
             Err(Diagnostic::error(origin, "the file is not UTF-8 text").hint("save it as UTF-8").into())
         }

@@ -185,6 +185,7 @@ fn strangers(
 type Read<'l, 'a> = BTreeMap<AgentName, (&'l Layer<'a>, Result<Arc<Resolved>, Diagnostics>)>;
 
 /// What each agent is, after all that agents have to do with one another and with the time.
+#[expect(clippy::needless_pass_by_value, reason = "what was read ends here")]
 fn assemble(
     read: Read<'_, '_>,
     declared: &BTreeSet<AgentName>,

@@ -147,6 +147,7 @@ impl Reader {
         self.problems.push(Problem { path: self.path.clone(), message: message.into(), hint: hint.map(str::to_owned) });
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "names and places are both steps")]
     fn within<T>(&mut self, step: impl ToString, read: impl FnOnce(&mut Self) -> T) -> T {
         self.path.push(step.to_string());
         let result = read(self);
@@ -251,9 +252,12 @@ impl Reader {
             None => None,
             Some(Value::Object(rule)) if rule.is_empty() => None,
             Some(rule) => {
-                self.within("targeting", |reader| match rule {
-                    Value::Object(_) => reader.rule(rule, evaluators, Some(&variants), 0),
-                    _ => reader.refuse("`targeting` is no map", None),
+                self.within("targeting", |reader| {
+                    if rule.is_object() {
+                        reader.rule(rule, evaluators, Some(&variants), 0);
+                    } else {
+                        reader.refuse("`targeting` is no map", None);
+                    }
                 });
                 Some(rule.clone())
             }

@@ -129,7 +129,7 @@ fn structural(schema: &Value, open: bool) -> Value {
     out
 }
 
-/// A doc comment without links to code: "[`FORMAT`](super::FORMAT)" becomes "`FORMAT`".
+/// A doc comment without links to code: what is in brackets goes, and the words stay.
 fn without_links(about: &str) -> String {
     let mut out = String::new();
     let mut rest = about;

@@ -121,8 +121,8 @@ pub(super) fn agent_status(record: &AgentRecord) -> Value {
 pub(super) fn environment_status(record: &EnvironmentRecord) -> Value {
     let accepted: Vec<_> = record
         .accepted
-        .iter()
-        .map(|(_, revision)| format!("{}@{}", revision.reference, revision.commit.short()))
+        .values()
+        .map(|revision| format!("{}@{}", revision.reference, revision.commit.short()))
         .collect();
     with_shown(json!(record), json!({"revision": accepted.join(" ")}))
 }

@@ -21,7 +21,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 ///
 /// # Assumptions
 ///
-/// The client was made by [`connect`](super::connect), so that it does not retry by itself: the core decides.
+/// The client was made by [`connect`](super::connect()), so that it does not retry by itself: the core decides.
 #[derive(Clone)]
 pub struct Api {
     client: kube::Client,

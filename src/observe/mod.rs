@@ -1,6 +1,6 @@
 //! What is: the target's API server, asked and watched.
 //!
-//! [`connect`] makes the one client per identity, [`Api`] sends every request of `observe`, `apply` and `ledger`, and
+//! [`connect()`] makes the one client per identity, [`Api`] sends every request of `observe`, `apply` and `ledger`, and
 //! [`Observer`] keeps the live state of all agents of a namespace by watches.
 #![allow(clippy::disallowed_methods, reason = "this room speaks to API servers: it reads kubeconfigs and waits")]
 

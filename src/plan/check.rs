@@ -40,7 +40,8 @@ fn check_nothing_unowned_is_touched<'a>(plan: &'a Plan, input: &'a PlanInput<'_>
 fn check_one_step_an_object(plan: &Plan) -> impl Iterator<Item = Note> + '_ {
     let mut seen = BTreeSet::new();
     let steps = plan.steps.iter().filter(|step| !matches!(step, Step::Handover { .. }));
-    steps.filter_map(move |step| (!seen.insert(step.object())).then(|| error(NoteKind::Twice(step.object().clone()))))
+    let again = steps.filter(move |step| !seen.insert(step.object()));
+    again.map(|step| error(NoteKind::Twice(step.object().clone())))
 }
 
 fn check_the_gate<'a>(plan: &'a Plan, input: &'a PlanInput<'_>) -> impl Iterator<Item = Note> + 'a {

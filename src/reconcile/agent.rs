@@ -62,12 +62,12 @@ impl AgentState {
         if !self.live.synced {
             return;
         }
-        if ledger.blank {
-            if let Some(record) = rebuild::from_what_runs(self, now) {
-                let message = "the ledger was lost and is made anew from what runs: `backstay retry` confirms it";
-                actions.push(Action::Announce(self.announcement(true, "LedgerRebuilt", message.to_owned())));
-                return self.save(record, actions);
-            }
+        if ledger.blank
+            && let Some(record) = rebuild::from_what_runs(self, now)
+        {
+            let message = "the ledger was lost and is made anew from what runs: `backstay retry` confirms it";
+            actions.push(Action::Announce(self.announcement(true, "LedgerRebuilt", message.to_owned())));
+            return self.save(record, actions);
         }
         if self.handle_requests(&ledger, now, actions) {
             return;

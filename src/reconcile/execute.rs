@@ -237,7 +237,7 @@ impl AgentState {
                         return self.send(Pending::Read(object.clone()), Action::Read(object.clone()), actions);
                     }
                     let fields: Vec<_> = changes.iter().map(|change| change.path.to_string()).collect();
-                    let who = target.who_writes(self, object);
+                    let who = Target::who_writes(self, object);
                     let why = format!("{who} keeps changing {} of {object}", fields.join(", "));
                     actions.push(Action::Announce(self.announcement(true, "Contested", why.clone())));
                     self.memory.contested.insert(object.clone(), why);
@@ -267,7 +267,8 @@ impl AgentState {
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
-        if self.tell_git(&next, actions) {
+        // The record says first that Git asks for something else: telling it may take long.
+        if next == *record && self.tell_git(&next, actions) {
             return;
         }
         self.save_if_changed(next, actions);
@@ -325,9 +326,8 @@ impl AgentState {
         if !due || !self.desires(hold.left) {
             return false;
         }
-        let reason = record.operations.iter().find_map(|operation| match &operation.cause {
-            Cause::Rollback { reason, .. } => Some(reason.clone()),
-            _ => None,
+        let reason = record.operations.iter().find_map(|operation| {
+            if let Cause::Rollback { reason, .. } = &operation.cause { Some(reason.clone()) } else { None }
         });
         let tell = super::TellGit {
             agent: self.agent.clone(),

@@ -124,7 +124,7 @@ impl Target {
             kept: &if self.release.is_some() {
                 kept(&state.agent, &state.config.namespace, record, &state.live)
             } else {
-                Default::default()
+                std::collections::BTreeSet::default()
             },
             accepted: &state.memory.accepted,
             refused: &refused,
@@ -140,7 +140,7 @@ impl Target {
     }
 
     /// Who wrote the fields of `object` last beside us, as far as the server says.
-    pub(super) fn who_writes(&self, state: &AgentState, object: &ObjectRef) -> String {
+    pub(super) fn who_writes(state: &AgentState, object: &ObjectRef) -> String {
         let live = state.live.objects.get(object);
         let managers = live.and_then(|live| live.body.pointer("/metadata/managedFields")?.as_array());
         let text = |entry: &serde_json::Value, field: &str| {

@@ -65,13 +65,13 @@ fn good(kind: SchemaKind) -> Value {
             file["spec"] = json!({"defaults": {"history": 3}});
         }
         SchemaKind::Models => {
-            file = json!({"fast": {"provider": "p", "model": "m", "endpoint": "https://example.com", "parameters": {"a": 1}, "retires": "2030-01-01"}})
+            file = json!({"fast": {"provider": "p", "model": "m", "endpoint": "https://example.com", "parameters": {"a": 1}, "retires": "2030-01-01"}});
         }
         SchemaKind::Variables => {
-            file = json!({"A": "b", "B": {"secret": "s", "key": "k"}, "C": {"field": "metadata.name"}})
+            file = json!({"A": "b", "B": {"secret": "s", "key": "k"}, "C": {"field": "metadata.name"}});
         }
         SchemaKind::Consent => {
-            file = json!({"agent": "a", "environment": "prod", "allow": "retry", "release": "r-3f9c2ab1d0f6", "expires": "2030-01-01"})
+            file = json!({"agent": "a", "environment": "prod", "allow": "retry", "release": "r-3f9c2ab1d0f6", "expires": "2030-01-01"});
         }
     }
     file
@@ -256,10 +256,10 @@ fn keywords(schema: &Value, found: &mut BTreeSet<String>) {
         found.insert(key.clone());
         match key.as_str() {
             "properties" | "$defs" => {
-                value.as_object().into_iter().flatten().for_each(|(_, schema)| keywords(schema, found))
+                value.as_object().into_iter().flatten().for_each(|(_, schema)| keywords(schema, found));
             }
             "oneOf" | "anyOf" | "allOf" => {
-                value.as_array().into_iter().flatten().for_each(|schema| keywords(schema, found))
+                value.as_array().into_iter().flatten().for_each(|schema| keywords(schema, found));
             }
             "items" | "additionalProperties" | "propertyNames" => keywords(value, found),
             _ => {}

@@ -49,7 +49,7 @@ fn collection(object: &Value) -> String {
 async fn from_its_manifests_under_its_own_rights() {
     let Some(lab) = lab("pod").await else { return };
     let repo = Repo::small();
-    let server = Server::http(repo.parent(), Some(REACHED_BY_PODS));
+    let server = Server::http_at(repo.parent(), REACHED_BY_PODS);
     let source = format!("http://{}/repo.git", server.address);
     let river = River::with_source(lab, repo, String::new()).await;
     name_image(IMAGE);

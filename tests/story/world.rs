@@ -329,7 +329,13 @@ impl World {
                 match action {
                     Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
                     Action::Wake(at) => self.wake = Some(at),
-                    effect => {
+                    effect @ (Action::Record { .. }
+                    | Action::Write(_)
+                    | Action::DryRun(_)
+                    | Action::Delete { .. }
+                    | Action::Read(_)
+                    | Action::ReadLedger
+                    | Action::TellGit(_)) => {
                         self.effects += 1;
                         assert!(self.effects < 2000, "effects without end: {:?}", self.writes.last());
                         let dies = self.crash.filter(|(at, _)| *at == self.effects).map(|(_, crash)| crash);
@@ -406,9 +412,11 @@ impl World {
             Action::Write(write) => self.write(&write),
             Action::DryRun(write) => {
                 let mut other = self.clone();
-                match other.write(&write) {
-                    Observation::Done(Done::Written(live)) => Observation::Done(Done::WouldBe(live)),
-                    answer => answer,
+                let answer = other.write(&write);
+                if let Observation::Done(Done::Written(live)) = answer {
+                    Observation::Done(Done::WouldBe(live))
+                } else {
+                    answer
                 }
             }
             Action::TellGit(tell) => {

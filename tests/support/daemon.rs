@@ -282,8 +282,13 @@ impl Repo {
 impl Server {
     /// Smart HTTP for the repositories in a folder.
     pub(crate) fn http(root: &Path) -> Self {
+        Self::http_at(root, "127.0.0.1:0")
+    }
+
+    /// The same, at an address that others than this machine reach.
+    pub(crate) fn http_at(root: &Path, listen: &str) -> Self {
         let mut command = Command::new(std::env::var_os("LAB_BIN").expect("LAB_BIN"));
-        command.arg("git-http").arg("--root").arg(root).args(["--listen", "127.0.0.1:0"]);
+        command.arg("git-http").arg("--root").arg(root).args(["--listen", listen]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a Git server");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("its address");

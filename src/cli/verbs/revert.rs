@@ -295,7 +295,7 @@ mod tests {
                 target,
                 &LedgerEntry::Present {
                     record: Box::new(record),
-                    requests: Default::default(),
+                    requests: crate::record::Requests::default(),
                     generation: 1,
                     version,
                 },

@@ -183,7 +183,7 @@ impl<'s> Checker<'s> {
     fn wrong_type(&mut self, expected: &[&'s Value], node: &Node, name: &str) {
         let is_reference = |schema: &&Value| schema.pointer("/properties/secret").is_some();
         let scalar = matches!(node.kind, Kind::Text(_) | Kind::Number(_) | Kind::Bool(_));
-        if scalar && expected.iter().all(|schema| is_reference(schema)) {
+        if scalar && expected.iter().all(is_reference) {
             // Whatever stands here may be the secret itself.
             let error =
                 Diagnostic::error(node.spot.origin(), format!("{name} holds a value where a reference belongs"));

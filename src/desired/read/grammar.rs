@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        assert_eq!(period("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(period("1h30m"), Some(Duration::from_mins(90)));
         assert_eq!(period("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(period("99999999999999999999d"), None);
     }

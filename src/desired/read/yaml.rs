@@ -165,6 +165,7 @@ impl Builder<'_> {
         self.problems.push(Problem { spot, message: message.into(), hint: hint.map(str::to_owned) });
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is the parser's own bookkeeping, and comments")]
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Stop> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
