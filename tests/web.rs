@@ -1,5 +1,5 @@
 //! The HTTP server on a real listener: who is let in, what is shown, and what a flood does.
-#![expect(clippy::disallowed_methods, reason = "a test has a clock")]
+#![expect(clippy::disallowed_methods, reason = "a test: it measures how long a stop takes")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

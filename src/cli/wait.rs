@@ -290,10 +290,10 @@ mod tests {
 
     #[test]
     fn a_look_at_git_ends_with_the_commit_or_with_what_is_wrong() {
-        let commit = "3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0";
+        let commit = "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0";
         let mut seen = EnvironmentEntry {
             record: EnvironmentRecord {
-                accepted: [("main".to_owned(), commit.parse().expect("a commit"))].into(),
+                accepted: [("main".to_owned(), commit.parse().expect("a revision"))].into(),
                 ..EnvironmentRecord::default()
             },
             requests: crate::record::EnvironmentRequests::default(),

@@ -17,7 +17,7 @@ pub(in crate::cli) struct Args {
     exit_code: bool,
 }
 
-/// One environment, what is recorded of it, and its agents.
+/// One environment, with the agents that are shown of it.
 type Shown = (Place, Option<EnvironmentRecord>, Vec<(AgentName, Seen)>);
 
 pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {

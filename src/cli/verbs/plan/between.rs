@@ -13,7 +13,7 @@ use crate::desired::{
     compare, environments, resolve,
 };
 use crate::model::{AgentName, Diagnostics, EnvironmentName, Revision, Severity, Timestamp};
-use crate::source::{Checkout, Store};
+use crate::source::{Checkout, SourceError, Store};
 
 /// What the later commit changes.
 #[derive(Debug, Serialize)]
@@ -27,7 +27,8 @@ pub(super) struct Between {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Environment {
-    pub(super) environment: EnvironmentName,
+    #[serde(rename = "environment")]
+    pub(super) name: EnvironmentName,
     /// When the change gets there, where that is not at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) when: Option<String>,
@@ -40,7 +41,8 @@ pub(super) struct Environment {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Agent {
-    pub(super) agent: AgentName,
+    #[serde(rename = "agent")]
+    pub(super) name: AgentName,
     pub(super) what: What,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<String>,
@@ -86,7 +88,11 @@ pub(super) fn between(
     agent: Option<&AgentName>,
     environment: Option<&EnvironmentName>,
 ) -> Result<Between, CliError> {
-    let store = Store::open(repo)?;
+    let store = Store::open(repo).map_err(|error| {
+        let missing = matches!(error, SourceError::NoRepository { .. });
+        let error = CliError::from(error);
+        if missing { error.hint("name it with `--repo FOLDER`") } else { error }
+    })?;
     let (from, to) = (store.revision(from)?, store.revision(to)?);
     let (old, new) = (store.checkout(&from)?, store.checkout(&to)?);
     let of = |checkout: &Checkout| environments(&*checkout.tree);
@@ -108,7 +114,7 @@ pub(super) fn between(
         let mut one = one;
         if let Some(agent) = agent {
             seen |= names.contains(agent);
-            one.agents.retain(|found| found.agent == *agent);
+            one.agents.retain(|found| found.name == *agent);
         }
         found.push(one);
     }
@@ -138,7 +144,7 @@ impl Reader<'_> {
         let before = read(self.store, &mut self.old, name, old, self.now).ok();
         let after = match read(self.store, &mut self.new, name, new, self.now) {
             Ok(after) => after,
-            Err(errors) => return Environment { environment: name.clone(), when: None, errors, agents: vec![] },
+            Err(errors) => return Environment { name: name.clone(), when: None, errors, agents: vec![] },
         };
         let mut agents = Vec::new();
         let no_agents = BTreeMap::new();
@@ -150,7 +156,7 @@ impl Reader<'_> {
             agents.extend(agent_change(agent, was.map(AsRef::as_ref), after.agents.get(agent)));
         }
         let errors = after.warnings.0.iter().filter(|found| found.severity == Severity::Error).cloned().collect();
-        Environment { environment: name.clone(), when: when(&after), errors: Diagnostics(errors), agents }
+        Environment { name: name.clone(), when: when(&after), errors: Diagnostics(errors), agents }
     }
 }
 
@@ -202,7 +208,7 @@ fn agent_change(
 ) -> Option<Agent> {
     let short = |agent: &DesiredAgent| agent.release.id.short();
     let mut change = Agent {
-        agent: name.clone(),
+        name: name.clone(),
         what: What::Added,
         from: was.map(short),
         to: None,
@@ -291,13 +297,13 @@ pub(super) fn print(found: &Between, out: &mut Out) -> Result<(), CliError> {
 }
 
 fn lines(one: &Environment) -> Vec<String> {
-    let mut lines = vec![one.environment.to_string()];
+    let mut lines = vec![one.name.to_string()];
     lines.extend(one.when.iter().map(|when| format!("  {when}")));
     if one.agents.is_empty() && one.errors.0.is_empty() {
         lines.push("  nothing changes".to_owned());
     }
     for agent in &one.agents {
-        lines.push(format!("  {} {}  {}", mark(agent.what), agent.agent, releases(agent)));
+        lines.push(format!("  {} {}  {}", mark(agent.what), agent.name, releases(agent)));
         lines
             .extend(agent.changes.iter().map(|change| format!("      {} {}", change_mark(change.kind), named(change))));
         lines.extend(agent.breaks.iter().map(|found| {

@@ -21,8 +21,8 @@ pub(super) fn of(found: &Between) -> String {
             let _ = writeln!(
                 text,
                 "| {} | {} | {} | {changes} |",
-                code(one.environment.as_str()),
-                code(agent.agent.as_str()),
+                code(one.name.as_str()),
+                code(agent.name.as_str()),
                 escaped(&releases(agent)),
             );
         }
@@ -31,7 +31,7 @@ pub(super) fn of(found: &Between) -> String {
         agent.errors.0.iter().map(|error| escaped(&error.to_string())).collect()
     });
     for one in found.environments.iter().filter(|one| one.errors.has_errors()) {
-        let _ = writeln!(text, "\n**{} cannot be read**\n", code(one.environment.as_str()));
+        let _ = writeln!(text, "\n**{} cannot be read**\n", code(one.name.as_str()));
         for error in &one.errors.0 {
             let _ = writeln!(text, "- {}", escaped(&error.to_string()));
         }
@@ -49,7 +49,7 @@ pub(super) fn of(found: &Between) -> String {
     section(&mut text, "The way back", found, |_, agent| {
         agent.way_back.iter().filter(|_| agent.what != What::Invalid).map(|way| escaped_but_code(way)).collect()
     });
-    let mut late = found.environments.iter().filter_map(|one| Some((&one.environment, one.when.as_ref()?))).peekable();
+    let mut late = found.environments.iter().filter_map(|one| Some((&one.name, one.when.as_ref()?))).peekable();
     if late.peek().is_some() {
         text.push_str("\n**When**\n\n");
         for (environment, when) in late {
@@ -64,8 +64,8 @@ fn section(text: &mut String, title: &str, found: &Between, lines: impl Fn(&str,
     let mut all = Vec::new();
     for one in &found.environments {
         for agent in &one.agents {
-            let prefix = format!("{} in {}", code(agent.agent.as_str()), code(one.environment.as_str()));
-            let said = lines(one.environment.as_str(), agent);
+            let prefix = format!("{} in {}", code(agent.name.as_str()), code(one.name.as_str()));
+            let said = lines(one.name.as_str(), agent);
             all.extend(said.into_iter().map(|line| format!("- {prefix}: {line}\n")));
         }
     }
