@@ -219,13 +219,13 @@ mod tests {
         assert_eq!(
             with_input(r#"{"type": "object", "properties": {"a": {"type": "strin"}}}"#),
             [
-                "t.json:1:99: error: `inputSchema` is no valid JSON Schema: `properties/a/type` breaks `anyOf` of the meta-schema"
+                "t.json:1:98: error: `inputSchema` is no valid JSON Schema: `properties/a/type` breaks `anyOf` of the meta-schema"
             ]
         );
         assert_eq!(
             with_input(r#"{"type": "object", "$schema": "http://json-schema.org/draft-07/schema#"}"#),
             [
-                "t.json:1:81: error: `$schema` is not JSON Schema 2020-12 (`https://json-schema.org/draft/2020-12/schema`)"
+                "t.json:1:80: error: `$schema` is not JSON Schema 2020-12 (`https://json-schema.org/draft/2020-12/schema`)"
             ]
         );
         assert_eq!(
