@@ -230,11 +230,11 @@ mod tests {
         );
         assert_eq!(
             with_input(r#"{"type": "object", "$ref": "https://example.com/schema.json"}"#),
-            ["t.json:1:78: error: a reference leads out of the file"]
+            ["t.json:1:77: error: a reference leads out of the file"]
         );
         assert_eq!(
             with_input(r##"{"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}}"##),
-            ["t.json:1:99: error: `inputSchema` is no usable JSON Schema: it cannot be used (`$ref`)"]
+            ["t.json:1:98: error: `inputSchema` is no usable JSON Schema: it cannot be used (`$ref`)"]
         );
         let backtracking = with_input(r#"{"type": "object", "properties": {"a": {"pattern": "(a)\\1"}}}"#);
         assert_eq!(backtracking.len(), 1, "{backtracking:?}");
