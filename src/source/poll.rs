@@ -345,9 +345,10 @@ impl Task {
 
     /// One poll, and what it means; gives when it ended, and how long after that the next one is due.
     fn poll(&mut self) -> (Timestamp, Duration) {
-        let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Whoever wished before this is seen still hears of it in this round; whoever wishes later waits for the next.
         self.status.busy_since = Some(self.clock.now());
         self.publish.send_replace(Arc::new(self.status.clone()));
+        let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let result = self.mirror.poll(&wishes.followed(&self.mirror.config().branch));
         let now = self.clock.now();
         let next = self.pace.next(result.is_ok());

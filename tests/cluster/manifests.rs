@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use backstay::ledger::{Ask, Asker, Ledger};
+use backstay::model::Timestamp;
 use backstay::reconcile::FailureKind;
 use http::Method;
 use serde_json::{Value, json};
@@ -81,8 +82,11 @@ async fn a_request_carries_its_makers_name() {
     let alice = Ledger::new(lab.api(Some("alice")).await, lab.namespace.clone(), environment, "i");
     let agent = "a".parse().expect("a name");
     let by = |by: &str, at: &str| Asker { by: by.to_owned(), reason: String::new(), at: at.parse().expect("a time") };
-    let forged = by("bob", "2026-11-24T10:00:00Z");
+    // Each is another request: one that slipped through before the policy held must not be asked again as it stands.
+    let mut tries = 0;
     let failure = eventually("the policy is in force", async || {
+        tries += 1;
+        let forged = Asker { at: Timestamp::from_second(tries).expect("a time"), ..by("bob", "2026-11-24T10:00:00Z") };
         alice.request(&agent, &Ask::Suspend, &forged).await.err().filter(|failure| failure.message.contains("`by`"))
     })
     .await;
