@@ -6,4 +6,4 @@ mod fields;
 mod target;
 
 pub use fence::{Fence, Unfenced};
-pub use target::{HANDOVER, MANAGER, OPERATION, Target};
+pub use target::{HANDOVER, Target};

@@ -10,13 +10,10 @@ use super::fields::{Take, taken_over};
 use crate::model::{AgentName, LiveObject, Manifest, ObjectRef, ResourceVersion, Uid};
 use crate::observe::{Api, Call, Kinds, Refusal, Resource};
 use crate::reconcile::{Done, Failure, FailureKind, How, Write};
+use crate::render::{FIELD_MANAGER, OPERATION_ANNOTATION};
 
-/// The field manager that our fields belong to.
-pub const MANAGER: &str = "backstay";
 /// The field manager that keeps a field alive while its owner changes.
 pub const HANDOVER: &str = "backstay-handover";
-/// The annotation that marks a creation as ours: `<agent>/<operation>`.
-pub const OPERATION: &str = "backstay.dev/operation";
 
 /// Writes to one namespace of one cluster.
 ///
@@ -128,21 +125,21 @@ impl Target {
             How::Create { operation } => {
                 let body = annotated(body, &format!("{agent}/{operation}"));
                 let call = Call::new(Method::POST, resource.collection(&object.namespace)?)
-                    .query("fieldManager", MANAGER)
+                    .query("fieldManager", FIELD_MANAGER)
                     .query("fieldValidation", "Strict")
                     .json(body);
                 self.live(&resource, call, mode).await
             }
             How::Apply { uid, version, drops_fields: false } => {
-                self.patch(&resource, &write.manifest, MANAGER, uid, version, mode).await
+                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, version, mode).await
             }
             How::Apply { uid, version, drops_fields: true } => {
                 let version = self.take_over(&resource, object, Take::Own, uid, version, mode).await?;
-                self.patch(&resource, &write.manifest, MANAGER, uid, &version, mode).await
+                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
             }
             How::Adopt { uid, version } => {
                 let version = self.take_over(&resource, object, Take::Tools, uid, version, mode).await?;
-                self.patch(&resource, &write.manifest, MANAGER, uid, &version, mode).await
+                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
             }
             How::Handover { uid, version } => {
                 self.patch(&resource, &write.manifest, HANDOVER, uid, version, mode).await
@@ -194,7 +191,7 @@ impl Target {
         };
         let managed = live.body.pointer("/metadata/managedFields").and_then(Value::as_array);
         let managed = managed.map(Vec::as_slice).unwrap_or_default();
-        let Some(rewritten) = taken_over(managed, take, MANAGER, &resource.api_version) else {
+        let Some(rewritten) = taken_over(managed, take, FIELD_MANAGER, &resource.api_version) else {
             return Ok(live.version);
         };
         if mode == Mode::DryRun {
@@ -207,8 +204,9 @@ impl Target {
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live.version},
         ]);
         let path = resource.object(&object.namespace, &object.name)?;
-        let call =
-            Call::new(Method::PATCH, path).query("fieldManager", MANAGER).body("application/json-patch+json", changes);
+        let call = Call::new(Method::PATCH, path)
+            .query("fieldManager", FIELD_MANAGER)
+            .body("application/json-patch+json", changes);
         Ok(self.live(resource, call, mode).await?.version)
     }
 
@@ -278,7 +276,7 @@ fn annotated(body: &Value, operation: &str) -> Value {
             *annotations = json!({});
         }
         if let Some(annotations) = annotations.as_object_mut() {
-            annotations.insert(OPERATION.to_owned(), operation.into());
+            annotations.insert(OPERATION_ANNOTATION.to_owned(), operation.into());
         }
     }
     body

@@ -20,14 +20,12 @@ use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, Ledger
 use crate::model::{AgentName, EnvironmentName, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
-    Action, Admission, Admitted, AgentConfig, AgentState, Done, EnvironmentInput, Failure, FailureKind, LedgerEntry,
-    Observation, PruneLimits, admit, preview, step,
+    Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
+    PruneLimits, preview, step,
 };
 use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
 use crate::source::{self, SourceError, SourceStatus};
 
-/// Changes within this time are decided on together.
-const TOGETHER: Duration = Duration::from_millis(10);
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
 /// Lines of errors that the environment's record keeps.
@@ -163,8 +161,7 @@ impl Environment {
             let now = self.now();
             let wait =
                 self.next_alarm().map_or(STALE, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
-            let wait = if self.admit_again { wait.min(TOGETHER) } else { wait.min(STALE) };
-            let stale = tokio::time::sleep(wait);
+            let stale = tokio::time::sleep(wait.min(STALE));
             tokio::select! { biased;
                 () = stop.cancelled() => break,
                 changed = role.changed() => {
@@ -242,7 +239,7 @@ impl Environment {
                 }
                 let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
                 self.entries.insert(agent.clone(), entry.clone());
-                self.share();
+                self.share(&agent, &entry);
                 self.admit_again = true;
                 self.listen_again |= moved && self.must_reread(&agent);
                 self.observe(&agent, Observation::Ledger(entry));
@@ -273,10 +270,7 @@ impl Environment {
     /// Whether what stands at another release than Git asks for must be read again: for going back, and for healing.
     fn must_reread(&self, agent: &AgentName) -> bool {
         let Some(word) = &self.word else { return false };
-        let stands = match self.entries.get(agent) {
-            Some(LedgerEntry::Present { record, .. }) => record.stable.as_ref().map(|stable| stable.release),
-            Some(LedgerEntry::Absent) | None => None,
-        };
+        let stands = standing_of(self.entries.get(agent));
         let asked = word.desired.agents.get(agent).and_then(|asked| asked.as_ref().ok()).map(|asked| asked.release.id);
         stands != asked
     }
@@ -364,16 +358,17 @@ impl Environment {
     }
 
     fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
-        let record = |entry: &LedgerEntry| match entry {
-            LedgerEntry::Present { record, .. } => Some((**record).clone()),
-            LedgerEntry::Absent => None,
-        };
-        self.entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), record(entry)?))).collect()
+        self.entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), entry.record()?.clone()))).collect()
     }
 
-    fn share(&self) {
+    /// Lets other environments see the record of an agent.
+    fn share(&self, agent: &AgentName, entry: &LedgerEntry) {
         let mut shared = self.parts.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        shared.insert(self.name().clone(), self.records());
+        let here = shared.entry(self.name().clone()).or_default();
+        match entry.record() {
+            Some(record) => drop(here.insert(agent.clone(), record.clone())),
+            None => drop(here.remove(agent)),
+        }
     }
 
     /// Says what this environment follows, once the ledger says what was accepted last.
@@ -451,11 +446,7 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            for agent in word.desired.agents.values().flatten() {
-                for manifest in &agent.settings.manifests {
-                    self.parts.observer.watch_kind(manifest.object.group_kind());
-                }
-            }
+            word.kinds().for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
@@ -524,16 +515,7 @@ impl Environment {
     // === the core ===
 
     fn admitted(&self, word: &Word) -> Admitted {
-        admit(&EnvironmentInput {
-            desired: &word.desired,
-            records: &self.records(),
-            standing: &word.standing,
-            reverts: &word.reverts,
-            held: &word.held,
-            namespace: &self.parts.config.namespace,
-            limits: self.parts.limits,
-            now: self.now(),
-        })
+        word.admit(&self.records(), &self.parts.config.namespace, self.parts.limits, self.now())
     }
 
     /// Where nothing may be written, what would be done is said.
@@ -589,13 +571,13 @@ impl Environment {
         let (Some(epoch), now) = (self.epoch, self.now()) else { return };
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let Some(agent) = self.agents.get_mut(name) else { return };
-        let before = agent.state.record().cloned();
+        // Only these two bring a record: another one is journalled, and the journal knows what it has.
+        let brings_record = matches!(observation, Observation::Ledger(_) | Observation::Done(Done::Recorded(_)));
         let state = std::mem::replace(&mut agent.state, AgentState::new(name.clone(), Arc::clone(&self.parts.config)));
         let (state, actions) = step(state, observation, now, self.seed >> 16);
-        let after = state.record().cloned();
         agent.state = state;
-        if before != after {
-            self.recorded(name, after.as_ref());
+        if brings_record {
+            self.recorded(name);
         }
         for action in actions {
             self.act(name, epoch, action);
@@ -603,7 +585,8 @@ impl Environment {
     }
 
     /// A record was acknowledged: it goes into the journal.
-    fn recorded(&mut self, name: &AgentName, record: Option<&AgentRecord>) {
+    fn recorded(&self, name: &AgentName) {
+        let record = self.agents.get(name).and_then(|agent| agent.state.record());
         let Some(record) = record.filter(|record| record.format > 0) else { return };
         let mut journal = self.parts.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Err(error) = journal.note(self.name(), name, record) {
@@ -733,10 +716,7 @@ impl Environment {
 }
 
 fn standing_of(entry: Option<&LedgerEntry>) -> Option<crate::model::ReleaseId> {
-    match entry? {
-        LedgerEntry::Present { record, .. } => record.stable.as_ref().map(|stable| stable.release),
-        LedgerEntry::Absent => None,
-    }
+    entry?.record()?.stable.as_ref().map(|stable| stable.release)
 }
 
 fn set(

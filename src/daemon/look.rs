@@ -14,7 +14,7 @@ use crate::desired::{Cache, Track};
 use crate::ledger::Ledger;
 use crate::model::{AgentName, Diagnostics, LiveState, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
-use crate::reconcile::{Admitted, AgentConfig, EnvironmentInput, LedgerEntry, Preview, PruneLimits, admit, preview};
+use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, preview};
 use crate::record::AgentRecord;
 
 /// How long the first list of every kind may take.
@@ -58,13 +58,8 @@ pub async fn look(
     let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
     let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
     let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
-    let records: BTreeMap<AgentName, AgentRecord> = entries
-        .iter()
-        .filter_map(|(agent, entry)| match entry {
-            LedgerEntry::Present { record, .. } => Some((agent.clone(), (**record).clone())),
-            LedgerEntry::Absent => None,
-        })
-        .collect();
+    let records: BTreeMap<AgentName, AgentRecord> =
+        entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), entry.record()?.clone()))).collect();
     let mut elsewhere = Config::clone(config);
     elsewhere.state.folder = folder.to_owned();
     let git = Arc::new(Git::start(&elsewhere, 0)?);
@@ -108,27 +103,11 @@ pub async fn look(
         Looked { errors: heard.errors, refused: heard.refused.map(|refused| refused.why), ..Looked::default() };
     let Some(word) = heard.word else { return Ok(looked) };
     looked.revision = Some(word.desired.tracked.to_string());
-    let Admitted { agents, prune_blocked } = admit(&EnvironmentInput {
-        desired: &word.desired,
-        records: &records,
-        standing: &word.standing,
-        reverts: &word.reverts,
-        held: &word.held,
-        namespace: &namespace,
-        limits: PruneLimits {
-            max_objects: target.prune.max_objects as usize,
-            max_percent: target.prune.max_percent as usize,
-        },
-        now,
-    });
+    let Admitted { agents, prune_blocked } = word.admit(&records, &namespace, target.prune.limits(), now);
     looked.prune_blocked = prune_blocked;
     let kinds = Arc::new(Kinds::new(api.clone()));
     let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
-    for agent in word.desired.agents.values().flatten() {
-        for manifest in &agent.settings.manifests {
-            observer.watch_kind(manifest.object.group_kind());
-        }
-    }
+    word.kinds().for_each(|kind| observer.watch_kind(kind));
     let live = see(&observer, agents.keys().cloned().collect()).await;
     let shared = Arc::new(AgentConfig {
         environment: target.environment.clone(),

@@ -17,7 +17,7 @@ use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
-use crate::reconcile::{AgentConfig, Failure, PruneLimits};
+use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person};
 
 /// As whom commits are made where nobody is named.
@@ -113,10 +113,7 @@ impl Daemon {
                     gate: gate(target),
                     observe: target.observe,
                 }),
-                limits: PruneLimits {
-                    max_objects: target.prune.max_objects as usize,
-                    max_percent: target.prune.max_percent as usize,
-                },
+                limits: target.prune.limits(),
                 git: Arc::clone(&git),
                 target: Arc::new(apply::Target::new(writer, kinds, namespace, Arc::new(fence.clone()))),
                 ledger,

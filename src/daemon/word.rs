@@ -6,8 +6,10 @@ use std::sync::Arc;
 use super::git::{Git, key};
 use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
 use crate::desired::{environment, resolve};
-use crate::model::{AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, Origin, Revision, Timestamp};
-use crate::reconcile::{Followed, Reason, after, returns};
+use crate::model::{
+    AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,
+};
+use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{AgentRecord, EnvironmentRecord, Evidence, RefusedMove};
 use crate::revert::{History, Step, evidence, paths_of};
 use crate::source::{Checkout, NoVerification, Settled, SourceError, SourceStatus, Store, Verified};
@@ -38,6 +40,36 @@ pub(crate) struct Word {
     pub(crate) accepted: BTreeMap<String, Revision>,
     /// When time alone changes it.
     pub(crate) due: Option<Timestamp>,
+}
+
+// === impl Word ===
+
+impl Word {
+    /// What each agent may do, given what is remembered.
+    pub(crate) fn admit(
+        &self,
+        records: &BTreeMap<AgentName, AgentRecord>,
+        namespace: &str,
+        limits: PruneLimits,
+        now: Timestamp,
+    ) -> Admitted {
+        admit(&EnvironmentInput {
+            desired: &self.desired,
+            records,
+            standing: &self.standing,
+            reverts: &self.reverts,
+            held: &self.held,
+            namespace,
+            limits,
+            now,
+        })
+    }
+
+    /// The kinds that agents' own manifests ask for.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = GroupKind> + '_ {
+        let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
+        manifests.map(|manifest| manifest.object.group_kind())
+    }
 }
 
 /// What reading Git came to: its word, if it has one that can be used, and what is wrong with the newest.
@@ -128,12 +160,12 @@ fn hear(
 ) -> Result<Option<Word>, Diagnostics> {
     let head = checkout(ask, newest, Some(head_track))?;
     let spec = environment(&*head.tree, ask.environment)?;
+    heard.pins.extend(spec.pins.values().cloned());
     let track = spec.track.clone().filter(|track| track != head_track);
     let tracked = match &track {
         None => head.clone(),
         Some(track) => {
             heard.tracks.push(track.clone());
-            heard.pins.extend(spec.pins.values().cloned());
             match settled(ask, track, heard) {
                 Some(revision) => checkout(ask, &revision, Some(track))?,
                 None if heard.errors.has_errors() => return Err(heard.errors.clone()),
@@ -141,7 +173,6 @@ fn hear(
             }
         }
     };
-    heard.pins.extend(spec.pins.values().cloned());
     let (mut pinned, held, due) = elsewhere(ask, &spec, &tracked.revision);
     for (agent, commit) in &spec.pins {
         pinned.insert(agent.clone(), commit.clone());

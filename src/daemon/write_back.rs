@@ -9,7 +9,7 @@ use crate::ledger::Clock;
 use crate::model::{AgentName, CommitId, EnvironmentName, ReleaseId, Revision, Timestamp};
 use crate::reconcile::{Failure, FailureKind, TellGit};
 use crate::record::Standing;
-use crate::revert::{WriteBackMessage, paths_of, pin};
+use crate::revert::{WriteBackMessage, paths_of, pin, touches};
 use crate::source::{
     CommitInfo, Draft, Edit, Followed, Mirror, Person, PushError, Reverted, SourceError, Store, Track, Tree, WriteError,
 };
@@ -355,10 +355,7 @@ impl View<'_> {
         for commit in walk.commits {
             let Some(parent) = commit.parents.first() else { continue };
             let changed = self.store.changed_paths(&commit.id)?;
-            let touches = changed.paths.iter().any(|change| {
-                paths.iter().any(|path| change.path == *path || path.ends_with('/') && change.path.starts_with(path))
-            });
-            if touches && self.asks_for(&commit.id)? != self.asks_for(parent)? {
+            if touches(&changed, &paths) && self.asks_for(&commit.id)? != self.asks_for(parent)? {
                 commits.push(commit);
             }
         }

@@ -6,13 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState, ObjectRef, ResourceVersion};
-
-/// The label that names the agent of an object.
-pub const AGENT: &str = "backstay.dev/agent";
-/// The label that all our objects carry, and those that controllers make of them.
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Its value.
-pub const BACKSTAY: &str = "backstay";
+use crate::render::{AGENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 
 /// A kind that fails without a clear word counts as unseen after so many failures in a row.
 const PATIENCE: u32 = 2;
@@ -125,7 +119,7 @@ impl Live {
     pub(crate) fn note(&mut self, live: &LiveObject) {
         let seen = self.kinds.get(&live.object.group_kind());
         let told = seen.and_then(|seen| seen.at.as_ref()).is_some_and(|at| at.is_at_least(&live.version));
-        if seen.is_some() && !told && live.label(MANAGED_BY) == Some(BACKSTAY) {
+        if seen.is_some() && !told && live.label(MANAGED_BY_LABEL) == Some(MANAGED_BY) {
             self.put(lean(live));
         }
     }
@@ -156,7 +150,7 @@ impl Live {
 
     fn put(&mut self, live: LiveObject) {
         let object = live.object.clone();
-        let owner = live.label(AGENT).and_then(|name| name.parse::<AgentName>().ok());
+        let owner = live.label(AGENT_LABEL).and_then(|name| name.parse::<AgentName>().ok());
         if let Some(held) = self.held(&object) {
             // An answer may have overtaken the watch.
             if !live.version.is_at_least(&held.version) || held.version == live.version {
@@ -275,7 +269,7 @@ mod tests {
     }
 
     fn object(name: &str, agent: &str, version: u32) -> LiveObject {
-        let labels = json!({AGENT: agent, MANAGED_BY: BACKSTAY});
+        let labels = json!({AGENT_LABEL: agent, MANAGED_BY_LABEL: MANAGED_BY});
         let metadata = json!({"name": name, "namespace": "n", "uid": name, "resourceVersion": version.to_string(),
             "labels": labels, "managedFields": [{}]});
         LiveObject::of(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})).expect("an object")
@@ -361,7 +355,7 @@ mod tests {
         assert_eq!(names(&live, "a"), Vec::<String>::new());
         // What no watch would ever take away again is not taken in.
         let mut bare = object("two", "a", 20);
-        bare.body = Arc::new(json!({"metadata": {"labels": {AGENT: "a"}}}));
+        bare.body = Arc::new(json!({"metadata": {"labels": {AGENT_LABEL: "a"}}}));
         live.note(&bare);
         assert_eq!(names(&live, "a"), Vec::<String>::new());
     }

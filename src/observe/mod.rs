@@ -21,6 +21,6 @@ pub use api::Api;
 pub use connect::{Account, Cluster, ConnectError, connect};
 pub use kinds::Kinds;
 pub use limiter::Limiter;
-pub use live::{AGENT, BACKSTAY, Changed, MANAGED_BY};
+pub use live::Changed;
 pub use observer::Observer;
 pub use watch::Pace;

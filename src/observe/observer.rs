@@ -8,11 +8,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::live::{BACKSTAY, Changed, Live, MANAGED_BY, slim};
+use super::live::{Changed, Live, slim};
 use super::watch::{Pace, Told, Watch};
 use super::{Api, Jitter, Kinds, Refusal};
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState};
 use crate::reconcile::FailureKind;
+use crate::render::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// What every agent may have: watched from the start.
 const BASE: [(&str, &str); 9] = [
@@ -144,7 +145,7 @@ impl Shared {
         let path = self.path(&kind).await;
         // Whole ConfigMaps of up to a megabyte: fewer of them to a page.
         let page = if kind.kind == "ConfigMap" { 50 } else { 500 };
-        let selector = format!("{MANAGED_BY}={BACKSTAY}");
+        let selector = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
         let mut watch = Watch::new(self.api.clone(), path, &selector, page, self.pace.clone(), self.jitter.clone());
         loop {
             let told = watch.next().await;

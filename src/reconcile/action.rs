@@ -248,6 +248,18 @@ pub enum FailureKind {
     Fenced,
 }
 
+// === impl LedgerEntry ===
+
+impl LedgerEntry {
+    /// The record, if there is an entry.
+    pub fn record(&self) -> Option<&AgentRecord> {
+        match self {
+            Self::Present { record, .. } => Some(record),
+            Self::Absent => None,
+        }
+    }
+}
+
 // === impl TellGit ===
 
 impl TellGit {

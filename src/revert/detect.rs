@@ -44,8 +44,7 @@ pub fn paths_of(agent: &AgentName, environment: &EnvironmentName) -> Vec<String>
 /// it: verified means that every commit on the way that touches `paths` names others and changes `paths` in exactly the
 /// inverse way.
 pub fn evidence(history: &History, paths: &[String]) -> (Evidence, Vec<CommitId>) {
-    let touching: Vec<_> =
-        history.steps.iter().filter(|step| step.changed.paths.iter().any(|change| is_among(change, paths))).collect();
+    let touching: Vec<_> = history.steps.iter().filter(|step| touches(&step.changed, paths)).collect();
     let mut all = vec![];
     let mut verified = !touching.is_empty();
     for step in touching {
@@ -62,6 +61,11 @@ pub fn evidence(history: &History, paths: &[String]) -> (Evidence, Vec<CommitId>
         (false, true) => (Evidence::Verified, all),
         (false, false) => (Evidence::Claimed, all),
     }
+}
+
+/// Whether any of `paths`, as [`paths_of`] gives them, was changed.
+pub fn touches(changed: &Changed, paths: &[String]) -> bool {
+    changed.paths.iter().any(|change| is_among(change, paths))
 }
 
 fn is_among(change: &PathChange, paths: &[String]) -> bool {

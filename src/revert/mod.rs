@@ -6,6 +6,6 @@ mod detect;
 mod message;
 mod pin;
 
-pub use detect::{History, Step, evidence, paths_of};
+pub use detect::{History, Step, evidence, paths_of, touches};
 pub use message::{Named, WriteBackMessage, named};
 pub use pin::{CannotPin, pin};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use backstay::apply::{Fence, OPERATION, Target, Unfenced};
+use backstay::apply::{Fence, Target, Unfenced};
 use backstay::model::{AgentName, LiveObject, Manifest, ObjectRef, Origin, ResourceVersion, Uid};
 use backstay::observe::{Api, Kinds};
 use backstay::reconcile::{Done, Failure, FailureKind, How, Write};
 use backstay::record::OperationId;
+use backstay::render::OPERATION_ANNOTATION;
 use serde_json::{Value, json};
 
 use crate::lab::{Lab, eventually, lab};
@@ -68,7 +69,7 @@ async fn a_creation_is_marked_and_changes_nothing_that_stands_there() {
     let target = target(lab.api(None).await, &lab);
     let write = create(&lab, config("ours", &json!({"a": "1"})));
     let live = written(&target, &write).await;
-    assert_eq!(live.annotation(OPERATION), Some("support/7"));
+    assert_eq!(live.annotation(OPERATION_ANNOTATION), Some("support/7"));
     assert_eq!(live.body["metadata"]["managedFields"][0]["manager"], "backstay");
     let theirs = lab.make("configmaps", config("theirs", &json!({"b": "2"}))).await;
     for name in ["ours", "theirs"] {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay::model::{AgentName, GroupKind, LiveObject, LiveState, ObjectRef};
-use backstay::observe::{AGENT, Api, BACKSTAY, Changed, Kinds, MANAGED_BY, Observer};
+use backstay::observe::{Api, Changed, Kinds, Observer};
+use backstay::render::{AGENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -16,7 +17,7 @@ fn agent(name: &str) -> AgentName {
 }
 
 fn labels(agent: &str) -> Value {
-    json!({AGENT: agent, MANAGED_BY: BACKSTAY})
+    json!({AGENT_LABEL: agent, MANAGED_BY_LABEL: MANAGED_BY})
 }
 
 fn config(name: &str, agent: &str) -> Value {
@@ -45,10 +46,10 @@ async fn a_snapshot_has_all_objects_of_one_agent_and_of_no_other() {
     let Some(lab) = lab("a_snapshot_has_all_objects_of_one_agent_and_of_no_other").await else { return };
     lab.make("configmaps", config("early", "support")).await;
     lab.make("configmaps", config("other", "research")).await;
-    lab.make("configmaps", json!({"metadata": {"name": "bare", "labels": {AGENT: "support"}}})).await;
+    lab.make("configmaps", json!({"metadata": {"name": "bare", "labels": {AGENT_LABEL: "support"}}})).await;
     let (observer, _guard) = start(lab.api(None).await, &lab);
     let pod = json!({"containers": [{"name": "main", "image": "example/nothing:1", "command": ["sleep", "1000"]}]});
-    let spec = json!({"replicas": 2, "selector": {"matchLabels": {AGENT: "support"}},
+    let spec = json!({"replicas": 2, "selector": {"matchLabels": {AGENT_LABEL: "support"}},
         "template": {"metadata": {"labels": labels("support")}, "spec": pod}});
     let deployment = json!({"metadata": {"name": "support", "labels": labels("support")}, "spec": spec});
     lab.make("apps/v1/deployments", deployment).await;
@@ -97,9 +98,9 @@ async fn an_object_leaves_with_its_label_and_comes_back_with_it() {
     shows(&observer, "a", "it is there", |state| configs(state) == ["one"]).await;
     lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY: null}}})).await;
     shows(&observer, "a", "it left", |state| configs(state).is_empty()).await;
-    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY: BACKSTAY}}})).await;
+    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY_LABEL: MANAGED_BY}}})).await;
     shows(&observer, "a", "it is back", |state| configs(state) == ["one"]).await;
-    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {AGENT: "b"}}})).await;
+    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {AGENT_LABEL: "b"}}})).await;
     shows(&observer, "b", "it moved", |state| configs(state) == ["one"]).await;
     assert!(configs(&observer.snapshot(&agent("a"))).is_empty());
     lab.remove("configmaps", "one").await;

@@ -23,6 +23,7 @@ pub use value::{Allowance, GitIdentity, Label, Listen, Period, Remote, Secret};
 use crate::model::{Diagnostics, EnvironmentName};
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
+use crate::reconcile::PruneLimits;
 use crate::source::{self, Auth, SourceConfig, SshKey};
 
 /// Where the file is when nobody names another.
@@ -406,6 +407,15 @@ impl Kubernetes {
     /// How its API server is reached: the configuration is the daemon's own, so its kubeconfig may name programs.
     pub fn cluster(&self) -> Cluster {
         Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone(), own: true }
+    }
+}
+
+// === impl Prune ===
+
+impl Prune {
+    /// The limits in the terms of the core.
+    pub fn limits(&self) -> PruneLimits {
+        PruneLimits { max_objects: self.max_objects as usize, max_percent: self.max_percent as usize }
     }
 }
 
