@@ -61,7 +61,7 @@ async fn from_its_manifests_under_its_own_rights() {
             Err(status) => assert_eq!(status.reason, "AlreadyExists", "{told}: {}", status.message),
         }
     }
-    let deployments = river.lab.path("deployments.apps");
+    let deployments = river.lab.path("apps/v1/deployments");
     until("the daemon's pod is available", async || {
         let daemon = river.lab.ask(Method::GET, &format!("{deployments}/backstay"), None).await.ok()?;
         (daemon["status"]["availableReplicas"] == 1).then_some(())
