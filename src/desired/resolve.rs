@@ -160,6 +160,10 @@ fn strangers(
         let spot = items.iter().find(|item| item.text() == Some(name.as_str())).map_or(&file.spot, |item| &item.spot);
         found.push(hinted(spot.warning(format!("the agent `{name}` does not exist")), name.as_str()));
     }
+    for name in spec.pins.keys().filter(|name| spec.agents.as_ref().is_some_and(|agents| !agents.contains(*name))) {
+        let spot = file.nearest(["spec", "pins", name.as_str()]);
+        found.push(spot.warning(format!("`{name}` is pinned, and not one of the environment's agents")));
+    }
     let folder = format!("environments/{}", request.environment);
     let overlays = request.tracked.tree.list(&folder).map_err(|error| refused(&folder, &error))?;
     for entry in overlays {

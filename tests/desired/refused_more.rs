@@ -488,14 +488,16 @@ fn environments_that_are_wrong() {
 
 #[test]
 fn environments_that_name_nobody() {
-    let text =
-        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec:\n  agents: [a, suport]\n";
+    let text = "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\nspec:\n  agents: [a, suport]\n  pins: {b: 3f9c2ab1d0f64a1b8e7c5d2f9a0b1c2d3e4f5a6b}\n";
     let tree = small().with("environments/prod.yaml", text).with("agents/support/agent.yaml", "x");
     assert_snapshot!(told(&resolved(&tree, "prod").warnings), @"
     environments/prod.yaml:5:15: warning: the agent `suport` does not exist
       |   agents: [a, suport]
       |               ^^^^^^
       hint: did you mean `support`?
+    environments/prod.yaml:6:13: warning: `b` is pinned, and not one of the environment's agents
+      |   pins: {b: 3f9c2ab1d0f64a1b8e7c5d2f9a0b1c2d3e4f5a6b}
+      |             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
     ");
 }
 

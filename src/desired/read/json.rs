@@ -17,7 +17,7 @@ pub(in crate::desired) fn parse(source: &Arc<Source>) -> Result<Node, Diagnostic
         text: source.text(),
         at: 0,
         line: 1,
-        line_start: 0,
+        known: (0, 0),
         nodes: 0,
         hidden: BTreeSet::new(),
         duplicates: vec![],
@@ -45,7 +45,8 @@ struct Parser<'s> {
     text: &'s str,
     at: usize,
     line: usize,
-    line_start: usize,
+    /// A byte of this line whose column is known, and that column from 0.
+    known: (usize, usize),
     nodes: usize,
     hidden: BTreeSet<u32>,
     duplicates: Vec<Problem>,
@@ -78,13 +79,17 @@ impl Parser<'_> {
         Ok(node)
     }
 
-    fn problem(&self, message: impl Into<String>) -> Problem {
+    fn problem(&mut self, message: impl Into<String>) -> Problem {
         Problem { spot: self.spot(self.at, 1), message: message.into(), hint: None }
     }
 
-    /// A place in the line that is being read.
-    fn spot(&self, at: usize, width: usize) -> Spot {
-        let column = self.text.get(self.line_start..at).map_or(0, |before| before.chars().count());
+    /// A place in the line that is being read, not before the last one that was asked for.
+    fn spot(&mut self, at: usize, width: usize) -> Spot {
+        let (byte, column) = self.known;
+        let column = column + self.text.get(byte..at).map_or(0, |between| between.chars().count());
+        if at > byte {
+            self.known = (at, column);
+        }
         self.source.spot(self.line, column + 1, width)
     }
 
@@ -97,7 +102,7 @@ impl Parser<'_> {
             self.at += 1;
             if self.text.as_bytes()[self.at - 1] == b'\n' {
                 self.line += 1;
-                self.line_start = self.at;
+                self.known = (self.at, 0);
             }
         }
     }
