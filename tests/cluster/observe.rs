@@ -96,7 +96,7 @@ async fn an_object_leaves_with_its_label_and_comes_back_with_it() {
     let (observer, _guard) = start(lab.api(None).await, &lab);
     lab.make("configmaps", config("one", "a")).await;
     shows(&observer, "a", "it is there", |state| configs(state) == ["one"]).await;
-    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY: null}}})).await;
+    lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY_LABEL: null}}})).await;
     shows(&observer, "a", "it left", |state| configs(state).is_empty()).await;
     lab.merge("configmaps", "one", "somebody", &json!({"metadata": {"labels": {MANAGED_BY_LABEL: MANAGED_BY}}})).await;
     shows(&observer, "a", "it is back", |state| configs(state) == ["one"]).await;

@@ -64,6 +64,7 @@ async fn a_push_deploys_and_a_revert_takes_it_back() {
     let status = daemon.done(&["status", "--exit-code"]);
     assert!(status.contains(&first) && status.contains(&wanted), "{status}");
 
+    river.at_rest().await;
     let before = river.versions().await;
     looks(&daemon, 5.0).await;
     assert_eq!(river.versions().await, before, "who has nothing to do writes nothing");

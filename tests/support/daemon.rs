@@ -480,6 +480,24 @@ impl River {
         said[0].release.clone()
     }
 
+    /// Waits until Kubernetes' own controllers have ended what a roll-out left to do: old pods that still end.
+    pub(crate) async fn at_rest(&self) {
+        let ending = |object: &Value| {
+            let counted = object["status"]["terminatingReplicas"].as_u64().unwrap_or(0) > 0;
+            counted || object["metadata"]["deletionTimestamp"].is_string()
+        };
+        until("no pod is ending", async || {
+            for collection in ["pods", "apps/v1/replicasets", "apps/v1/deployments"] {
+                let list = self.lab.ask(Method::GET, &self.lab.path(collection), None).await.expect("a list");
+                if list["items"].as_array().expect("a list").iter().any(ending) {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
     /// Every object of the namespace that tells whether something was written, by path, with its version.
     pub(crate) async fn versions(&self) -> Vec<String> {
         let mut versions = vec![];
