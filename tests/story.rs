@@ -12,7 +12,13 @@ mod back;
 mod environment;
 #[path = "story/faults.rs"]
 mod faults;
+#[path = "story/guards.rs"]
+mod guards;
 #[path = "story/ownership.rs"]
 mod ownership;
+#[path = "story/quiet.rs"]
+mod quiet;
 #[path = "story/river.rs"]
 mod river;
+#[path = "story/shapes.rs"]
+mod shapes;
