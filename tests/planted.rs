@@ -93,7 +93,8 @@ fn test_of(bug: &Bug) -> (&str, &str) {
 
 /// The source files that a test of this target may stand in.
 fn sources_of(target: &str) -> Vec<PathBuf> {
-    let (mut files, mut folders) = (vec![root().join(format!("tests/{target}.rs"))], vec![root().join("tests").join(target)]);
+    let (mut files, mut folders) =
+        (vec![root().join(format!("tests/{target}.rs"))], vec![root().join("tests").join(target)]);
     if target == "lib" {
         (files, folders) = (vec![], vec![root().join("src")]);
     }

@@ -18,6 +18,8 @@ mod guards;
 mod ownership;
 #[path = "story/quiet.rs"]
 mod quiet;
+#[path = "story/replay.rs"]
+mod replay;
 #[path = "story/river.rs"]
 mod river;
 #[path = "story/shapes.rs"]

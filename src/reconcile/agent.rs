@@ -176,13 +176,14 @@ impl AgentState {
     }
 
     pub(super) fn save(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
+        self.memory.unsaved = false;
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         let action = Action::Record { expected, record: Box::new(record.clone()) };
         self.send(Pending::Record(Box::new(record)), action, actions);
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.record() != Some(&record) {
+        if self.memory.unsaved || self.record() != Some(&record) {
             self.save(record, actions);
         }
     }

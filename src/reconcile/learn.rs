@@ -105,6 +105,7 @@ impl AgentState {
             if let Some(ledger) = &mut self.ledger {
                 ledger.record.drift_healed += 1;
             }
+            self.memory.unsaved = true;
             let message = format!("{object} healed: it is as {} says again", write.manifest.origin);
             actions.push(Action::Announce(self.announcement(false, "DriftHealed", message)));
         }

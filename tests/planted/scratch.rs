@@ -44,8 +44,9 @@ impl Scratch {
 
     /// Copies what differs, so that what was built of the rest is still good.
     fn copy(&self) {
-        let list = Command::new("git").args(["ls-files", "-z", "-c", "-o", "--exclude-standard"]);
-        let list = { list }.current_dir(&self.root).output().expect("git runs");
+        let mut list = Command::new("git");
+        list.args(["ls-files", "-z", "-c", "-o", "--exclude-standard"]).current_dir(&self.root);
+        let list = list.output().expect("git runs");
         assert!(list.status.success(), "a checkout is needed: {}", String::from_utf8_lossy(&list.stderr));
         let names = String::from_utf8(list.stdout).expect("names in UTF-8");
         let names: BTreeSet<&str> = names.split('\0').filter(|name| self.root.join(name).is_file()).collect();
@@ -93,8 +94,7 @@ impl Scratch {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if own.iter().any(|own| name.strip_prefix(&**own).is_some_and(|rest| rest.starts_with('-'))) {
                     let path = entry.path();
-                    let gone =
-                        if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+                    let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
                     gone.expect("removed");
                 }
             }
@@ -104,7 +104,8 @@ impl Scratch {
     /// Does something while these files are as they are said; then they are as they were.
     pub(crate) fn with<T>(&self, files: &BTreeMap<String, String>, work: impl FnOnce() -> T) -> T {
         let put = |name: &String, text: &[u8]| std::fs::write(self.sources.join(name), text).expect("written");
-        let before: Vec<_> = files.keys().map(|name| (name, std::fs::read(self.sources.join(name)).expect("read"))).collect();
+        let before: Vec<_> =
+            files.keys().map(|name| (name, std::fs::read(self.sources.join(name)).expect("read"))).collect();
         files.iter().for_each(|(name, text)| put(name, text.as_bytes()));
         let done = work();
         before.iter().for_each(|(name, text)| put(name, text));

@@ -76,7 +76,8 @@ async fn a_missing_key_is_the_releases_own_fault_and_a_retry_succeeds_once_it_is
     let newest = daemon.newest();
     assert!(newest["cause"]["retry"].is_object(), "{newest}");
     assert_eq!(daemon.run(&["status", "--exit-code"]).code, 0);
-    let said = format!("{}{}{}", daemon.done(&["status", "support"]), daemon.done(&["history", "support"]), daemon.log());
+    let said =
+        format!("{}{}{}", daemon.done(&["status", "support"]), daemon.done(&["history", "support"]), daemon.log());
     assert!(!said.contains("very secret"), "what a Secret holds is never said");
 }
 

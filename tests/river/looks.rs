@@ -44,6 +44,7 @@ async fn who_only_observes_says_what_would_be_done_and_writes_nothing() {
     let mut observer = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the daemon");
     let said = until("it says what would be done", async || {
         let said = std::fs::read_to_string(&log).expect("a log");
+        assert!(observer.try_wait().expect("a process").is_none(), "it ended: {said}");
         said.lines().find(|line| line.contains("would be done") && line.contains("Deployment/")).map(str::to_owned)
     })
     .await;

@@ -69,8 +69,7 @@ fn asks(mirror: &Mirror, agent: &str, commit: &CommitId) -> ReleaseId {
         .map(|(agent, checkout)| (agent.clone(), At::unverified_for_display(&checkout.revision, &*checkout.tree)))
         .collect();
     let (environment, now) = (production(), Timestamp::UNIX_EPOCH);
-    let asked =
-        Resolve { environment: &environment, head: here, tracked: here, pinned: &pinned, now, target: None };
+    let asked = Resolve { environment: &environment, head: here, tracked: here, pinned: &pinned, now, target: None };
     let state = resolve(&mut Cache::default(), &asked).expect("a good environment");
     let agent: AgentName = agent.parse().expect("a name");
     state.agents[&agent].as_ref().expect("a good agent").release.id
@@ -186,7 +185,8 @@ fn a_merge_is_taken_back_against_its_first_parent() {
 fn where_the_revert_conflicts_the_agents_own_paths_are_restored() {
     let repo = repository();
     let good = repo.id("main");
-    let declared = |more: &str| agent_yaml("a", &format!("  prompts:\n    system: [/shared/safety.md, system.md]\n{more}"));
+    let declared =
+        |more: &str| agent_yaml("a", &format!("  prompts:\n    system: [/shared/safety.md, system.md]\n{more}"));
     repo.commit(&[("agents/a/agent.yaml", &declared("  config: {loud: true}\n"))], "Be loud");
     // Does not change the release, and stands where the revert must change something.
     repo.commit(&[("agents/a/agent.yaml", &declared("  # so loud\n  config: {loud: true}\n  # is it\n"))], "Say so");
@@ -222,12 +222,12 @@ fn a_pin_where_the_environment_asks_for_pins() {
 fn over_a_rewritten_history_nothing_is_emptied() {
     let repo = repository();
     let good = repo.id("main");
-    repo.force("keep", &good);
-    // Another root, with the same files and a change.
-    repo.git(&["checkout", "-q", "--orphan", "other"]);
-    let root = repo.commit_on("other", &[("agents/a/system.md", "Be loud.\n")], "Begin anew");
-    repo.force("main", &root);
-    repo.switch("main");
+    repo.tag("keep", &good);
+    // Another root with the same files, and a change on top.
+    let tree = repo.git(&["rev-parse", "main^{tree}"]);
+    let root = repo.git(&["commit-tree", "-m", "Begin anew", &tree]);
+    repo.force("main", &root.parse().expect("a commit id"));
+    repo.commit(&[("agents/a/system.md", "Be loud.\n")], "Be loud");
     let files = repo.git(&["ls-tree", "-r", "--name-only", "main"]);
     assert_eq!(Back::new(&repo, "a", &good).done().1, Way::Restored);
     assert_eq!(repo.git(&["ls-tree", "-r", "--name-only", "main"]), files);

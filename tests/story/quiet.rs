@@ -9,7 +9,7 @@ use backstay::plan::GatePolicy;
 use backstay::reconcile::{
     Action, Admission, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation, Wanted, step,
 };
-use backstay::record::{AgentRecord, FORMAT, Requests};
+use backstay::record::{AgentRecord, ConditionKind, FORMAT, Request, Requests, Truth};
 
 use super::world::{NAMESPACE, agent, desired, start};
 
@@ -45,7 +45,7 @@ fn told(entry: LedgerEntry) -> Vec<Observation> {
 
 fn present(format: u32) -> LedgerEntry {
     LedgerEntry::Present {
-        record: Box::new(AgentRecord { format, ..AgentRecord::default() }),
+        record: AgentRecord { format, ..AgentRecord::default() }.into(),
         requests: Requests::default(),
         generation: 1,
         version: ResourceVersion("7".to_owned()),
@@ -108,4 +108,24 @@ fn an_old_view_of_the_ledger_is_not_believed() {
     let recorded = Observation::Done(Done::Recorded(ResourceVersion("8".to_owned())));
     let (state, _) = effects(state, vec![recorded, Observation::Ledger(present(FORMAT))]);
     assert!(state.record().is_some_and(|record| record.operation.is_some()), "what was begun is not forgotten");
+}
+
+// R8
+#[test]
+fn a_suspension_needs_neither_git_nor_a_view_of_the_target() {
+    let by = Request { id: "1".to_owned(), by: "alice".to_owned(), reason: "a look inside".to_owned() };
+    let requests = Requests { suspend: Some(by), ..Requests::default() };
+    let entry = |record: AgentRecord| LedgerEntry::Present {
+        record: record.into(),
+        requests: requests.clone(),
+        generation: 1,
+        version: ResourceVersion("7".to_owned()),
+    };
+    let started = AgentRecord { format: FORMAT, ..AgentRecord::default() };
+    let (_, first) = effects(state(false), vec![Observation::Ledger(entry(started))]);
+    let [Action::Record { record, .. }] = &*first else { panic!("{first:?}") };
+    assert!(record.condition(ConditionKind::Suspended).is_some_and(|told| told.status == Truth::True), "{record:?}");
+    // Git and the view come back: nothing more happens.
+    let (_, after) = effects(state(false), told(entry((**record).clone())));
+    assert_eq!(after, []);
 }

@@ -71,7 +71,10 @@ fn the_button_of_gitlab() {
         ),
         ("Ship it", format!("Revert \"Ship it\"\n\nThis reverts commit {}", id(1))),
         // A squashed revert, with both said.
-        ("Ship it", format!("Revert \"Ship it\"\n\n\nThis reverts commit {}\n\nSee merge request acme/agents!13", id(1))),
+        (
+            "Ship it",
+            format!("Revert \"Ship it\"\n\n\nThis reverts commit {}\n\nSee merge request acme/agents!13", id(1)),
+        ),
     ] {
         let before = [commit(1, shipped, "old", "new")];
         assert_eq!(taken_for(&before, &[commit(2, &back, "new", "old")]), (Verified, vec![id(1)]), "{back}");
