@@ -238,7 +238,6 @@ fn only_what_belongs_stands_at_the_top() {
 
 // Run with `--nocapture` it prints which test holds which promise.
 #[test]
-#[expect(clippy::print_stdout, reason = "an index is there to be read")]
 fn every_promise_has_a_test_by_name() {
     let files = ["src", "tests"].into_iter().flat_map(|folder| files(&root().join(folder), "rs"));
     let files: Vec<_> = files.filter(|path| !path.ends_with("house/promises.rs")).collect();

@@ -171,7 +171,6 @@ fn every_commit_chooses_few_and_not_the_same() {
 // Plants in a copy of the sources, and builds there: asked for by name alone.
 #[test]
 #[ignore = "takes minutes: `tests/run --planted` runs it"]
-#[expect(clippy::print_stdout, reason = "its table is what it is run for")]
 fn planted_bugs_are_caught() {
     let asked = std::env::var("PLANTED").unwrap_or_else(|_| "all".to_owned());
     let bugs = chosen(bugs(), &asked);

@@ -7,7 +7,7 @@ use backstay::desired::Settings;
 use backstay::model::{LiveObject, LiveState, Manifest, ObjectRef, Origin, Uid};
 use backstay::plan::{GatePolicy, Plan, PlanInput, Step, plan};
 use backstay::reconcile::FailureKind;
-use backstay::record::{AgentRecord, ConditionKind, Inventory, Request, RollbackRequest};
+use backstay::record::{AgentRecord, ConditionKind, Inventory, Request, RetryRequest, RollbackRequest};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -169,4 +169,22 @@ fn who_is_asked_to_wait_waits_that_long() {
     assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
     let waited = world.now.duration_since(begun);
     assert!(waited >= SignedDuration::from_secs(30) && waited <= SignedDuration::from_mins(1), "{waited:#}");
+}
+
+// R6
+#[test]
+fn a_ledger_that_was_made_anew_prunes_nothing_until_a_person_agrees() {
+    let story: [&dyn Fn(World) -> World; 2] = [&|world| world.git("hello"), &|world| world.git_removes()];
+    for goes in story {
+        let mut world = World::new().git_with("hello", |_, settings| extra(settings)).settle();
+        world.record = None;
+        world.restart();
+        let mut world = goes(world).settle();
+        assert!(world.record().unconfirmed && world.find("ConfigMap", "extra").is_some(), "{:?}", world.writes);
+        assert!(world.holds(ConditionKind::PruneBlocked), "{:?}", world.record().conditions);
+        let request = Request { id: "1".to_owned(), by: "alice".to_owned(), reason: String::new() };
+        world.requests.retry = Some(RetryRequest { request, release: None });
+        let world = world.settle();
+        assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().conditions);
+    }
 }

@@ -71,6 +71,7 @@ fn replayed(journal: &str) -> Vec<Operation> {
 
 // R6
 #[test]
+#[expect(clippy::disallowed_methods, reason = "it reads the file that it wrote")]
 fn the_journal_tells_every_operation_with_its_cause_and_its_outcome() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("journal");
