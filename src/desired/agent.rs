@@ -1,7 +1,7 @@
 //! One agent: its file, the defaults beneath, the overlay above, and all that it names.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use super::models::Retirement;
 use super::read::{Field, Kind, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
-    Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, canonical,
-    manifests, models, prompts, secrets, tools, undelivered, workload,
+    Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, manifests,
+    models, prompts, secrets, tools, undelivered, workload,
 };
-use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, Manifest, ObjectRef, Origin};
+use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, ObjectRef, Origin};
 use crate::{flag, migration};
 
 /// Bytes that the files of one release may have together, so that they fit into one ConfigMap.
@@ -436,7 +436,7 @@ impl Context<'_> {
             self.error(spot.error(format!("`{}` cannot wait for itself", self.name)));
         }
         let value = |key: &str| at.get(key).map(Node::to_value);
-        let mut settings = Settings {
+        let settings = Settings {
             digest: Digest::of(b""),
             replicas: spec.replicas.or(foreign.replicas),
             worker_replicas: spec
@@ -458,11 +458,10 @@ impl Context<'_> {
         if settings.progress_deadline < Duration::from_secs(1) {
             self.error(at.nearest(["progressDeadline"]).error("the deadline is less than a second"));
         }
-        match canonical::to_bytes(&form(&settings)) {
-            Ok(bytes) => settings.digest = Digest::of(&bytes),
-            Err(error) => self.error(at.spot.error(error.to_string())),
-        }
-        settings
+        settings.clone().named().unwrap_or_else(|error| {
+            self.error(at.spot.error(error.to_string()));
+            settings
+        })
     }
 
     fn flags(&self) -> Option<Value> {
@@ -555,33 +554,6 @@ impl Context<'_> {
 /// By plain names.
 fn named<V: Clone>(map: &written::Keyed<super::read::ComponentName, V>) -> BTreeMap<String, V> {
     map.0.iter().map(|(name, value)| (name.0.clone(), value.clone())).collect()
-}
-
-/// What the digest of settings is taken of.
-fn form(settings: &Settings) -> Value {
-    let manifest = |manifest: &Manifest| (*manifest.body).clone();
-    let mut form = json!({
-        "format": FORMAT,
-        "workerReplicas": settings.worker_replicas,
-        "history": settings.history,
-        "progressDeadline": settings.progress_deadline.as_secs_f64(),
-        "rolling": settings.rolling,
-        "dependsOn": settings.depends_on.iter().collect::<BTreeSet<_>>(),
-        "manifests": settings.manifests.iter().map(manifest).collect::<Vec<_>>(),
-    });
-    let absent = [
-        ("replicas", settings.replicas.map(Value::from)),
-        ("disruptionBudget", settings.disruption_budget.clone()),
-        ("autoscaling", settings.autoscaling.clone()),
-        ("deployment", settings.deployment.clone()),
-        ("flags", settings.flags.clone()),
-    ];
-    for (key, value) in absent {
-        if let Some(value) = value {
-            form[key] = value;
-        }
-    }
-    form
 }
 
 /// `a` and `b`, for messages about several agents.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Repo, River, Server, until};
+use crate::daemon::{Daemon, Repo, River, Server, condition, until};
 use crate::lab::lab;
 
 /// The ConfigMaps of `support` that hold a release, by name, with their UIDs.
@@ -78,7 +78,15 @@ async fn over_ssh_too_and_only_from_the_host_that_is_known() {
     let wrong = server.ssh_source(&repo, "other");
     let river = River::with_source(lab, repo, wrong).await;
     let daemon = river.spawn("stranger", "");
-    until("the host key is refused", async || daemon.log().contains("the host key of").then_some(())).await;
+    until("the host key is refused", async || {
+        river.environment().await.filter(|record| {
+            let ready = condition(record, "Ready");
+            ready.is_some_and(|ready| ready["status"] == "False" && ready["reason"] == "UnknownHostKey")
+        })
+    })
+    .await;
+    let status = daemon.done(&["status"]);
+    assert!(status.contains("Git cannot be read: the host key of") && status.contains("hint:"), "{status}");
     daemon.kill();
     assert!(river.record("support").await.is_none(), "nothing came from a host that is not known");
 
