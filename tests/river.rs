@@ -12,6 +12,8 @@ mod push;
 mod shapes;
 #[path = "river/faults.rs"]
 mod faults;
+#[path = "river/dark.rs"]
+mod dark;
 #[path = "river/people.rs"]
 mod people;
 #[path = "river/pod.rs"]

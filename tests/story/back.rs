@@ -77,6 +77,7 @@ fn a_consent_or_a_person_lets_it_try_again() {
     world.requests.retry = Some(RetryRequest { request: request("1"), release: None });
     let by_person = world.settle();
     assert_eq!(by_person.stable(), Some(id("bad")));
+    assert_eq!(by_person.record().operations[0].cause, Cause::Retry { by: "alice".to_owned() });
     assert!(by_person.holds(ConditionKind::Ready));
 }
 
