@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::audit::{self, Audit};
 use crate::daemon::{Daemon, Repo, River, Server, condition, until};
 use crate::lab::lab;
 
@@ -33,6 +34,7 @@ async fn quiet(daemon: &Daemon) -> f64 {
     .await
 }
 
+// K13
 #[tokio::test]
 async fn a_push_deploys_and_a_revert_takes_it_back() {
     let Some(lab) = lab("push").await else { return };
@@ -65,9 +67,15 @@ async fn a_push_deploys_and_a_revert_takes_it_back() {
     assert!(status.contains(&first) && status.contains(&wanted), "{status}");
 
     river.at_rest().await;
-    let before = river.versions().await;
+    let (before, audit) = (river.versions().await, Audit::now());
     looks(&daemon, 5.0).await;
     assert_eq!(river.versions().await, before, "who has nothing to do writes nothing");
+    // Nor does it ask for a write that changes nothing: its Lease apart, as the server's own record has it.
+    let calls = audit.calls(&river.lab.namespace);
+    let by_us = |call: &&audit::Call| call.user == "admin" && call.writes() && call.right.1 != "leases";
+    let writes: Vec<_> = calls.iter().filter(by_us).collect();
+    assert!(writes.is_empty(), "{writes:?}");
+    assert!(calls.iter().any(|call| call.user == "admin"), "the record shows this time");
 }
 
 #[tokio::test]
