@@ -24,3 +24,11 @@ mod people;
 mod telling;
 #[path = "river/pod.rs"]
 mod pod;
+#[path = "river/drift.rs"]
+mod drift;
+#[path = "river/health.rs"]
+mod health;
+#[path = "river/looks.rs"]
+mod looks;
+#[path = "river/tags.rs"]
+mod tags;

@@ -170,7 +170,8 @@ impl Environment {
             let stale = tokio::time::sleep(wait.min(STALE));
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                changed = role.changed() => {
+                // Who only observes takes no part in an election.
+                changed = role.changed(), if !self.parts.config.observe => {
                     if changed.is_err() {
                         return Err(Failure { kind: FailureKind::Fenced, message: "the election ended".to_owned() });
                     }
@@ -285,7 +286,11 @@ impl Environment {
     fn target_changed(&mut self, changed: Changed) {
         let agents: Vec<AgentName> = match changed {
             Changed::Agents(agents) => agents.into_iter().collect(),
-            Changed::Everyone => self.agents.keys().cloned().collect(),
+            Changed::Everyone => {
+                // All first lists may just have come in.
+                self.tell_plans();
+                self.agents.keys().cloned().collect()
+            }
         };
         for agent in agents {
             if self.agents.contains_key(&agent) {
@@ -554,6 +559,10 @@ impl Environment {
         for (agent, admission) in self.admitted(word).agents {
             let entry = self.entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
             let live = self.parts.observer.snapshot(&agent);
+            // What was not seen yet would be planned as if it were not there.
+            if !live.synced {
+                continue;
+            }
             match preview(&agent, &self.parts.config, &admission, entry, live, self.now()) {
                 Ok(planned) => {
                     let steps: Vec<_> = planned.plan.steps.iter().map(ToString::to_string).collect();

@@ -298,6 +298,7 @@ mod tests {
         assert_eq!(lines, 6);
     }
 
+    // R6
     #[test]
     fn a_change_is_found() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -178,14 +178,15 @@ impl AgentState {
         actions.push(action);
     }
 
-    pub(super) fn save(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
+    pub(super) fn save(&mut self, mut record: AgentRecord, actions: &mut Vec<Action>) {
+        record.drift_healed += std::mem::take(&mut self.memory.untold);
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         let action = Action::Record { expected, record: Box::new(record.clone()) };
         self.send(Pending::Record(Box::new(record)), action, actions);
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.record() != Some(&record) {
+        if self.memory.untold > 0 || self.record() != Some(&record) {
             self.save(record, actions);
         }
     }

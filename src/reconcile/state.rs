@@ -108,6 +108,8 @@ pub(super) struct Memory {
     pub(super) unsure: Vec<ObjectRef>,
     /// The same of the ledger.
     pub(super) ledger_unsure: bool,
+    /// Take-backs that the record does not count yet: healing waits for nobody, and is told after.
+    pub(super) untold: u64,
     /// When this decision wants to be looked at again.
     pub(super) alarm: Option<Timestamp>,
     /// What Git asked for when it could last be used.

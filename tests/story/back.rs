@@ -148,6 +148,7 @@ fn a_rollback_that_cannot_be_done_says_why_and_changes_nothing() {
     assert!(refused[1].contains("was never stable here"), "{}", refused[1]);
 }
 
+// R8
 #[test]
 fn a_suspended_agent_is_left_alone_until_it_is_resumed() {
     let mut world = World::new().git("hello").settle();
