@@ -6,6 +6,8 @@ mod daemon;
 #[path = "support/lab.rs"]
 mod lab;
 
+#[path = "river/canary.rs"]
+mod canary;
 #[path = "river/push.rs"]
 mod push;
 #[path = "river/shapes.rs"]

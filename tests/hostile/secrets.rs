@@ -287,7 +287,9 @@ fn what_a_plan_says_holds_no_secret() {
                 for waiting in &planned.waiting {
                     let _ = writeln!(text, "{waiting}");
                 }
-                planned.notes.iter().for_each(|note| drop(writeln!(text, "{}", note.kind)));
+                for note in &planned.notes {
+                    let _ = writeln!(text, "{}", note.kind);
+                }
             }
             let lines = object_lines(backstay::plan::Mark::Change, &object, &changes(&theirs, &ours));
             let back = object_lines(backstay::plan::Mark::Change, &object, &changes(&ours, &theirs));
