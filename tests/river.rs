@@ -10,6 +10,8 @@ mod lab;
 #[path = "support/rights.rs"]
 mod rights;
 
+#[path = "river/canary.rs"]
+mod canary;
 #[path = "river/push.rs"]
 mod push;
 #[path = "river/shapes.rs"]
