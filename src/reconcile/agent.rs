@@ -114,6 +114,9 @@ impl AgentState {
         }
         if let Some(asked) = ledger.requests.retry.as_ref().filter(|asked| new("retry", &asked.request.id)) {
             record.handled.insert("retry".to_owned(), asked.request.id.clone());
+            if let Some(newest) = record.operations.first() {
+                record.handled.insert(course::RETRIED_AFTER.to_owned(), newest.id.to_string());
+            }
             let names = |short: &str, whole: String| {
                 asked.release.as_ref().is_none_or(|release| release == short || *release == whole)
             };

@@ -35,6 +35,7 @@ mod store;
 mod sweep;
 mod tree;
 mod watch;
+mod wire;
 mod write;
 
 pub use checkout::{Checkout, CommitInfo, NoVerification, Unverified, Verified, Verify};
