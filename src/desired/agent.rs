@@ -28,6 +28,8 @@ const MAX_OBJECTS: usize = 64;
 const VALUES: usize = 8;
 /// Errors that are listed for one agent; more would not be read.
 const MAX_ERRORS: usize = 50;
+/// Files that do not exist and are looked for under another name.
+const MAX_HINTS: usize = 5;
 /// Old releases whose ConfigMaps are kept, where nothing is said.
 const HISTORY: u32 = 10;
 /// How long a release may take to become healthy, where nothing is said.
@@ -261,7 +263,9 @@ impl Context<'_> {
             }
             Ok(None) => {
                 let error = spot.error(format!("`{path}` does not exist"));
-                self.error(match self.reader.near(&path) {
+                // The folder is compared name by name: for some, not for all.
+                let near = if self.found.borrow().len() < MAX_HINTS { self.reader.near(&path) } else { None };
+                self.error(match near {
                     Some(near) => error.hint(format!("did you mean `{}`?", self.as_written(&near, written))),
                     None if written.starts_with('/') => error.hint("a leading `/` is the root of the repository"),
                     None => error.hint(format!(

@@ -17,6 +17,13 @@ fn line(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }
 
+/// A list of one branch, with what the server says that it can do.
+fn advertised(can: &str) -> String {
+    let refs = line(&format!("{} refs/heads/main\0{can}\n", "12".repeat(20)));
+    let body = format!("001e# service=git-upload-pack\n0000{refs}0000");
+    format!("{ADVERTISEMENT}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
 fn limits() -> Limits {
     Limits {
         connect: Duration::from_secs(5),
@@ -93,17 +100,19 @@ fn a_server_that_drips_is_cut_at_the_limit() {
         out.send("HTTP/1.1 200 OK\r\nX-Slow: ");
         out.drip(b'x');
     };
-    let status = |_: &Asked, out: &mut Out<'_>| out.drip(b'H');
+    let status = |_: &Asked, out: &mut Out<'_>| {
+        out.send("HTTP/1.1 200 ");
+        out.drip(b'O');
+    };
     let list = |_: &Asked, out: &mut Out<'_>| {
-        out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000fff0"));
+        out.send(format!("{ADVERTISEMENT}Content-Length: 9000000000\r\n\r\n001e# service=git-upload-pack\n0000fff0"));
         out.drip(b'x');
     };
     let pack = |asked: &Asked, out: &mut Out<'_>| {
         if asked.line.starts_with("GET") {
-            let refs = line(&format!("{} refs/heads/main\0ofs-delta\n", "12".repeat(20)));
-            out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000{refs}0000"));
+            out.send(advertised("ofs-delta"));
         } else {
-            out.send(format!("{RESULT}\r\n0008NAK\nPACK\0\0\0\x02\0\0\0\x01"));
+            out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\nPACK\0\0\0\x02\0\0\0\x01"));
             out.drip(0x9f);
         }
     };
@@ -130,7 +139,7 @@ fn a_server_that_drips_is_cut_at_the_limit() {
 fn a_server_that_never_ends_is_cut_at_the_limit() {
     let seen = Seen::new();
     let list = |_: &Asked, out: &mut Out<'_>| {
-        out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000"));
+        out.send(format!("{ADVERTISEMENT}Content-Length: 9000000000\r\n\r\n001e# service=git-upload-pack\n0000"));
         out.flood(line(&format!("{} refs/heads/{}\n", "12".repeat(20), "x".repeat(40))));
     };
     let header = |_: &Asked, out: &mut Out<'_>| {
@@ -154,13 +163,12 @@ fn a_server_that_never_ends_is_cut_at_the_limit() {
         Raw::http(move |asked, out| {
             if asked.line.starts_with("GET") {
                 let caps = if talk { "side-band-64k ofs-delta" } else { "ofs-delta" };
-                let refs = line(&format!("{} refs/heads/main\0{caps}\n", "12".repeat(20)));
-                out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000{refs}0000"));
+                out.send(advertised(caps));
             } else if talk {
-                out.send(format!("{RESULT}\r\n0008NAK\n"));
+                out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\n"));
                 out.flood(line(&format!("\x02{}", "so much to tell\n".repeat(60))));
             } else {
-                out.send(format!("{RESULT}\r\n0008NAK\n"));
+                out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\n"));
                 out.send(b"PACK\0\0\0\x02\x7f\xff\xff\xff");
                 // A blob of `x`, deflated, again and again.
                 out.flood(b"\x31\x78\x9c\xab\x00\x00\x00\x79\x00\x79");
@@ -207,16 +215,20 @@ fn what_is_not_what_its_name_says_is_not_taken() {
     };
     let (real_at, other_at) = (address(&real), address(&elsewhere));
     let is_pack = |asked: &Asked| asked.line.starts_with("POST");
-    let flipped = move |from_end: usize| {
+    // The pack is in one packet: its length, the number of its band, its bytes.
+    let flipped = move |checksum: bool| {
         Raw::between(real_at, move |asked, mut answer| {
             if is_pack(asked) {
-                let at = answer.len() - from_end;
+                let pack = answer.windows(4).position(|four| four == b"PACK").expect("a pack");
+                let length = std::str::from_utf8(&answer[pack - 5..pack - 1]).expect("a length");
+                let end = pack - 5 + usize::from_str_radix(length, 16).expect("a length");
+                let at = if checksum { end - 1 } else { pack + 16 };
                 answer[at] ^= 0xff;
             }
             answer
         })
     };
-    for (what, server) in [("a checksum that is wrong", flipped(1)), ("an object that is changed", flipped(30))] {
+    for (what, server) in [("a checksum that is wrong", flipped(true)), ("an object that is changed", flipped(false))] {
         let error = seen.fails_http(what, &server);
         assert!(matches!(error, SourceError::Remote { .. } | SourceError::Damaged { .. }), "{what}: {error:?}");
     }
