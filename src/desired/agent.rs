@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 use super::layer::{self, Reader};
 use super::models::Retirement;
-use super::read::{
-    Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch,
-};
+use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
     Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, canonical,

@@ -267,7 +267,9 @@ mod tests {
 
     #[test]
     fn a_line_that_may_hold_a_secret_is_known_without_parsing_it() {
-        for secret in ["  DB_PASSWORD: hunter2", "env: {API_KEY: [hunter2]}", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"] {
+        for secret in
+            ["  DB_PASSWORD: hunter2", "env: {API_KEY: [hunter2]}", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"]
+        {
             assert!(in_line(secret), "{secret}");
         }
         for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"]

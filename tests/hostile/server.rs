@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use backstay::model::CommitId;
-use backstay::source::{
-    Auth, Followed, Limits, Mirror, RemoteUrl, SourceConfig, SourceError, SshKey,
-};
+use backstay::source::{Auth, Followed, Limits, Mirror, RemoteUrl, SourceConfig, SourceError, SshKey};
 
 use crate::git::{GitServer, TestRepo};
 use crate::raw::{Asked, Out, Raw};
@@ -66,10 +64,9 @@ impl Seen {
         println!("{:>8.3?}  {what}: {error}", began.elapsed());
         let told = format!("{error}{}", error.hint().unwrap_or_default());
         assert!(told.len() < 2000 && !told.chars().any(char::is_control), "{what}: {told:?}");
-        let checkout = hostile.store().checkout(&backstay::model::Revision {
-            reference: "main".to_owned(),
-            commit: self.good.clone(),
-        });
+        let checkout = hostile
+            .store()
+            .checkout(&backstay::model::Revision { reference: "main".to_owned(), commit: self.good.clone() });
         let tree = checkout.expect("the good commit stays").tree;
         assert_eq!(tree.read("a.txt", 100).expect("read").as_deref(), Some(&b"one\n"[..]), "{what}");
         drop(hostile);
@@ -130,7 +127,8 @@ fn a_server_that_drips_is_cut_at_the_limit() {
         out.send("SSH-2.0-");
         out.drip(b'x');
     });
-    let error = seen.fails("a banner of SSH drips", &format!("ssh://git@{}/agents.git", banner.address), Auth::Ssh(key));
+    let error =
+        seen.fails("a banner of SSH drips", &format!("ssh://git@{}/agents.git", banner.address), Auth::Ssh(key));
     assert!(is_late(&error), "{error:?}");
 }
 
@@ -237,7 +235,8 @@ fn what_is_not_what_its_name_says_is_not_taken() {
             return answer;
         }
         let text = String::from_utf8_lossy(&answer).into_owned();
-        let tip = text.split(" refs/heads/main").next().and_then(|before| before.get(before.len() - 40..)).unwrap_or("");
+        let tip =
+            text.split(" refs/heads/main").next().and_then(|before| before.get(before.len() - 40..)).unwrap_or("");
         let tip = tip.to_owned();
         text.replace(&tip, &"12".repeat(20)).into_bytes()
     });
@@ -251,10 +250,11 @@ fn what_is_not_what_its_name_says_is_not_taken() {
         let tip = other.id("main");
         let want = line(&format!("want {tip} ofs-delta\n"));
         let body = if is_pack(asked) { format!("{want}00000009done\n").into_bytes() } else { asked.body.clone() };
-        let head: String = asked.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("content-length")).fold(
-            String::new(),
-            |head, line| if line.is_empty() { head } else { head + line + "\r\n" },
-        );
+        let head: String = asked
+            .head
+            .lines()
+            .filter(|line| !line.to_ascii_lowercase().starts_with("content-length"))
+            .fold(String::new(), |head, line| if line.is_empty() { head } else { head + line + "\r\n" });
         let request = format!("{head}Content-Length: {}\r\n\r\n", body.len());
         let mut answer = Vec::new();
         let asked = far.write_all(&[request.as_bytes(), &body].concat());

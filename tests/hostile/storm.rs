@@ -39,7 +39,8 @@ fn a_hundred_thousand_posts_are_one_running_and_one_queued_look() {
     let mirror = Arc::new(Mirror::open(folder.path(), config).expect("a mirror"));
     let poller = Poller::start(mirror, Wishes::default(), 7, Arc::new(SystemClock)).expect("a poller");
     let mut status = poller.status();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut round = |at_least: u64| {
         runtime.block_on(async {
             let there = status.wait_for(|status| status.round >= at_least && status.busy_since.is_none());

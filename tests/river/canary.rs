@@ -50,7 +50,11 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
 
     // A commit that holds it in plain text is refused, and told of.
     let overlay = "environments/development/support.yaml";
-    river.repo.edit(overlay, "replicas: 1\n", &format!("replicas: 1\nworkload: {{env: {{OPENAI_API_KEY: {}}}}}\n", canary()));
+    river.repo.edit(
+        overlay,
+        "replicas: 1\n",
+        &format!("replicas: 1\nworkload: {{env: {{OPENAI_API_KEY: {}}}}}\n", canary()),
+    );
     river.repo.commit("Write a secret down");
     let status = until("the status names the place", async || {
         Some(daemon.done(&["status"])).filter(|status| status.contains(&format!("{overlay}:")))
@@ -100,7 +104,10 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
         words.push((collection, list.to_string()));
     }
     let bare = river.repo.bare();
-    words.push(("messages of commits", river.repo.git(&["--git-dir", bare.to_str().expect("a path"), "log", "--all", "--format=%B%an%cn"])));
+    words.push((
+        "messages of commits",
+        river.repo.git(&["--git-dir", bare.to_str().expect("a path"), "log", "--all", "--format=%B%an%cn"]),
+    ));
     let journal = daemon.config.with_extension("journal");
     words.push(("the journal", std::fs::read_to_string(journal).expect("a journal")));
     words.push(("the log", daemon.log()));
@@ -109,5 +116,8 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
     }
     assert!(words.iter().all(|(_, text)| !text.is_empty()), "all of it says something");
     let log = daemon.log();
-    assert!(log.contains("environments/development/support.yaml") || log.contains("Invalid"), "the log tells of it: {log}");
+    assert!(
+        log.contains("environments/development/support.yaml") || log.contains("Invalid"),
+        "the log tells of it: {log}"
+    );
 }
