@@ -225,7 +225,7 @@ fn mask_urls(line: &str) -> String {
 fn mask_tokens(line: &str) -> String {
     const FORMS: [&str; 12] =
         ["sk-", "sk_live_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "AKIA", "AIza", "eyJ"];
-    let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | ')' | '}' | ']');
+    let end = |c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\'' | ',' | ';' | ')' | '}' | ']');
     let mut out = String::new();
     let mut after_scheme = false;
     let mut rest = line;

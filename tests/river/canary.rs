@@ -35,7 +35,7 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
     river.settled(&river.repo.head()).await;
 
     // Somebody writes it onto a live object by hand: it is drift, and told of.
-    let drift = json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": [{"name": "OPENAI_API_KEY", "value": canary(), "valueFrom": null}]}]}}}});
+    let drift = json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": [{"name": "LOG_LEVEL", "value": canary()}]}]}}}});
     let path = format!("{}/support?fieldManager=somebody", river.lab.path("apps/v1/deployments"));
     let request = http::Request::patch(path).header("content-type", "application/strategic-merge-patch+json");
     let request = request.body(drift.to_string().into_bytes()).expect("a request");
@@ -50,11 +50,8 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
 
     // A commit that holds it in plain text is refused, and told of.
     let overlay = "environments/development/support.yaml";
-    river.repo.edit(
-        overlay,
-        "replicas: 1\n",
-        &format!("replicas: 1\nworkload: {{env: {{OPENAI_API_KEY: {}}}}}\n", canary()),
-    );
+    let from = "env: {LOG_LEVEL: DEBUG}";
+    river.repo.edit(overlay, from, &format!("env: {{LOG_LEVEL: DEBUG, OPENAI_API_KEY: {}}}", canary()));
     river.repo.commit("Write a secret down");
     let status = until("the status names the place", async || {
         Some(daemon.done(&["status"])).filter(|status| status.contains(&format!("{overlay}:")))
