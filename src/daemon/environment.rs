@@ -473,7 +473,7 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            word.kinds().for_each(|kind| self.parts.observer.watch_kind(kind));
+            word.kinds(&self.parts.config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;

@@ -107,7 +107,7 @@ pub async fn look(
     looked.prune_blocked = prune_blocked;
     let kinds = Arc::new(Kinds::new(api.clone()));
     let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
-    word.kinds().for_each(|kind| observer.watch_kind(kind));
+    word.kinds(&gate(target)).for_each(|kind| observer.watch_kind(kind));
     let live = see(&observer, agents.keys().cloned().collect()).await;
     let shared = Arc::new(AgentConfig {
         environment: target.environment.clone(),

@@ -9,6 +9,7 @@ use crate::desired::{environment, resolve};
 use crate::model::{
     AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,
 };
+use crate::plan::GatePolicy;
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{AgentRecord, EnvironmentRecord, Evidence, RefusedMove};
 use crate::revert::{History, Step, evidence, paths_of};
@@ -66,9 +67,11 @@ impl Word {
     }
 
     /// The kinds that agents' own manifests ask for.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = GroupKind> + '_ {
+    ///
+    /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
+    pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
-        manifests.map(|manifest| manifest.object.group_kind())
+        manifests.map(|manifest| manifest.object.group_kind()).filter(|kind| gate.kinds.contains(kind))
     }
 }
 

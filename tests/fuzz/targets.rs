@@ -8,8 +8,8 @@ use backstay::model::{
     AgentName, CommitId, Digest, EnvironmentName, LiveObject, Manifest, ObjectRef, Origin, Revision, WorkerName,
 };
 use backstay::plan::{GatePolicy, changes, created_lines, drift, dropped, mask_text, object_lines, violations};
-use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
 use backstay::reconcile::read_release;
+use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
 use backstay::source::{MemoryTree, Person, RemoteUrl};
 use backstay::{flag, migration, revert};
 use jiff::SignedDuration;
@@ -73,7 +73,10 @@ fn tree(path: &str, data: &[u8]) {
         .with("agents/a/agent.yaml", agent(spec))
         .with("agents/a/p.md", "hello\n")
         .with("shared/models.yaml", "m: {provider: openai, model: x}\n")
-        .with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n")
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        )
         .with(path, data);
     look(&tree);
 }
@@ -99,7 +102,12 @@ fn look(tree: &MemoryTree) {
                     let back = Release::from_parts(canonical, prompts.collect());
                     assert!(back.is_ok_and(|back| back.id == agent.release.id), "a release is its content");
                 }
-                told = state.agents.values().filter_map(|agent| agent.as_ref().err()).map(|found| format!("{found:?}")).collect();
+                told = state
+                    .agents
+                    .values()
+                    .filter_map(|agent| agent.as_ref().err())
+                    .map(|found| format!("{found:?}"))
+                    .collect();
             }
             Err(found) => told = format!("{found:?}"),
         }
@@ -131,7 +139,10 @@ fn template(data: &[u8]) {
         .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
         .with("agents/a/agent.yaml", agent(&spec))
         .with("agents/a/p.md", text)
-        .with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n");
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        );
     look(&tree);
 }
 
@@ -240,7 +251,9 @@ fn live(data: &[u8]) {
     drop((drift(&ours, &theirs), dropped(&ours, &theirs)));
     let Some(object) = ObjectRef::of(&ours, "agents") else { return };
     let changed = changes(&theirs, &ours);
-    for line in object_lines(backstay::plan::Mark::Change, &object, &changed).iter().chain(&created_lines(&object, &ours)) {
+    for line in
+        object_lines(backstay::plan::Mark::Change, &object, &changed).iter().chain(&created_lines(&object, &ours))
+    {
         assert!(!line.to_string().chars().any(char::is_control), "{line}");
     }
     let manifest = Manifest { object, body: ours.into(), origin: Origin::file("x.yaml") };
@@ -253,7 +266,8 @@ fn live(data: &[u8]) {
             let mut world = World::new().git("one");
             world.run();
             let mut body = (*live.body).clone();
-            let labels = serde_json::json!({"app.kubernetes.io/managed-by": "backstay", "backstay.dev/agent": "support"});
+            let labels =
+                serde_json::json!({"app.kubernetes.io/managed-by": "backstay", "backstay.dev/agent": "support"});
             if body["metadata"].is_object() {
                 body["metadata"]["labels"] = labels;
                 world = world.foreign(body);
@@ -297,7 +311,8 @@ fn hook(data: &[u8]) {
         secrets: HookSecrets { github: secret(), gitlab: secret(), gitea: secret(), generic: secret() },
         hint: std::sync::Arc::new(|| panic!("nobody signed this")),
     };
-    let service = hyper_util::service::TowerToHyperService::new(backstay::web::router(&app, &backstay::web::Limits::default()));
+    let service =
+        hyper_util::service::TowerToHyperService::new(backstay::web::router(&app, &backstay::web::Limits::default()));
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
     for door in ["github", "gitlab", "gitea", "generic"] {
         let mut request = http::Request::post(format!("/hooks/{door}"));
@@ -327,7 +342,10 @@ fn reconcile(data: &[u8]) {
                 world
             }
             5 => {
-                world.crash = Some((1 + with % 9, if with % 2 == 0 { crate::world::Crash::Before } else { crate::world::Crash::After }));
+                world.crash = Some((
+                    1 + with % 9,
+                    if with % 2 == 0 { crate::world::Crash::Before } else { crate::world::Crash::After },
+                ));
                 world
             }
             6 => {

@@ -323,6 +323,7 @@ impl Reader<'_> {
                 snippet: if format == "git-remote" { None } else { node.at.snippet.clone() },
                 ..node.at.clone()
             };
+            let why = crate::plan::mask_text(&why);
             let complaint = complain(&plain, format!("`{}` cannot be used: {why}", shown(path)));
             self.found.push(match format {
                 "git-remote" => complaint.hint(
