@@ -16,3 +16,5 @@ mod faults;
 mod people;
 #[path = "river/pod.rs"]
 mod pod;
+#[path = "river/verify.rs"]
+mod verify;

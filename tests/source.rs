@@ -22,6 +22,8 @@ mod resolve;
 mod ssh;
 #[path = "source/tree.rs"]
 mod tree;
+#[path = "source/verify.rs"]
+mod verify;
 #[path = "source/write.rs"]
 mod write;
 

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::git::{Git, Wish};
 use super::word::{Ask, Heard, Word, listen};
-use super::write_back::{self, WriteBacks};
+use super::effect::carry_out;
+use super::write_back::WriteBacks;
 use super::{Ended, Metrics, Status};
 use crate::apply;
 use crate::desired::Cache;
 use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
     Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
@@ -89,6 +90,8 @@ pub(crate) struct Environment {
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The round after which an unverified commit was looked at last.
+    judged: u64,
     recording: bool,
     effects: JoinSet<Finished>,
     timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
@@ -134,6 +137,7 @@ impl Environment {
             settled: BTreeMap::new(),
             round: 0,
             sync_round: None,
+            judged: 0,
             recording: false,
             effects: JoinSet::new(),
             timers: BTreeMap::new(),
@@ -297,6 +301,11 @@ impl Environment {
                 record.handled.insert("sync".to_owned(), id.clone());
             });
         }
+        // A commit that was not verified is looked at again: the signers may be others, or the time.
+        if self.heard.unverified && status.round != self.judged {
+            self.judged = status.round;
+            self.listen_again = true;
+        }
         if status.settled != self.settled {
             self.settled.clone_from(&status.settled);
             self.listen_again = true;
@@ -355,6 +364,12 @@ impl Environment {
             Some(Told::Present(entry)) => entry.record.clone(),
             Some(Told::Absent) | None => EnvironmentRecord::default(),
         }
+    }
+
+    /// What the followed branch was accepted at last.
+    fn accepted_head(&self) -> Option<CommitId> {
+        let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
+        self.record().accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
     fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
@@ -469,7 +484,7 @@ impl Environment {
     fn record_word(&mut self) {
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
         let errors: Vec<_> = self.heard.errors.0.iter().take(MAX_ERRORS).map(ToString::to_string).collect();
-        let refused = self.heard.refused.clone();
+        let (refused, unverified) = (self.heard.refused.clone(), self.heard.unverified);
         let now = self.now();
         self.record_environment(move |record| {
             if let Some(accepted) = &accepted {
@@ -486,6 +501,7 @@ impl Environment {
             });
             let (status, reason, message) = match (&record.refused, record.errors.first()) {
                 (Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
+                (None, Some(error)) if unverified => (Truth::False, "Unverified", error.clone()),
                 (None, Some(error)) => (Truth::False, "Invalid", error.clone()),
                 (None, None) => (Truth::True, "Ready", String::new()),
             };
@@ -630,10 +646,11 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
+                let accepted = self.accepted_head();
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =
-                        carry_out(&agent, &environment, effect, &target, &ledger, &fence, write_backs).await;
+                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs).await;
                     let took = clock.monotonic().saturating_sub(begun);
                     Finished::Effect { agent, epoch, observation: Box::new(observation), took }
                 });
@@ -745,36 +762,4 @@ fn word_of(kind: &FailureKind) -> &'static str {
         FailureKind::Gate => "gate",
         FailureKind::Fenced => "fenced",
     }
-}
-
-/// Carries out one effect: each in the room that can.
-async fn carry_out(
-    agent: &AgentName,
-    environment: &EnvironmentName,
-    effect: Action,
-    target: &apply::Target,
-    ledger: &Ledger,
-    fence: &LeaseFence,
-    write_backs: Arc<WriteBacks>,
-) -> Observation {
-    use apply::Fence as _;
-    let done = match effect {
-        Action::Record { .. } if !fence.holds() => {
-            Err(Failure { kind: FailureKind::Fenced, message: format!("cannot record {agent}: the lease is gone") })
-        }
-        Action::Record { expected, record } => {
-            ledger.record(agent, expected.as_ref(), &record).await.map(Done::Recorded)
-        }
-        Action::ReadLedger => match ledger.agent(agent).await {
-            Ok(entry) => return Observation::Ledger(entry),
-            Err(failure) => Err(failure),
-        },
-        Action::Write(write) => target.write(agent, &write).await,
-        Action::DryRun(write) => target.dry_run(agent, &write).await,
-        Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
-        Action::Read(object) => target.read(&object).await,
-        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), tell).await.map(Done::Told),
-        Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
-    };
-    Observation::Done(done.unwrap_or_else(Done::Failed))
 }

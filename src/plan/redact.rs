@@ -68,11 +68,24 @@ fn masked<'v>(value: &'v Value, names: &mut Vec<&'v str>, variable: Option<&str>
                 owner.ends_with("Ref") || matches!(*owner, "secret" | "credentials" | "configMap" | "database")
             });
             let of_key = !reference && names.last().is_some_and(|name| is_secret_key(name));
-            if of_variable || of_key { Value::from(MASK) } else { Value::from(mask_text(text)) }
+            if of_variable || of_key { Value::from(MASK) } else { Value::from(mask_string(text)) }
         }
         Value::Number(_) if names.last().is_some_and(|name| is_password(name)) => Value::from(MASK),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// A text that is JSON is masked by its keys; any other line by line.
+fn mask_string(text: &str) -> String {
+    if text.starts_with(['{', '['])
+        && let Ok(value) = serde_json::from_str::<Value>(text)
+    {
+        let shown = masked(&value, &mut vec![], None);
+        if shown != value {
+            return shown.to_string();
+        }
+    }
+    mask_text(text)
 }
 
 /// `--token abc`, `--token=abc`: the argument of an option that speaks of a secret.
@@ -312,6 +325,18 @@ mod tests {
         ] {
             assert_eq!(mask_text(text), masked);
         }
+    }
+
+    #[test]
+    fn json_within_a_text_is_masked_by_its_keys() {
+        let shown = |text: &str| redact("ConfigMap", &FieldPath::of(&["data", "config.json"]), &json!(text));
+        let plain = r#"{"limits": {"max_tokens": 5}}"#;
+        assert_eq!(shown(plain), plain);
+        assert_eq!(shown(r#"{"a":{"api_key":"abc"},"b":["x"]}"#), r#"{"a":{"api_key":"***"},"b":["x"]}"#);
+        let nested = json!({"env": {"DB": "postgres://u:p@h/x"}, "again": r#"{"token":"abc"}"#}).to_string();
+        let masked = shown(&nested).to_string();
+        assert!(!masked.contains("u:p") && !masked.contains("abc"), "{masked}");
+        assert_eq!(shown("{not json, api_key: x"), "{not json, api_key: x");
     }
 
     #[test]
