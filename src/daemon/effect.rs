@@ -33,7 +33,9 @@ pub(super) async fn carry_out(
         Action::DryRun(write) => target.dry_run(agent, &write).await,
         Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
         Action::Read(object) => target.read(&object).await,
-        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), accepted, tell).await.map(Done::Told),
+        Action::TellGit(tell) => {
+            write_back::tell(write_backs, environment.clone(), accepted, tell).await.map(Done::Told)
+        }
         Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
     };
     Observation::Done(done.unwrap_or_else(Done::Failed))

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::effect::carry_out;
 use super::git::{Git, Wish};
 use super::word::{Ask, Heard, Word, listen};
-use super::effect::carry_out;
 use super::write_back::WriteBacks;
 use super::{Ended, Metrics, Status};
 use crate::apply;
@@ -650,7 +650,8 @@ impl Environment {
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =
-                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs).await;
+                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs)
+                            .await;
                     let took = clock.monotonic().saturating_sub(begun);
                     Finished::Effect { agent, epoch, observation: Box::new(observation), took }
                 });

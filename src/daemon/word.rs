@@ -12,9 +12,7 @@ use crate::model::{
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{AgentRecord, EnvironmentRecord, Evidence, RefusedMove};
 use crate::revert::{History, Step, evidence, paths_of};
-use crate::source::{
-    Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified,
-};
+use crate::source::{Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
 
 /// Commits on the way of a revert that are looked at, and before them for what messages name.
 const WAY: usize = 200;
@@ -94,8 +92,8 @@ pub(crate) struct Heard {
 enum Trust<'a> {
     /// The ledger says that it stood here: it was verified then.
     Stood,
-    /// It must be signed itself, or lie on the first-parent path of what was verified.
-    Line(&'a CommitId),
+    /// It must be signed itself, or lie on the first-parent path of one of these, which were verified.
+    Line([&'a CommitId; 2]),
 }
 
 /// Reads Git's word.
@@ -192,15 +190,17 @@ fn checkout(
 /// A commit beside the followed ones, verified.
 fn beside(ask: &Ask<'_>, revision: &Revision, trust: Trust<'_>) -> Result<Verified<Checkout>, NotVerified> {
     let store = ask.git.mirror.store();
-    let line = match trust {
+    let lines = match trust {
         Trust::Stood => return store.verified(revision, Some(&revision.commit), &*ask.git.verifier),
-        Trust::Line(line) => line,
+        Trust::Line(lines) => lines,
     };
     let own = store.verified(revision, None, &*ask.git.verifier);
-    if let Err(NotVerified::Unverified(_)) = &own
-        && store.commits_between(&revision.commit, line, LINE)?.reached
-    {
-        return store.verified(revision, Some(&revision.commit), &*ask.git.verifier);
+    if let Err(NotVerified::Unverified(_)) = &own {
+        for line in lines {
+            if store.commits_between(&revision.commit, line, LINE)?.reached {
+                return store.verified(revision, Some(&revision.commit), &*ask.git.verifier);
+            }
+        }
     }
     own
 }
@@ -239,11 +239,11 @@ fn hear(
         }
     };
     let (mut pinned, mut held, due) = elsewhere(ask, &spec, &tracked.revision);
-    only_verified(ask, &tracked.revision, &mut pinned, &mut held);
+    let trust = Trust::Line([&head.revision.commit, &tracked.revision.commit]);
+    only_verified(ask, trust, &mut pinned, &mut held);
     for (agent, commit) in &spec.pins {
         pinned.insert(agent.clone(), commit.clone());
     }
-    let trust = Trust::Line(&tracked.revision.commit);
     let desired = at(ask, &head, &tracked, &pinned, trust, cache, heard)?;
     let standing = standing(ask, &head, &tracked, &desired, &held, cache, heard);
     let reverts = reverts(ask, &desired);
@@ -307,7 +307,7 @@ fn at(
 /// agent waits, and does not follow the newest commit instead.
 fn only_verified(
     ask: &Ask<'_>,
-    tracked: &Revision,
+    trust: Trust<'_>,
     follow: &mut BTreeMap<AgentName, CommitId>,
     held: &mut BTreeMap<AgentName, Reason>,
 ) {
@@ -316,7 +316,7 @@ fn only_verified(
     follow.retain(|agent, commit| {
         let lacks = known.entry(commit.clone()).or_insert_with(|| {
             let found = store.pinned(commit).map_err(NotVerified::from);
-            let found = found.and_then(|revision| beside(ask, &revision, Trust::Line(&tracked.commit)));
+            let found = found.and_then(|revision| beside(ask, &revision, trust));
             let word = if matches!(found, Err(NotVerified::Unverified(_))) { "Unverified" } else { "AfterUnknown" };
             found.err().map(|error| Reason { word, message: error.to_string(), stalled: true })
         });

@@ -12,8 +12,8 @@ use crate::reconcile::{Failure, FailureKind, TellGit};
 use crate::record::Standing;
 use crate::revert::{WriteBackMessage, paths_of, pin, touches};
 use crate::source::{
-    CommitInfo, Draft, Edit, Followed, Mirror, Person, PushError, Reverted, SigningKey, SourceError, Store, Track, Tree,
-    Verify, WriteError,
+    CommitInfo, Draft, Edit, Followed, Mirror, Person, PushError, Reverted, SigningKey, SourceError, Store, Track,
+    Tree, Verify, WriteError,
 };
 
 /// Looks at the remote before it gives up on a branch that keeps moving.
@@ -196,12 +196,7 @@ pub(crate) async fn tell(
 /// # Errors
 ///
 /// When the remote refuses, or none of the ways gives exactly the release.
-pub fn write(
-    mirror: &Mirror,
-    verifier: &dyn Verify,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Written, CannotTell> {
+pub fn write(mirror: &Mirror, verifier: &dyn Verify, request: &Request, now: Timestamp) -> Result<Written, CannotTell> {
     let branch = mirror.config().branch.clone();
     let not_accepted = |why: String, hint| CannotTell::NotAccepted { branch: branch.clone(), why, hint };
     let key = request.signing_key.as_deref().map(SigningKey::read).transpose().map_err(WriteError::from)?;

@@ -51,6 +51,6 @@ pub use poll::{Bell, Clock, Hinter, Pace, Poller, Ring, SourceStatus, SystemCloc
 pub use push::PushError;
 pub use resolve::Track;
 pub use store::Store;
-pub use verify::{AllowedSigners, InvalidSigners, SignError, SignersError, SigningKey, SshSigners};
 pub use tree::{ContentId, Entry, EntryKind, MemoryTree, Tree, TreeError};
+pub use verify::{AllowedSigners, InvalidSigners, SignError, SignersError, SigningKey, SshSigners};
 pub use write::{Conflict, Draft, Edit, Person, Reverted, WriteError};

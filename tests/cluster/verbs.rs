@@ -151,7 +151,8 @@ async fn every_verb_with_a_daemon() {
     let validator = jsonschema::validator_for(&schema).expect("a schema");
     assert!(validator.is_valid(&planned), "{:?}", validator.iter_errors(&planned).next().map(|e| e.to_string()));
     let steps = planned.pointer("/environments/0/agents/0/steps").and_then(Value::as_array).expect("steps");
-    let deployment = steps.iter().find(|step| step["object"].as_str().is_some_and(|object| object.starts_with("Deployment/")));
+    let deployment =
+        steps.iter().find(|step| step["object"].as_str().is_some_and(|object| object.starts_with("Deployment/")));
     let fields = deployment.and_then(|step| step["fields"].as_array()).expect("fields");
     let image = fields.iter().find(|field| field["path"].as_str().is_some_and(|path| path.ends_with(".image")));
     let image = image.expect("an image");
@@ -215,10 +216,8 @@ async fn every_verb_with_a_daemon() {
     desk.git(&["-C", "clone", "commit", "--quiet", "--message", "One more environment"]);
     desk.git(&["-C", "clone", "push", "--quiet", "origin", "main"]);
     let toml = std::fs::read_to_string(desk.path("backstay.toml")).expect("read");
-    let late = format!(
-        "[[target]]\nenvironment = \"late\"\nkubernetes = {{ namespace = \"{}-late\" }}\n",
-        lab.namespace
-    );
+    let late =
+        format!("[[target]]\nenvironment = \"late\"\nkubernetes = {{ namespace = \"{}-late\" }}\n", lab.namespace);
     std::fs::write(desk.path("both.toml"), format!("{toml}{late}")).expect("written");
     let plan = desk.done(&["plan", "-e", "late", "--config", desk.path("both.toml").to_str().expect("a path")]);
     assert!(plan.contains("assistant: nothing -> r-") && plan.contains("+ Deployment/"), "{plan}");

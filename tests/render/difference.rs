@@ -474,8 +474,7 @@ fn fields_have_their_values_and_say_what_is_masked() {
         ])
     );
     // The same fields, in the same words, as a person reads.
-    let object =
-        ObjectRef { group: "apps".into(), kind: "Deployment".into(), namespace: "n".into(), name: "s".into() };
+    let object = ObjectRef { group: "apps".into(), kind: "Deployment".into(), namespace: "n".into(), name: "s".into() };
     let text = printed(&object_lines(Mark::Change, &object, &changes(&old, &new)));
     for field in fields.as_array().expect("a list") {
         assert!(text.contains(field["path"].as_str().expect("a path")), "{field} in {text}");

@@ -69,7 +69,8 @@ async fn only_what_is_signed_is_deployed_and_what_is_written_back_is_signed() {
     let lacks = |record: &Value| {
         let ready = condition(record, "Ready");
         let says = |text: &str| text.contains(&unsigned) && text.contains("no signature") && text.contains("rebase");
-        ready.is_some_and(|ready| ready["reason"] == "Unverified" && says(ready["message"].as_str().unwrap_or_default()))
+        ready
+            .is_some_and(|ready| ready["reason"] == "Unverified" && says(ready["message"].as_str().unwrap_or_default()))
             && record["errors"].as_array().is_some_and(|errors| errors.iter().any(|error| says(&error.to_string())))
     };
     until("it says what is missing", async || river.environment().await.filter(|record| lacks(record))).await;

@@ -541,6 +541,8 @@ impl Daemon {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(BACKSTAY);
         command.args(arguments).arg("--config").arg(&self.config);
+        // Where a person's own mirror is kept.
+        command.env("XDG_CACHE_HOME", self.config.with_extension("cache"));
         let output = command.stdin(Stdio::null()).output().expect("the program runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }

@@ -254,9 +254,9 @@ impl From<CannotTell> for CliError {
             CannotTell::Source(source) | CannotTell::Push(PushError::Source(source)) => return source.into(),
             CannotTell::Write(error) => return error.into(),
             CannotTell::Push(PushError::Moved { .. }) | CannotTell::Restless(_) => Self::new(Exit::Broken, message),
-            CannotTell::Push(PushError::Refused { .. })
-            | CannotTell::NoWay { .. }
-            | CannotTell::NotAccepted { .. } => Self::new(Exit::Refused, message),
+            CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } | CannotTell::NotAccepted { .. } => {
+                Self::new(Exit::Refused, message)
+            }
         };
         match hint {
             Some(hint) => own.hint(hint),

@@ -120,7 +120,7 @@ pub struct Source {
     /// Whose commits are accepted; absent: whatever the remote serves.
     #[serde(default)]
     pub verify: Verification,
-    /// Private key (OpenSSH, without a passphrase) that signs the commits made here; `verify` must trust it.
+    /// Private key (OpenSSH, Ed25519, without a passphrase) that signs the commits made here; `verify` must trust it.
     #[serde(default)]
     pub signing_key: Option<PathBuf>,
 }

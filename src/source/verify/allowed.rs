@@ -115,6 +115,9 @@ impl Line {
             before: None,
             key: KeyData::Ed25519(ssh_key::public::Ed25519PublicKey([0; 32])),
         };
+        if rest.is_empty() {
+            return Err(form("there is no key"));
+        }
         let (first, after_first) = word(rest).ok_or_else(|| form("the options' quotes do not end"))?;
         let rest = if is_kind_of_key(first) {
             rest
@@ -388,9 +391,15 @@ mod tests {
 
     #[test]
     fn namespaces_are_lists_of_patterns() {
-        for (patterns, is) in
-            [("git", true), ("file,git", true), ("g?t", true), ("*", true), ("file", false), ("*,!git", false), ("gi", false)]
-        {
+        for (patterns, is) in [
+            ("git", true),
+            ("file,git", true),
+            ("g?t", true),
+            ("*", true),
+            ("file", false),
+            ("*,!git", false),
+            ("gi", false),
+        ] {
             assert_eq!(matches(patterns, "git"), is, "{patterns}");
         }
         assert!(glob(b"a*b*c", b"axxbyyc") && !glob(b"a*b*c", b"axxbyy") && glob(b"", b"") && glob(b"**", b"x"));

@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{
 };
 use sha2::{Digest as _, Sha256};
 use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, EcdsaCurve, HashAlg, Mpint, SshSig};
+use ssh_key::{Algorithm, EcdsaCurve, HashAlg, LineEnding, Mpint, SshSig};
 
 use super::NAMESPACE;
 use super::allowed::fingerprint;
@@ -45,6 +45,11 @@ pub(super) fn verify(armoured: &[u8], payload: &[u8]) -> Result<KeyData, String>
     }
     let signature = SshSig::from_pem(text.trim_end().as_bytes());
     let signature = signature.map_err(|error| format!("its signature cannot be read ({error})"))?;
+    // Lengths that do not fit are passed over by the reader: what is written back is what must have stood there.
+    let plain = |text: &str| text.split_whitespace().collect::<String>();
+    if signature.to_pem(LineEnding::LF).map(|written| plain(&written)) != Ok(plain(&text)) {
+        return Err("its signature cannot be read (it is not in the form that it should have)".to_owned());
+    }
     if signature.version() != SshSig::VERSION {
         return Err(format!("its signature is of version {}, which is not known", signature.version()));
     }
@@ -127,8 +132,8 @@ fn fixed(raw: &[u8], size: usize) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+    use ssh_key::Signature;
     use ssh_key::public::{Ed25519PublicKey, SkEd25519};
-    use ssh_key::{LineEnding, Signature};
 
     use super::*;
 
@@ -165,8 +170,13 @@ mod tests {
             assert!(verify(&broken, b"content").is_err() || armoured[end..].trim().is_empty(), "byte {end}");
         }
         assert!(verify(&vec![b'x'; 1 << 20], b"").is_err() && verify(b"", b"").is_err());
-        for raw in [&[][..], &[0, 0, 0, 1, 1], &[0, 0, 0, 1, 1, 0xff, 0xff, 0xff, 0xff], &[0, 0, 0, 1, 0x80, 0, 0, 0, 1, 1]] {
+        for raw in
+            [&[][..], &[0, 0, 0, 1, 1], &[0, 0, 0, 1, 1, 0xff, 0xff, 0xff, 0xff], &[0, 0, 0, 1, 0x80, 0, 0, 0, 1, 1]]
+        {
             assert_eq!(fixed(raw, 32), None, "{raw:?}");
         }
+        // Numbers that are shorter, and one with the zero that keeps it positive.
+        assert_eq!(fixed(&[0, 0, 0, 1, 7, 0, 0, 0, 3, 0, 0x80, 1], 2), Some(vec![0, 7, 0x80, 1]));
+        assert_eq!(fixed(&[0, 0, 0, 1, 7, 0, 0, 0, 3, 1, 0x80, 1], 2), None, "too long");
     }
 }

@@ -79,8 +79,9 @@ impl SshSigners {
         let Some(armoured) = &signed.signature else { return Err(Lack::Signature("it has no signature".to_owned())) };
         let key = signature::verify(armoured, &signed.payload).map_err(Lack::Signature)?;
         if signed.made.duration_since(now) > jiff::SignedDuration::try_from(AHEAD).unwrap_or_default() {
-            let why = format!("it says that it was made at {}, and now it is {now}", signed.made);
-            return Err(Lack::Signature(format!("{why}: a clock is wrong")));
+            // Without the present time: a text that stays as it is is recorded once.
+            let why = format!("it says that it was made at {}, which is not yet: a clock is wrong", signed.made);
+            return Err(Lack::Signature(why));
         }
         match signers.who(&key, signed.made, now) {
             Ok(who) => {
@@ -162,7 +163,10 @@ fn way(store: &Store, last: &CommitId, tip: &CommitId) -> Result<Vec<CommitId>, 
     let mut at = store.commit(tip).map_err(failed)?.parents.first().cloned();
     while let Some(id) = at.filter(|id| new.contains(id)) {
         if way.len() >= WAY {
-            return Err(format!("there are more than {WAY} commits since {}: take them in by a signed merge", last.short()));
+            return Err(format!(
+                "there are more than {WAY} commits since {}: take them in by a signed merge",
+                last.short()
+            ));
         }
         at = store.commit(&id).map_err(failed)?.parents.first().cloned();
         way.push(id);
