@@ -4,6 +4,8 @@
 #[path = "support/git.rs"]
 mod git;
 
+#[path = "source/back.rs"]
+mod back;
 #[path = "source/fetch.rs"]
 mod fetch;
 #[path = "source/history.rs"]

@@ -1,4 +1,4 @@
-//! What the core asks for, done: each effect in the room that can.
+//! The effects that the core asks for, each carried out in the room that can.
 
 use std::sync::Arc;
 
@@ -8,7 +8,22 @@ use crate::ledger::{LeaseFence, Ledger};
 use crate::model::{AgentName, CommitId, EnvironmentName};
 use crate::reconcile::{Action, Done, Failure, FailureKind, Observation};
 
-/// Carries out one effect. `accepted` is what the followed branch was accepted at last.
+/// The kind of a failure as one word, for metrics.
+pub(super) fn word_of(kind: &FailureKind) -> &'static str {
+    match kind {
+        FailureKind::Conflict => "conflict",
+        FailureKind::Exists => "exists",
+        FailureKind::Gone => "gone",
+        FailureKind::Refused => "refused",
+        FailureKind::Immutable => "immutable",
+        FailureKind::Forbidden => "forbidden",
+        FailureKind::Unavailable { .. } => "unavailable",
+        FailureKind::Gate => "gate",
+        FailureKind::Fenced => "fenced",
+    }
+}
+
+/// Carries out one effect: each in the room that can. `accepted` is what the followed branch was accepted at last.
 pub(super) async fn carry_out(
     agent: &AgentName,
     (environment, accepted): (&EnvironmentName, Option<CommitId>),

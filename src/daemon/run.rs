@@ -272,7 +272,8 @@ fn account(target: &Target) -> Option<Account> {
 pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
     let mut gate = target.kubernetes.gate();
     gate.own_names.insert(format!("backstay-{}", target.environment));
-    gate.own_names.insert("backstay".to_owned());
+    // As `manifests/` calls them, for a target that is the daemon's own namespace.
+    gate.own_names.extend(["backstay", "backstay-git", "backstay-webhooks"].map(str::to_owned));
     gate
 }
 

@@ -114,6 +114,9 @@ impl AgentState {
         }
         if let Some(asked) = ledger.requests.retry.as_ref().filter(|asked| new("retry", &asked.request.id)) {
             record.handled.insert("retry".to_owned(), asked.request.id.clone());
+            if let Some(newest) = record.operations.first() {
+                record.handled.insert(course::RETRIED_AFTER.to_owned(), newest.id.to_string());
+            }
             let names = |short: &str, whole: String| {
                 asked.release.as_ref().is_none_or(|release| release == short || *release == whole)
             };
@@ -175,14 +178,15 @@ impl AgentState {
         actions.push(action);
     }
 
-    pub(super) fn save(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
+    pub(super) fn save(&mut self, mut record: AgentRecord, actions: &mut Vec<Action>) {
+        record.drift_healed += std::mem::take(&mut self.memory.untold);
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         let action = Action::Record { expected, record: Box::new(record.clone()) };
         self.send(Pending::Record(Box::new(record)), action, actions);
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.record() != Some(&record) {
+        if self.memory.untold > 0 || self.record() != Some(&record) {
             self.save(record, actions);
         }
     }

@@ -37,6 +37,7 @@ mod sweep;
 mod tree;
 mod verify;
 mod watch;
+mod wire;
 mod write;
 
 pub use checkout::{Checkout, CommitInfo, NoVerification, Unverified, Verified, Verify};

@@ -291,7 +291,7 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct Journal {
-    /// A file, or `stdout`.
+    /// A file, or `stdout`. A file of 16 MiB becomes `<path>.1`; four full ones are kept.
     #[serde(default = "value::default_journal")]
     pub path: PathBuf,
 }

@@ -69,7 +69,9 @@ pub(super) fn verify(armoured: &[u8], payload: &[u8]) -> Result<KeyData, String>
 /// Whether the raw signature is the key's over `signed`.
 fn holds(key: &KeyData, signature: &SshSig, signed: &[u8]) -> Result<bool, String> {
     let raw = signature.signature_bytes();
-    let other = || Err(format!("its signature is of the kind `{}`, which is not the key's", signature.algorithm()));
+    let plain = |kind: &Algorithm| crate::source::error::plain(kind.as_str());
+    let other =
+        || Err(format!("its signature is of the kind `{}`, which is not the key's", plain(&signature.algorithm())));
     match (key, signature.algorithm()) {
         (KeyData::Ed25519(key), Algorithm::Ed25519) => Ok(check(&ED25519, &key.0, signed, raw)),
         (KeyData::Ecdsa(key), Algorithm::Ecdsa { curve }) if key.curve() == curve => {
@@ -105,7 +107,9 @@ fn holds(key: &KeyData, signature: &SshSig, signed: &[u8]) -> Result<bool, Strin
             Ok(check(&ED25519, &key.public_key().0, &message, raw))
         }
         (KeyData::Ed25519(_) | KeyData::Ecdsa(_) | KeyData::Rsa(_) | KeyData::SkEd25519(_), _) => other(),
-        (_, kind) => Err(format!("it is signed by a key of the kind `{kind}`, which is not verified by this version")),
+        (_, kind) => {
+            Err(format!("it is signed by a key of the kind `{}`, which is not verified by this version", plain(&kind)))
+        }
     }
 }
 

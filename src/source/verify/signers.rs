@@ -71,33 +71,42 @@ impl SshSigners {
         }
         Ok(AllowedSigners::parse(&self.file.display().to_string(), &text)?)
     }
+}
 
-    /// Whether one commit is signed by one of them.
-    fn check(&self, signers: &AllowedSigners, store: &Store, id: &CommitId, now: Timestamp) -> Result<(), Lack> {
-        let raw = store.raw_commit(id).map_err(|error| Lack::Other(error.to_string()))?;
-        let signed = Signed::parse(&raw).map_err(Lack::Other)?;
-        let Some(armoured) = &signed.signature else { return Err(Lack::Signature("it has no signature".to_owned())) };
-        let key = signature::verify(armoured, &signed.payload).map_err(Lack::Signature)?;
-        if signed.made.duration_since(now) > jiff::SignedDuration::try_from(AHEAD).unwrap_or_default() {
-            // Without the present time: a text that stays as it is is recorded once.
-            let why = format!("it says that it was made at {}, which is not yet: a clock is wrong", signed.made);
-            return Err(Lack::Signature(why));
-        }
-        match signers.who(&key, signed.made, now) {
-            Ok(who) => {
-                tracing::debug!(commit = %id, who, "the signature is good");
-                Ok(())
-            }
-            Err(why) => Err(Lack::Key(format!("it is signed by the key {}, which {why}", fingerprint(&key)))),
-        }
+// === impl AllowedSigners ===
+
+impl AllowedSigners {
+    /// Who signed a commit that has these bytes and is looked at `now`: the principals of the key, for people to read.
+    ///
+    /// # Errors
+    ///
+    /// What it lacks.
+    pub fn signer_of(&self, commit: &[u8], now: Timestamp) -> Result<&str, String> {
+        check(self, commit, now).map_err(|lack| match lack {
+            Lack::Signature(why) | Lack::Key(why) => why,
+        })
     }
 }
 
+/// Who signed a commit.
+fn check<'s>(signers: &'s AllowedSigners, commit: &[u8], now: Timestamp) -> Result<&'s str, Lack> {
+    let signed = Signed::parse(commit).map_err(Lack::Signature)?;
+    let Some(armoured) = &signed.signature else { return Err(Lack::Signature("it has no signature".to_owned())) };
+    let key = signature::verify(armoured, &signed.payload).map_err(Lack::Signature)?;
+    if signed.made.duration_since(now) > jiff::SignedDuration::try_from(AHEAD).unwrap_or_default() {
+        // Without the present time: a text that stays as it is is recorded once.
+        let why = format!("it says that it was made at {}, which is not yet: a clock is wrong", signed.made);
+        return Err(Lack::Signature(why));
+    }
+    let who = signers.who(&key, signed.made, now);
+    who.map_err(|why| Lack::Key(format!("it is signed by the key {}, which {why}", fingerprint(&key))))
+}
+
 /// What a commit lacks, by its way out.
+#[derive(Debug)]
 enum Lack {
     Signature(String),
     Key(String),
-    Other(String),
 }
 
 impl Verify for SshSigners {
@@ -114,8 +123,10 @@ impl Verify for SshSigners {
         let signers = self.read().map_err(|error| unverified(tip, error.to_string()))?;
         let now = self.clock.now();
         for commit in &way {
-            if let Err(lack) = self.check(&signers, store, commit, now) {
-                return Err(unverified(commit, self.told(lack, tip, last_good)));
+            let raw = store.raw_commit(commit).map_err(|error| unverified(commit, error.to_string()))?;
+            match check(&signers, &raw, now) {
+                Ok(who) => tracing::debug!(%commit, who, "the signature is good"),
+                Err(lack) => return Err(unverified(commit, self.told(lack, tip, last_good))),
             }
         }
         Ok(())
@@ -137,7 +148,6 @@ impl SshSigners {
     /// What is missing, and the way out of it.
     fn told(&self, lack: Lack, tip: &CommitId, last_good: Option<&CommitId>) -> String {
         let (why, add) = match lack {
-            Lack::Other(why) => return why,
             Lack::Signature(why) => (why, String::new()),
             Lack::Key(why) => (why, format!("list the key in `{}`, if it is trusted; or ", self.file.display())),
         };
