@@ -43,6 +43,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path")
 }
 
+// S3
 #[tokio::test]
 async fn only_what_is_signed_is_deployed_and_what_is_written_back_is_signed() {
     let Some(lab) = lab("verify").await else { return };

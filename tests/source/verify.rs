@@ -177,6 +177,7 @@ fn what_git_verifies_is_verified_for_every_kind_of_key() {
     }
 }
 
+// S1
 #[test]
 fn what_git_refuses_is_refused_and_says_why() {
     let desk = Desk::new();
@@ -226,6 +227,7 @@ fn the_key_counts_and_not_the_name() {
     assert!(desk.bad(&commit, "is not among those that may sign"));
 }
 
+// S1
 /// Where `git verify-commit` says yes and must not be followed.
 #[test]
 fn what_git_gets_wrong_is_right_here() {
@@ -274,6 +276,7 @@ fn what_git_gets_wrong_is_right_here() {
     assert!(desk.git_says(&good));
 }
 
+// S4
 #[test]
 fn an_old_commit_that_is_replayed_does_not_pass() {
     let desk = Desk::new();
@@ -294,6 +297,7 @@ fn an_old_commit_that_is_replayed_does_not_pass() {
     assert!(desk.ours(&old, Some(&good)).is_err());
 }
 
+// S3
 #[test]
 fn every_commit_of_the_first_parent_path_is_looked_at() {
     let desk = Desk::new();
