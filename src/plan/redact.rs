@@ -332,6 +332,18 @@ mod tests {
     }
 
     #[test]
+    fn json_within_a_text_is_masked_by_its_keys() {
+        let shown = |text: &str| redact("ConfigMap", &FieldPath::of(&["data", "config.json"]), &json!(text));
+        let plain = r#"{"limits": {"max_tokens": 5}}"#;
+        assert_eq!(shown(plain), plain);
+        assert_eq!(shown(r#"{"a":{"api_key":"abc"},"b":["x"]}"#), r#"{"a":{"api_key":"***"},"b":["x"]}"#);
+        let nested = json!({"env": {"DB": "postgres://u:p@h/x"}, "again": r#"{"token":"abc"}"#}).to_string();
+        let masked = shown(&nested).to_string();
+        assert!(!masked.contains("u:p") && !masked.contains("abc"), "{masked}");
+        assert_eq!(shown("{not json, api_key: x"), "{not json, api_key: x");
+    }
+
+    #[test]
     fn keys_of_config_maps_that_speak_of_secrets() {
         for (key, hides) in [
             ("password", true),

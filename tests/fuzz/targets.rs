@@ -10,7 +10,7 @@ use backstay::model::{
 use backstay::plan::{GatePolicy, changes, created_lines, drift, dropped, mask_text, object_lines, violations};
 use backstay::reconcile::read_release;
 use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
-use backstay::source::{MemoryTree, Person, RemoteUrl};
+use backstay::source::{AllowedSigners, MemoryTree, Person, RemoteUrl};
 use backstay::{flag, migration, revert};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -45,6 +45,8 @@ pub(crate) const TARGETS: [(&str, Target); 23] = [
     ("message", message),
     ("hook", hook),
     ("reconcile", reconcile),
+    ("signers", signers),
+    ("signed", signed),
 ];
 
 /// The target of this name.
@@ -121,6 +123,26 @@ fn now() -> backstay::model::Timestamp {
 
 fn commit() -> CommitId {
     "2c26b46b68ffc68ff99b453c1d30413413422d70".parse().expect("a commit id")
+}
+
+/// A file of allowed signers.
+fn signers(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = AllowedSigners::parse("signers", text) {
+        let told = error.to_string();
+        assert!(told.starts_with("signers:") && !told.chars().any(char::is_control), "{told:?}");
+    }
+}
+
+/// A commit whose signature is looked at; the key is the corpus' own.
+fn signed(data: &[u8]) {
+    const LINE: &str = include_str!("corpus/signers/one");
+    let signers = AllowedSigners::parse("signers", LINE).expect("signers");
+    let now = backstay::model::Timestamp::from_second(1_800_000_000).unwrap_or_default();
+    match signers.signer_of(data, now) {
+        Ok(who) => assert_eq!(who, "alice@example.com"),
+        Err(why) => assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}"),
+    }
 }
 
 fn flags(data: &[u8]) {
