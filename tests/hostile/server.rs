@@ -8,7 +8,8 @@ use backstay::source::{Auth, Followed, Limits, Mirror, RemoteUrl, SourceConfig, 
 use crate::git::{GitServer, TestRepo};
 use crate::raw::{Asked, Out, Raw};
 
-const ADVERTISEMENT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\nConnection: close\r\n";
+const ADVERTISEMENT: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\nConnection: close\r\n";
 const RESULT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-result\r\n";
 /// A line of git's protocol, with its length before it.
 fn line(text: &str) -> String {
