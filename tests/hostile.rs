@@ -1,5 +1,10 @@
 //! Input that is meant to hurt: trees, Git servers, forbidden objects, storms; and where secrets must not come out.
-#![expect(clippy::disallowed_methods, reason = "tests have files and clocks of their own")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "tests have files and clocks of their own, say how long things took, and take values as they are written"
+)]
 
 #[path = "support/git.rs"]
 mod git;

@@ -34,3 +34,5 @@ mod health;
 mod looks;
 #[path = "river/tags.rs"]
 mod tags;
+#[path = "river/verify.rs"]
+mod verify;

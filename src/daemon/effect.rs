@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::write_back::{self, WriteBacks};
 use crate::apply::{self, Fence as _};
 use crate::ledger::{LeaseFence, Ledger};
-use crate::model::{AgentName, EnvironmentName};
+use crate::model::{AgentName, CommitId, EnvironmentName};
 use crate::reconcile::{Action, Done, Failure, FailureKind, Observation};
 
 /// The kind of a failure as one word, for metrics.
@@ -23,10 +23,10 @@ pub(super) fn word_of(kind: &FailureKind) -> &'static str {
     }
 }
 
-/// Carries out one effect: each in the room that can.
+/// Carries out one effect: each in the room that can. `accepted` is what the followed branch was accepted at last.
 pub(super) async fn carry_out(
     agent: &AgentName,
-    environment: &EnvironmentName,
+    (environment, accepted): (&EnvironmentName, Option<CommitId>),
     effect: Action,
     target: &apply::Target,
     ledger: &Ledger,
@@ -48,7 +48,9 @@ pub(super) async fn carry_out(
         Action::DryRun(write) => target.dry_run(agent, &write).await,
         Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
         Action::Read(object) => target.read(&object).await,
-        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), tell).await.map(Done::Told),
+        Action::TellGit(tell) => {
+            write_back::tell(write_backs, environment.clone(), accepted, tell).await.map(Done::Told)
+        }
         Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
     };
     Observation::Done(done.unwrap_or_else(Done::Failed))

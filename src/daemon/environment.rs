@@ -18,7 +18,7 @@ use super::{Ended, Metrics, Status};
 use crate::apply;
 use crate::desired::Cache;
 use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, EnvironmentName, ResourceVersion, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ResourceVersion, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
     Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
@@ -94,6 +94,8 @@ pub(crate) struct Environment {
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The round after which an unverified commit was looked at last.
+    judged: u64,
     recording: bool,
     effects: JoinSet<Finished>,
     timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
@@ -140,6 +142,7 @@ impl Environment {
             away: None,
             round: 0,
             sync_round: None,
+            judged: 0,
             recording: false,
             effects: JoinSet::new(),
             timers: BTreeMap::new(),
@@ -309,6 +312,11 @@ impl Environment {
                 record.handled.insert("sync".to_owned(), id.clone());
             });
         }
+        // A commit that was not verified is looked at again: the signers may be others, or the time.
+        if self.heard.unverified && status.round != self.judged {
+            self.judged = status.round;
+            self.listen_again = true;
+        }
         if status.settled != self.settled {
             self.settled.clone_from(&status.settled);
             self.listen_again = true;
@@ -382,6 +390,12 @@ impl Environment {
             Some(Told::Present(entry)) => entry.record.clone(),
             Some(Told::Absent) | None => EnvironmentRecord::default(),
         }
+    }
+
+    /// What the followed branch was accepted at last.
+    fn accepted_head(&self) -> Option<CommitId> {
+        let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
+        self.record().accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
     fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
@@ -473,7 +487,7 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            word.kinds().for_each(|kind| self.parts.observer.watch_kind(kind));
+            word.kinds(&self.parts.config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
@@ -499,7 +513,7 @@ impl Environment {
         }
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
         let errors: Vec<_> = self.heard.errors.0.iter().take(MAX_ERRORS).map(ToString::to_string).collect();
-        let refused = self.heard.refused.clone();
+        let (refused, unverified) = (self.heard.refused.clone(), self.heard.unverified);
         let away = self.away.as_ref().map(|error| {
             let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
             (error.reason(), format!("Git cannot be read: {error}{hint}"))
@@ -521,6 +535,7 @@ impl Environment {
             let (status, reason, message) = match (&away, &record.refused, record.errors.first()) {
                 (Some((reason, message)), _, _) => (Truth::False, *reason, message.clone()),
                 (None, Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
+                (None, None, Some(error)) if unverified => (Truth::False, "Unverified", error.clone()),
                 (None, None, Some(error)) => (Truth::False, "Invalid", error.clone()),
                 (None, None, None) => (Truth::True, "Ready", String::new()),
             };
@@ -669,10 +684,12 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
+                let accepted = self.accepted_head();
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =
-                        carry_out(&agent, &environment, effect, &target, &ledger, &fence, write_backs).await;
+                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs)
+                            .await;
                     let took = clock.monotonic().saturating_sub(begun);
                     Finished::Effect { agent, epoch, observation: Box::new(observation), took }
                 });

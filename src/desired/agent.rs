@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 
 use super::layer::{self, Reader};
 use super::models::Retirement;
-use super::read::{
-    Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch,
-};
+use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
     Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, manifests,
@@ -28,6 +26,8 @@ const MAX_OBJECTS: usize = 64;
 const VALUES: usize = 8;
 /// Errors that are listed for one agent; more would not be read.
 const MAX_ERRORS: usize = 50;
+/// Files that do not exist and are looked for under another name.
+const MAX_HINTS: usize = 5;
 /// Old releases whose ConfigMaps are kept, where nothing is said.
 const HISTORY: u32 = 10;
 /// How long a release may take to become healthy, where nothing is said.
@@ -261,7 +261,9 @@ impl Context<'_> {
             }
             Ok(None) => {
                 let error = spot.error(format!("`{path}` does not exist"));
-                self.error(match self.reader.near(&path) {
+                // The folder is compared name by name: for some, not for all.
+                let near = if self.found.borrow().len() < MAX_HINTS { self.reader.near(&path) } else { None };
+                self.error(match near {
                     Some(near) => error.hint(format!("did you mean `{}`?", self.as_written(&near, written))),
                     None if written.starts_with('/') => error.hint("a leading `/` is the root of the repository"),
                     None => error.hint(format!(

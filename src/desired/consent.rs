@@ -10,6 +10,8 @@ use crate::source::{EntryKind, Tree};
 
 /// Files of consents that are read.
 const MAX_CONSENTS: usize = 1000;
+/// Errors of all of them that are listed.
+const MAX_ERRORS: usize = 200;
 /// Bytes that one may have.
 const MAX_CONSENT: usize = 64 << 10;
 
@@ -37,7 +39,7 @@ pub fn consents(tree: &dyn Tree) -> (Vec<Consent>, Diagnostics) {
         match consent(tree, &path) {
             Ok(Some(consent)) => read.push(consent),
             Ok(None) => {}
-            Err(errors) => found.extend(errors.0),
+            Err(errors) => found.extend(errors.0.into_iter().take(MAX_ERRORS.saturating_sub(found.len()))),
         }
     }
     (read, sorted(found))

@@ -30,6 +30,9 @@ pub(super) fn read(
 ) -> (BTreeMap<String, Value>, Vec<Retirement>) {
     let (mut read, mut retirements) = (BTreeMap::new(), vec![]);
     for (role, model) in models {
+        if context.has_enough() {
+            break;
+        }
         let Some(node) = at.get(role) else { continue };
         let own = without(node, &["use", "fallbacks"]);
         let whole = match &model.r#use {

@@ -13,6 +13,8 @@ use crate::model::{
 };
 use crate::source::{Checkout, EntryKind, Tree, Verified};
 
+/// Names of nobody that are listed.
+const MAX_STRANGERS: usize = 200;
 /// Bytes of memory that the agents of one environment may take, about.
 const MAX_WEIGHT: usize = 640 << 20;
 /// Names that are compared with those of all agents, for a hint.
@@ -188,6 +190,9 @@ fn strangers(
     let folder = format!("environments/{}", request.environment);
     let overlays = request.tracked.tree.list(&folder).map_err(|error| refused(&folder, &error))?;
     for entry in overlays {
+        if found.len() >= MAX_STRANGERS {
+            break;
+        }
         let origin = Origin::file(format!("{folder}/{}", entry.name));
         let Some(stem) = entry.name.strip_suffix(".yaml").filter(|_| entry.kind == EntryKind::File) else {
             if !entry.name.starts_with('.') && &*entry.name != "README.md" {

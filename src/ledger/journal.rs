@@ -447,7 +447,8 @@ mod tests {
         for id in 1..=60 {
             let from = id.max(5) - 4;
             let before = lines;
-            lines += journal.note(&environment, &agent, &record(&(from..=id).collect::<Vec<_>>(), None)).expect("noted");
+            lines +=
+                journal.note(&environment, &agent, &record(&(from..=id).collect::<Vec<_>>(), None)).expect("noted");
             assert_eq!(lines, before + 2, "{id}");
             assert_eq!(verify(&path).expect("a whole chain").0, lines as u64);
             if id % 7 == 0 {

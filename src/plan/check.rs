@@ -49,7 +49,9 @@ fn check_the_gate<'a>(plan: &'a Plan, input: &'a PlanInput<'_>) -> impl Iterator
         Step::Create { manifest } | Step::Update { manifest, .. } | Step::Adopt { manifest, .. } => {
             admit(manifest, input.gate).err().map(|forbidden| error(NoteKind::Forbidden(forbidden.to_string())))
         }
-        Step::Prune { object, .. } => admit_deletion(object, input.gate).err().map(|why| error(NoteKind::Forbidden(why))),
+        Step::Prune { object, .. } => {
+            admit_deletion(object, input.gate).err().map(|why| error(NoteKind::Forbidden(why)))
+        }
         Step::Handover { .. } => None,
     })
 }

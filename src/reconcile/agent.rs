@@ -88,7 +88,15 @@ impl AgentState {
                 record.candidate = None;
                 self.save(record, actions);
             }
-            (None, None) => self.go_on(&ledger.record, refused.as_ref(), now, actions),
+            (None, None) => {
+                let mut record = ledger.record.clone();
+                let asked = self
+                    .desired_release()
+                    .filter(|asked| record.stable.as_ref().is_some_and(|stable| stable.release == *asked));
+                // Git asks for what stands: the hold has done its work, and who asks for the other one again gets it.
+                record.hold = record.hold.filter(|hold| asked.is_none_or(|asked| asked == hold.left));
+                self.go_on(&record, refused.as_ref(), now, actions);
+            }
         }
     }
 

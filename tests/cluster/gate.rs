@@ -35,21 +35,22 @@ async fn account(lab: &Lab, name: &str, groups: &[&str], resources: &[&str]) -> 
     Target::new(lab.api_as(name).await, kinds, lab.namespace.clone(), Arc::new(Unfenced))
 }
 
-fn object(api: &str, kind: &str, fields: Value) -> Value {
+fn object(api: &str, kind: &str, fields: &Value) -> Value {
     let mut body = json!({"apiVersion": api, "kind": kind, "metadata": {"name": "evil"}});
-    json_patch::merge(&mut body, &fields);
+    json_patch::merge(&mut body, fields);
     body
 }
 
-fn pod(spec: Value) -> Value {
-    let mut whole = json!({"containers": [{"name": "a", "image": "example/nothing:1"}], "nodeSelector": {"no-such": "node"}});
-    json_patch::merge(&mut whole, &spec);
+fn pod(spec: &Value) -> Value {
+    let mut whole =
+        json!({"containers": [{"name": "a", "image": "example/nothing:1"}], "nodeSelector": {"no-such": "node"}});
+    json_patch::merge(&mut whole, spec);
     whole
 }
 
-fn workload(api: &str, kind: &str, spec: Value) -> Value {
+fn workload(api: &str, kind: &str, spec: &Value) -> Value {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": pod(spec)});
-    object(api, kind, json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}))
+    object(api, kind, &json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}))
 }
 
 /// What the account may not write, by the collection that it would stand in.
@@ -58,22 +59,31 @@ fn forbidden() -> Vec<(&'static str, Value)> {
     let every = json!({"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]});
     let admin = json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "ServiceAccount", "name": "default"}]});
-    let mut job = workload("batch/v1", "Job", json!({"restartPolicy": "Never", "hostPID": true}));
+    let mut job = workload("batch/v1", "Job", &json!({"restartPolicy": "Never", "hostPID": true}));
     job["spec"].as_object_mut().expect("a spec").remove("selector");
     vec![
-        ("secrets", object("v1", "Secret", json!({"stringData": {"a": "b"}}))),
-        ("serviceaccounts", object("v1", "ServiceAccount", json!({}))),
-        ("services", object("v1", "Service", json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}))),
-        ("endpoints", object("v1", "Endpoints", json!({}))),
-        ("resourcequotas", object("v1", "ResourceQuota", json!({}))),
-        ("pods", object("v1", "Pod", json!({"spec": pod(json!({"hostNetwork": true}))}))),
-        ("apps/v1/deployments", workload("apps/v1", "Deployment", json!({"hostIPC": true}))),
-        ("apps/v1/daemonsets", workload("apps/v1", "DaemonSet", json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}))),
+        ("secrets", object("v1", "Secret", &json!({"stringData": {"a": "b"}}))),
+        ("serviceaccounts", object("v1", "ServiceAccount", &json!({}))),
+        ("services", object("v1", "Service", &json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}))),
+        ("endpoints", object("v1", "Endpoints", &json!({}))),
+        ("resourcequotas", object("v1", "ResourceQuota", &json!({}))),
+        ("pods", object("v1", "Pod", &json!({"spec": pod(&json!({"hostNetwork": true}))}))),
+        ("apps/v1/deployments", workload("apps/v1", "Deployment", &json!({"hostIPC": true}))),
+        (
+            "apps/v1/daemonsets",
+            workload("apps/v1", "DaemonSet", &json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]})),
+        ),
         ("batch/v1/jobs", job),
-        ("rbac.authorization.k8s.io/v1/roles", object(rbac, "Role", every)),
-        ("rbac.authorization.k8s.io/v1/rolebindings", object(rbac, "RoleBinding", admin)),
-        ("coordination.k8s.io/v1/leases", object("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "evil"}}))),
-        ("networking.k8s.io/v1/networkpolicies", object("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": {"podSelector": {}}}))),
+        ("rbac.authorization.k8s.io/v1/roles", object(rbac, "Role", &every)),
+        ("rbac.authorization.k8s.io/v1/rolebindings", object(rbac, "RoleBinding", &admin)),
+        (
+            "coordination.k8s.io/v1/leases",
+            object("coordination.k8s.io/v1", "Lease", &json!({"spec": {"holderIdentity": "evil"}})),
+        ),
+        (
+            "networking.k8s.io/v1/networkpolicies",
+            object("networking.k8s.io/v1", "NetworkPolicy", &json!({"spec": {"podSelector": {}}})),
+        ),
     ]
 }
 
@@ -105,7 +115,7 @@ async fn behind_an_open_gate_the_environments_account_decides() {
         assert_eq!(lab.see(collection, "evil").await, None, "{collection}: nothing is written");
     }
     // It is the account that is refused, not the way.
-    let fine = write(&lab, object("v1", "ConfigMap", json!({"data": {"a": "b"}})));
+    let fine = write(&lab, object("v1", "ConfigMap", &json!({"data": {"a": "b"}})));
     target.write(&agent(), &fine).await.expect("what it may write is written");
     assert!(lab.see("configmaps", "evil").await.is_some());
 }
@@ -131,15 +141,21 @@ async fn what_lies_outside_the_namespace_is_not_written_by_anybody() {
     let target = Target::new(api.clone(), Arc::new(Kinds::new(api)), lab.namespace.clone(), Arc::new(Unfenced));
     let name = format!("evil-{}", lab.namespace);
     let outside = [
-        (object("v1", "Namespace", json!({})), format!("/api/v1/namespaces/{name}")),
-        (object("rbac.authorization.k8s.io/v1", "ClusterRole", json!({"rules": []})), format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}")),
-        (object("scheduling.k8s.io/v1", "PriorityClass", json!({"value": 1})), format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}")),
+        (object("v1", "Namespace", &json!({})), format!("/api/v1/namespaces/{name}")),
         (
-            object("v1", "ConfigMap", json!({"metadata": {"namespace": "kube-system"}})),
+            object("rbac.authorization.k8s.io/v1", "ClusterRole", &json!({"rules": []})),
+            format!("/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}"),
+        ),
+        (
+            object("scheduling.k8s.io/v1", "PriorityClass", &json!({"value": 1})),
+            format!("/apis/scheduling.k8s.io/v1/priorityclasses/{name}"),
+        ),
+        (
+            object("v1", "ConfigMap", &json!({"metadata": {"namespace": "kube-system"}})),
             format!("/api/v1/namespaces/kube-system/configmaps/{name}"),
         ),
         (
-            object("v1", "ConfigMap", json!({"metadata": {"namespace": "default"}})),
+            object("v1", "ConfigMap", &json!({"metadata": {"namespace": "default"}})),
             format!("/api/v1/namespaces/default/configmaps/{name}"),
         ),
     ];

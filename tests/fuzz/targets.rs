@@ -8,9 +8,9 @@ use backstay::model::{
     AgentName, CommitId, Digest, EnvironmentName, LiveObject, Manifest, ObjectRef, Origin, Revision, WorkerName,
 };
 use backstay::plan::{GatePolicy, changes, created_lines, drift, dropped, mask_text, object_lines, violations};
-use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
 use backstay::reconcile::read_release;
-use backstay::source::{MemoryTree, Person, RemoteUrl};
+use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
+use backstay::source::{AllowedSigners, MemoryTree, Person, RemoteUrl};
 use backstay::{flag, migration, revert};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -45,6 +45,8 @@ pub(crate) const TARGETS: [(&str, Target); 23] = [
     ("message", message),
     ("hook", hook),
     ("reconcile", reconcile),
+    ("signers", signers),
+    ("signed", signed),
 ];
 
 /// The target of this name.
@@ -73,7 +75,10 @@ fn tree(path: &str, data: &[u8]) {
         .with("agents/a/agent.yaml", agent(spec))
         .with("agents/a/p.md", "hello\n")
         .with("shared/models.yaml", "m: {provider: openai, model: x}\n")
-        .with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n")
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        )
         .with(path, data);
     look(&tree);
 }
@@ -99,7 +104,12 @@ fn look(tree: &MemoryTree) {
                     let back = Release::from_parts(canonical, prompts.collect());
                     assert!(back.is_ok_and(|back| back.id == agent.release.id), "a release is its content");
                 }
-                told = state.agents.values().filter_map(|agent| agent.as_ref().err()).map(|found| format!("{found:?}")).collect();
+                told = state
+                    .agents
+                    .values()
+                    .filter_map(|agent| agent.as_ref().err())
+                    .map(|found| format!("{found:?}"))
+                    .collect();
             }
             Err(found) => told = format!("{found:?}"),
         }
@@ -113,6 +123,26 @@ fn now() -> backstay::model::Timestamp {
 
 fn commit() -> CommitId {
     "2c26b46b68ffc68ff99b453c1d30413413422d70".parse().expect("a commit id")
+}
+
+/// A file of allowed signers.
+fn signers(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = AllowedSigners::parse("signers", text) {
+        let told = error.to_string();
+        assert!(told.starts_with("signers:") && !told.chars().any(char::is_control), "{told:?}");
+    }
+}
+
+/// A commit whose signature is looked at; the key is the corpus' own.
+fn signed(data: &[u8]) {
+    const LINE: &str = include_str!("corpus/signers/one");
+    let signers = AllowedSigners::parse("signers", LINE).expect("signers");
+    let now = backstay::model::Timestamp::from_second(1_800_000_000).unwrap_or_default();
+    match signers.signer_of(data, now) {
+        Ok(who) => assert_eq!(who, "alice@example.com"),
+        Err(why) => assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}"),
+    }
 }
 
 fn flags(data: &[u8]) {
@@ -131,7 +161,10 @@ fn template(data: &[u8]) {
         .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
         .with("agents/a/agent.yaml", agent(&spec))
         .with("agents/a/p.md", text)
-        .with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n");
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        );
     look(&tree);
 }
 
@@ -240,7 +273,9 @@ fn live(data: &[u8]) {
     drop((drift(&ours, &theirs), dropped(&ours, &theirs)));
     let Some(object) = ObjectRef::of(&ours, "agents") else { return };
     let changed = changes(&theirs, &ours);
-    for line in object_lines(backstay::plan::Mark::Change, &object, &changed).iter().chain(&created_lines(&object, &ours)) {
+    for line in
+        object_lines(backstay::plan::Mark::Change, &object, &changed).iter().chain(&created_lines(&object, &ours))
+    {
         assert!(!line.to_string().chars().any(char::is_control), "{line}");
     }
     let manifest = Manifest { object, body: ours.into(), origin: Origin::file("x.yaml") };
@@ -253,7 +288,8 @@ fn live(data: &[u8]) {
             let mut world = World::new().git("one");
             world.run();
             let mut body = (*live.body).clone();
-            let labels = serde_json::json!({"app.kubernetes.io/managed-by": "backstay", "backstay.dev/agent": "support"});
+            let labels =
+                serde_json::json!({"app.kubernetes.io/managed-by": "backstay", "backstay.dev/agent": "support"});
             if body["metadata"].is_object() {
                 body["metadata"]["labels"] = labels;
                 world = world.foreign(body);
@@ -297,7 +333,8 @@ fn hook(data: &[u8]) {
         secrets: HookSecrets { github: secret(), gitlab: secret(), gitea: secret(), generic: secret() },
         hint: std::sync::Arc::new(|| panic!("nobody signed this")),
     };
-    let service = hyper_util::service::TowerToHyperService::new(backstay::web::router(&app, &backstay::web::Limits::default()));
+    let service =
+        hyper_util::service::TowerToHyperService::new(backstay::web::router(&app, &backstay::web::Limits::default()));
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build() else { return };
     for door in ["github", "gitlab", "gitea", "generic"] {
         let mut request = http::Request::post(format!("/hooks/{door}"));
@@ -327,7 +364,10 @@ fn reconcile(data: &[u8]) {
                 world
             }
             5 => {
-                world.crash = Some((1 + with % 9, if with % 2 == 0 { crate::world::Crash::Before } else { crate::world::Crash::After }));
+                world.crash = Some((
+                    1 + with % 9,
+                    if with % 2 == 0 { crate::world::Crash::Before } else { crate::world::Crash::After },
+                ));
                 world
             }
             6 => {

@@ -80,7 +80,8 @@ impl<'a> Forge<'a> {
         }
         folders.sort();
         folders.dedup();
-        let inner = folders.iter().map(|name| (FOLDER, name.as_bytes().to_vec(), self.folder(&format!("{prefix}{name}"))));
+        let inner =
+            folders.iter().map(|name| (FOLDER, name.as_bytes().to_vec(), self.folder(&format!("{prefix}{name}"))));
         entries.extend(inner.collect::<Vec<_>>());
         entries.extend(self.odd.get(path).cloned().unwrap_or_default());
         let entries: Vec<_> = entries.iter().map(|(mode, name, id)| (*mode, &**name, *id)).collect();

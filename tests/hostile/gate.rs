@@ -39,14 +39,26 @@ fn objects() -> Vec<(&'static str, Value)> {
     vec![
         ("Namespace", object("v1", "Namespace", json!({}))),
         ("Node", object("v1", "Node", json!({}))),
-        ("PersistentVolume of the node", object("v1", "PersistentVolume", json!({"spec": {"hostPath": {"path": "/"}}}))),
+        (
+            "PersistentVolume of the node",
+            object("v1", "PersistentVolume", json!({"spec": {"hostPath": {"path": "/"}}})),
+        ),
         ("ClusterRole", object(rbac, "ClusterRole", rules.clone())),
         ("ClusterRoleBinding", object(rbac, "ClusterRoleBinding", bind.clone())),
         ("Role that escalates", object(rbac, "Role", rules)),
         ("RoleBinding to cluster-admin", object(rbac, "RoleBinding", bind)),
-        ("ValidatingWebhookConfiguration", object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", json!({}))),
-        ("MutatingWebhookConfiguration", object("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", json!({}))),
-        ("ValidatingAdmissionPolicyBinding", object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", json!({}))),
+        (
+            "ValidatingWebhookConfiguration",
+            object("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", json!({})),
+        ),
+        (
+            "MutatingWebhookConfiguration",
+            object("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", json!({})),
+        ),
+        (
+            "ValidatingAdmissionPolicyBinding",
+            object("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", json!({})),
+        ),
         ("CustomResourceDefinition", object("apiextensions.k8s.io/v1", "CustomResourceDefinition", json!({}))),
         ("APIService", object("apiregistration.k8s.io/v1", "APIService", json!({}))),
         ("CertificateSigningRequest", object("certificates.k8s.io/v1", "CertificateSigningRequest", json!({}))),
@@ -58,34 +70,83 @@ fn objects() -> Vec<(&'static str, Value)> {
         ("AgentEnvironment", object("backstay.dev/v1alpha1", "AgentEnvironment", json!({}))),
         ("a kind of a group beneath ours", object("x.backstay.dev/v1", "Thing", json!({}))),
         ("Lease", object("coordination.k8s.io/v1", "Lease", json!({}))),
-        ("the daemon's Deployment", object("apps/v1", "Deployment", json!({"metadata": {"name": "backstay"},
-            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": [{"name": "a", "image": IMAGE}]}}}}))),
-        ("the daemon's configuration", object("v1", "ConfigMap", json!({"metadata": {"name": "backstay"}, "data": {"a": "b"}}))),
+        (
+            "the daemon's Deployment",
+            object(
+                "apps/v1",
+                "Deployment",
+                json!({"metadata": {"name": "backstay"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": [{"name": "a", "image": IMAGE}]}}}}),
+            ),
+        ),
+        (
+            "the daemon's configuration",
+            object("v1", "ConfigMap", json!({"metadata": {"name": "backstay"}, "data": {"a": "b"}})),
+        ),
         ("the daemon's ServiceAccount", object("v1", "ServiceAccount", json!({"metadata": {"name": "backstay"}}))),
-        ("the impersonated ServiceAccount", object("v1", "ServiceAccount", json!({"metadata": {"name": "backstay-prod"}}))),
-        ("a ServiceAccount that hands out the Git key", object("v1", "ServiceAccount", json!({"imagePullSecrets": [{"name": "backstay-git"}]}))),
-        ("an autoscaler of the daemon", object("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": {"maxReplicas": 9,
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backstay"}}}))),
+        (
+            "the impersonated ServiceAccount",
+            object("v1", "ServiceAccount", json!({"metadata": {"name": "backstay-prod"}})),
+        ),
+        (
+            "a ServiceAccount that hands out the Git key",
+            object("v1", "ServiceAccount", json!({"imagePullSecrets": [{"name": "backstay-git"}]})),
+        ),
+        (
+            "an autoscaler of the daemon",
+            object(
+                "autoscaling/v2",
+                "HorizontalPodAutoscaler",
+                json!({"spec": {"maxReplicas": 9,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "backstay"}}}),
+            ),
+        ),
         ("Secret", object("v1", "Secret", json!({"type": "Opaque"}))),
-        ("a token that never ends", object("v1", "Secret", json!({"type": "kubernetes.io/service-account-token",
-            "metadata": {"annotations": {"kubernetes.io/service-account.name": "backstay-prod"}}}))),
+        (
+            "a token that never ends",
+            object(
+                "v1",
+                "Secret",
+                json!({"type": "kubernetes.io/service-account-token",
+            "metadata": {"annotations": {"kubernetes.io/service-account.name": "backstay-prod"}}}),
+            ),
+        ),
         ("Pod", object("v1", "Pod", json!({"spec": {"containers": [{"name": "a", "image": IMAGE}]}}))),
-        ("DaemonSet", object("apps/v1", "DaemonSet", json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": IMAGE}]}}}}))),
+        (
+            "DaemonSet",
+            object(
+                "apps/v1",
+                "DaemonSet",
+                json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": IMAGE}]}}}}),
+            ),
+        ),
         ("Endpoints", object("v1", "Endpoints", json!({}))),
         ("EndpointSlice", object("discovery.k8s.io/v1", "EndpointSlice", json!({"addressType": "IPv4"}))),
         ("Event", object("v1", "Event", json!({}))),
         ("ResourceQuota", object("v1", "ResourceQuota", json!({}))),
         ("an object of kube-system", object("v1", "ConfigMap", json!({"metadata": {"namespace": "kube-system"}}))),
         ("an object of another namespace", object("v1", "ConfigMap", json!({"metadata": {"namespace": "other"}}))),
-        ("an object that owns itself to another", object("v1", "ConfigMap", json!({"metadata": {"ownerReferences": [{"uid": "1"}]}}))),
+        (
+            "an object that owns itself to another",
+            object("v1", "ConfigMap", json!({"metadata": {"ownerReferences": [{"uid": "1"}]}})),
+        ),
         ("an object that cannot be deleted", object("v1", "ConfigMap", json!({"metadata": {"finalizers": ["x/y"]}}))),
-        ("an object with another name each time", object("v1", "ConfigMap", json!({"metadata": {"generateName": "x-"}}))),
+        (
+            "an object with another name each time",
+            object("v1", "ConfigMap", json!({"metadata": {"generateName": "x-"}})),
+        ),
         ("Service of type LoadBalancer", object("v1", "Service", json!({"spec": {"type": "LoadBalancer"}}))),
         ("Service of type NodePort", object("v1", "Service", json!({"spec": {"type": "NodePort"}}))),
-        ("Service that leads elsewhere", object("v1", "Service", json!({"spec": {"type": "ExternalName", "externalName": "x"}}))),
+        (
+            "Service that leads elsewhere",
+            object("v1", "Service", json!({"spec": {"type": "ExternalName", "externalName": "x"}})),
+        ),
         ("Service that takes an address", object("v1", "Service", json!({"spec": {"externalIPs": ["10.0.0.1"]}}))),
-        ("List that hides a Namespace", json!({"apiVersion": "v1", "kind": "List", "metadata": {"name": "l"},
-            "items": [object("v1", "Namespace", json!({}))]})),
+        (
+            "List that hides a Namespace",
+            json!({"apiVersion": "v1", "kind": "List", "metadata": {"name": "l"},
+            "items": [object("v1", "Namespace", json!({}))]}),
+        ),
     ]
 }
 
@@ -116,7 +177,10 @@ fn pods() -> Vec<(&'static str, Value)> {
         ("gitRepo", volume(json!({"gitRepo": {"repository": "x"}}))),
         ("the Git key as a volume", volume(json!({"secret": {"secretName": "backstay-git"}}))),
         ("the Git key, projected", volume(json!({"projected": {"sources": [{"secret": {"name": "backstay-git"}}]}}))),
-        ("the Git key for a driver", volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "backstay-git"}}}))),
+        (
+            "the Git key for a driver",
+            volume(json!({"csi": {"driver": "d", "nodePublishSecretRef": {"name": "backstay-git"}}})),
+        ),
         ("the daemon's configuration", volume(json!({"configMap": {"name": "backstay"}}))),
         ("the Git key to pull with", json!({"imagePullSecrets": [{"name": "backstay-git"}]})),
         ("a sysctl of the node", json!({"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}})),
@@ -130,12 +194,32 @@ fn pods() -> Vec<(&'static str, Value)> {
         ("AppArmor off", security(json!({"appArmorProfile": {"type": "Unconfined"}}))),
         ("an SELinux type", security(json!({"seLinuxOptions": {"type": "spc_t"}}))),
         ("hostPort", container(json!({"ports": [{"containerPort": 9, "hostPort": 9}]}))),
-        ("a probe of the metadata server", container(json!({"livenessProbe": {"httpGet": {"host": "169.254.169.254", "path": "/", "port": 80}}}))),
-        ("a hook that calls another", container(json!({"lifecycle": {"preStop": {"httpGet": {"host": "10.0.0.1", "path": "/", "port": 80}}}}))),
-        ("webhooks' secrets as variables", container(json!({"envFrom": [{"secretRef": {"name": "backstay-webhooks"}}]}))),
-        ("the Git key as a variable", container(json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "backstay-git", "key": "k"}}}]}))),
-        ("privileged at the start", json!({"initContainers": [{"name": "i", "image": IMAGE, "securityContext": {"privileged": true}}]})),
-        ("privileged beside it", json!({"containers": [{"name": "side", "image": IMAGE, "securityContext": {"privileged": true}}]})),
+        (
+            "a probe of the metadata server",
+            container(json!({"livenessProbe": {"httpGet": {"host": "169.254.169.254", "path": "/", "port": 80}}})),
+        ),
+        (
+            "a hook that calls another",
+            container(json!({"lifecycle": {"preStop": {"httpGet": {"host": "10.0.0.1", "path": "/", "port": 80}}}})),
+        ),
+        (
+            "webhooks' secrets as variables",
+            container(json!({"envFrom": [{"secretRef": {"name": "backstay-webhooks"}}]})),
+        ),
+        (
+            "the Git key as a variable",
+            container(
+                json!({"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "backstay-git", "key": "k"}}}]}),
+            ),
+        ),
+        (
+            "privileged at the start",
+            json!({"initContainers": [{"name": "i", "image": IMAGE, "securityContext": {"privileged": true}}]}),
+        ),
+        (
+            "privileged beside it",
+            json!({"containers": [{"name": "side", "image": IMAGE, "securityContext": {"privileged": true}}]}),
+        ),
         ("a container for debugging", json!({"ephemeralContainers": [{"name": "e", "image": IMAGE}]})),
     ]
 }
@@ -166,7 +250,10 @@ fn tree() -> MemoryTree {
     MemoryTree::default()
         .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
         .with("agents/a/agent.yaml", agent("  workload: {port: 8000}\n"))
-        .with("environments/prod.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n")
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        )
 }
 
 /// A way in: a tree that asks for what is forbidden, and an object that stands there and may be adopted.
@@ -200,7 +287,9 @@ fn ways_of_objects() -> Vec<Entry> {
             let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
                 "spec": {"template": {"spec": pod_spec(&json!({}))}}});
             let spec = "  workload: {manifest: d.yaml, container: agent}\n";
-            tree().with("agents/a/agent.yaml", agent(spec)).with("agents/a/d.yaml", format!("{deployment}\n---\n{evil}\n"))
+            tree()
+                .with("agents/a/agent.yaml", agent(spec))
+                .with("agents/a/d.yaml", format!("{deployment}\n---\n{evil}\n"))
         }),
     ]
 }
@@ -212,7 +301,8 @@ fn ways_of_pods() -> Vec<Entry> {
             for field in path.iter().rev() {
                 spec = json!({*field: spec});
             }
-            let mut body = object(api, kind, json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "schedule": "@daily"}}));
+            let mut body =
+                object(api, kind, json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "schedule": "@daily"}}));
             json_patch::merge(&mut body, &spec);
             body
         }
@@ -338,7 +428,12 @@ fn every_forbidden_object_is_refused_at_every_way_in() {
                 match refused(&tree, standing.as_ref()) {
                     Ok((door, why)) => {
                         let line = format!("{door}: {why}");
-                        let line = if line == before { "as before".to_owned() } else { before.clone_from(&line); line };
+                        let line = if line == before {
+                            "as before".to_owned()
+                        } else {
+                            before.clone_from(&line);
+                            line
+                        };
                         let _ = writeln!(table, "    {way:<38} {line}");
                     }
                     Err(why) => wrong.push(format!("{what} by {way}: {why}")),

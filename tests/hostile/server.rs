@@ -3,18 +3,24 @@
 use std::time::{Duration, Instant};
 
 use backstay::model::CommitId;
-use backstay::source::{
-    Auth, Followed, Limits, Mirror, RemoteUrl, SourceConfig, SourceError, SshKey,
-};
+use backstay::source::{Auth, Followed, Limits, Mirror, RemoteUrl, SourceConfig, SourceError, SshKey};
 
 use crate::git::{GitServer, TestRepo};
 use crate::raw::{Asked, Out, Raw};
 
-const ADVERTISEMENT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n";
+const ADVERTISEMENT: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\nConnection: close\r\n";
 const RESULT: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-result\r\n";
 /// A line of git's protocol, with its length before it.
 fn line(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
+}
+
+/// A list of one branch, with what the server says that it can do.
+fn advertised(can: &str) -> String {
+    let refs = line(&format!("{} refs/heads/main\0{can}\n", "12".repeat(20)));
+    let body = format!("001e# service=git-upload-pack\n0000{refs}0000");
+    format!("{ADVERTISEMENT}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
 fn limits() -> Limits {
@@ -59,10 +65,9 @@ impl Seen {
         println!("{:>8.3?}  {what}: {error}", began.elapsed());
         let told = format!("{error}{}", error.hint().unwrap_or_default());
         assert!(told.len() < 2000 && !told.chars().any(char::is_control), "{what}: {told:?}");
-        let checkout = hostile.store().checkout(&backstay::model::Revision {
-            reference: "main".to_owned(),
-            commit: self.good.clone(),
-        });
+        let checkout = hostile
+            .store()
+            .checkout(&backstay::model::Revision { reference: "main".to_owned(), commit: self.good.clone() });
         let tree = checkout.expect("the good commit stays").tree;
         assert_eq!(tree.read("a.txt", 100).expect("read").as_deref(), Some(&b"one\n"[..]), "{what}");
         drop(hostile);
@@ -93,17 +98,19 @@ fn a_server_that_drips_is_cut_at_the_limit() {
         out.send("HTTP/1.1 200 OK\r\nX-Slow: ");
         out.drip(b'x');
     };
-    let status = |_: &Asked, out: &mut Out<'_>| out.drip(b'H');
+    let status = |_: &Asked, out: &mut Out<'_>| {
+        out.send("HTTP/1.1 200 ");
+        out.drip(b'O');
+    };
     let list = |_: &Asked, out: &mut Out<'_>| {
-        out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000fff0"));
+        out.send(format!("{ADVERTISEMENT}Content-Length: 9000000000\r\n\r\n001e# service=git-upload-pack\n0000fff0"));
         out.drip(b'x');
     };
     let pack = |asked: &Asked, out: &mut Out<'_>| {
         if asked.line.starts_with("GET") {
-            let refs = line(&format!("{} refs/heads/main\0ofs-delta\n", "12".repeat(20)));
-            out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000{refs}0000"));
+            out.send(advertised("ofs-delta"));
         } else {
-            out.send(format!("{RESULT}\r\n0008NAK\nPACK\0\0\0\x02\0\0\0\x01"));
+            out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\nPACK\0\0\0\x02\0\0\0\x01"));
             out.drip(0x9f);
         }
     };
@@ -121,7 +128,8 @@ fn a_server_that_drips_is_cut_at_the_limit() {
         out.send("SSH-2.0-");
         out.drip(b'x');
     });
-    let error = seen.fails("a banner of SSH drips", &format!("ssh://git@{}/agents.git", banner.address), Auth::Ssh(key));
+    let error =
+        seen.fails("a banner of SSH drips", &format!("ssh://git@{}/agents.git", banner.address), Auth::Ssh(key));
     assert!(is_late(&error), "{error:?}");
 }
 
@@ -130,7 +138,7 @@ fn a_server_that_drips_is_cut_at_the_limit() {
 fn a_server_that_never_ends_is_cut_at_the_limit() {
     let seen = Seen::new();
     let list = |_: &Asked, out: &mut Out<'_>| {
-        out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000"));
+        out.send(format!("{ADVERTISEMENT}Content-Length: 9000000000\r\n\r\n001e# service=git-upload-pack\n0000"));
         out.flood(line(&format!("{} refs/heads/{}\n", "12".repeat(20), "x".repeat(40))));
     };
     let header = |_: &Asked, out: &mut Out<'_>| {
@@ -154,13 +162,12 @@ fn a_server_that_never_ends_is_cut_at_the_limit() {
         Raw::http(move |asked, out| {
             if asked.line.starts_with("GET") {
                 let caps = if talk { "side-band-64k ofs-delta" } else { "ofs-delta" };
-                let refs = line(&format!("{} refs/heads/main\0{caps}\n", "12".repeat(20)));
-                out.send(format!("{ADVERTISEMENT}\r\n001e# service=git-upload-pack\n0000{refs}0000"));
+                out.send(advertised(caps));
             } else if talk {
-                out.send(format!("{RESULT}\r\n0008NAK\n"));
+                out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\n"));
                 out.flood(line(&format!("\x02{}", "so much to tell\n".repeat(60))));
             } else {
-                out.send(format!("{RESULT}\r\n0008NAK\n"));
+                out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\n"));
                 out.send(b"PACK\0\0\0\x02\x7f\xff\xff\xff");
                 // A blob of `x`, deflated, again and again.
                 out.flood(b"\x31\x78\x9c\xab\x00\x00\x00\x79\x00\x79");
@@ -207,16 +214,20 @@ fn what_is_not_what_its_name_says_is_not_taken() {
     };
     let (real_at, other_at) = (address(&real), address(&elsewhere));
     let is_pack = |asked: &Asked| asked.line.starts_with("POST");
-    let flipped = move |from_end: usize| {
+    // The pack is in one packet: its length, the number of its band, its bytes.
+    let flipped = move |checksum: bool| {
         Raw::between(real_at, move |asked, mut answer| {
             if is_pack(asked) {
-                let at = answer.len() - from_end;
+                let pack = answer.windows(4).position(|four| four == b"PACK").expect("a pack");
+                let length = std::str::from_utf8(&answer[pack - 5..pack - 1]).expect("a length");
+                let end = pack - 5 + usize::from_str_radix(length, 16).expect("a length");
+                let at = if checksum { end - 1 } else { pack + 16 };
                 answer[at] ^= 0xff;
             }
             answer
         })
     };
-    for (what, server) in [("a checksum that is wrong", flipped(1)), ("an object that is changed", flipped(30))] {
+    for (what, server) in [("a checksum that is wrong", flipped(true)), ("an object that is changed", flipped(false))] {
         let error = seen.fails_http(what, &server);
         assert!(matches!(error, SourceError::Remote { .. } | SourceError::Damaged { .. }), "{what}: {error:?}");
     }
@@ -225,7 +236,8 @@ fn what_is_not_what_its_name_says_is_not_taken() {
             return answer;
         }
         let text = String::from_utf8_lossy(&answer).into_owned();
-        let tip = text.split(" refs/heads/main").next().and_then(|before| before.get(before.len() - 40..)).unwrap_or("");
+        let tip =
+            text.split(" refs/heads/main").next().and_then(|before| before.get(before.len() - 40..)).unwrap_or("");
         let tip = tip.to_owned();
         text.replace(&tip, &"12".repeat(20)).into_bytes()
     });
@@ -239,10 +251,11 @@ fn what_is_not_what_its_name_says_is_not_taken() {
         let tip = other.id("main");
         let want = line(&format!("want {tip} ofs-delta\n"));
         let body = if is_pack(asked) { format!("{want}00000009done\n").into_bytes() } else { asked.body.clone() };
-        let head: String = asked.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("content-length")).fold(
-            String::new(),
-            |head, line| if line.is_empty() { head } else { head + line + "\r\n" },
-        );
+        let head: String = asked
+            .head
+            .lines()
+            .filter(|line| !line.to_ascii_lowercase().starts_with("content-length"))
+            .fold(String::new(), |head, line| if line.is_empty() { head } else { head + line + "\r\n" });
         let request = format!("{head}Content-Length: {}\r\n\r\n", body.len());
         let mut answer = Vec::new();
         let asked = far.write_all(&[request.as_bytes(), &body].concat());

@@ -39,12 +39,14 @@ fn a_hundred_thousand_posts_are_one_running_and_one_queued_look() {
     let mirror = Arc::new(Mirror::open(folder.path(), config).expect("a mirror"));
     let poller = Poller::start(mirror, Wishes::default(), 7, Arc::new(SystemClock)).expect("a poller");
     let mut status = poller.status();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let mut round = |at_least: u64| {
-        let wait = tokio::time::timeout(Duration::from_mins(1), async {
-            status.wait_for(|status| status.round >= at_least && status.busy_since.is_none()).await.map(|now| now.round)
-        });
-        runtime.block_on(wait).expect("in time").expect("the poller runs")
+        runtime.block_on(async {
+            let there = status.wait_for(|status| status.round >= at_least && status.busy_since.is_none());
+            let now = tokio::time::timeout(Duration::from_mins(1), there).await.expect("in time");
+            now.expect("the poller runs").round
+        })
     };
     let first = round(1);
     let asked = server.requests().len();

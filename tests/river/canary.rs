@@ -35,7 +35,7 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
     river.settled(&river.repo.head()).await;
 
     // Somebody writes it onto a live object by hand: it is drift, and told of.
-    let drift = json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": [{"name": "OPENAI_API_KEY", "value": canary(), "valueFrom": null}]}]}}}});
+    let drift = json!({"spec": {"template": {"spec": {"containers": [{"name": "agent", "env": [{"name": "LOG_LEVEL", "value": canary()}]}]}}}});
     let path = format!("{}/support?fieldManager=somebody", river.lab.path("apps/v1/deployments"));
     let request = http::Request::patch(path).header("content-type", "application/strategic-merge-patch+json");
     let request = request.body(drift.to_string().into_bytes()).expect("a request");
@@ -50,7 +50,8 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
 
     // A commit that holds it in plain text is refused, and told of.
     let overlay = "environments/development/support.yaml";
-    river.repo.edit(overlay, "replicas: 1\n", &format!("replicas: 1\nworkload: {{env: {{OPENAI_API_KEY: {}}}}}\n", canary()));
+    let from = "env: {LOG_LEVEL: DEBUG}";
+    river.repo.edit(overlay, from, &format!("env: {{LOG_LEVEL: DEBUG, OPENAI_API_KEY: {}}}", canary()));
     river.repo.commit("Write a secret down");
     let status = until("the status names the place", async || {
         Some(daemon.done(&["status"])).filter(|status| status.contains(&format!("{overlay}:")))
@@ -100,7 +101,10 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
         words.push((collection, list.to_string()));
     }
     let bare = river.repo.bare();
-    words.push(("messages of commits", river.repo.git(&["--git-dir", bare.to_str().expect("a path"), "log", "--all", "--format=%B%an%cn"])));
+    words.push((
+        "messages of commits",
+        river.repo.git(&["--git-dir", bare.to_str().expect("a path"), "log", "--all", "--format=%B%an%cn"]),
+    ));
     let journal = daemon.config.with_extension("journal");
     words.push(("the journal", std::fs::read_to_string(journal).expect("a journal")));
     words.push(("the log", daemon.log()));
@@ -109,5 +113,8 @@ async fn a_secret_is_found_nowhere_that_words_are_kept() {
     }
     assert!(words.iter().all(|(_, text)| !text.is_empty()), "all of it says something");
     let log = daemon.log();
-    assert!(log.contains("environments/development/support.yaml") || log.contains("Invalid"), "the log tells of it: {log}");
+    assert!(
+        log.contains("environments/development/support.yaml") || log.contains("Invalid"),
+        "the log tells of it: {log}"
+    );
 }

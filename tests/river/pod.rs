@@ -199,7 +199,8 @@ async fn from_its_manifests_under_its_own_rights() {
     river.repo.write("consent/claim.yaml", &format!("{consent}allow: prune\nobject: PersistentVolumeClaim/every\n"));
     let gone = river.repo.commit("Take them away");
     river.settled(&gone).await;
-    until("they are gone", async || river.lab.see("persistentvolumeclaims", "every").await.is_none().then_some(())).await;
+    until("they are gone", async || river.lab.see("persistentvolumeclaims", "every").await.is_none().then_some(()))
+        .await;
     // A watch is in the record once it ends.
     river.lab.remove("apps/v1/deployments", "backstay").await;
     let running = async || {
@@ -216,7 +217,8 @@ async fn the_rights_are_those_that_were_used(audit: &Audit, namespace: &str) {
     let environment = format!("system:serviceaccount:{namespace}:backstay-development");
     let of = |name: &str| {
         let documents = rights::documents("rbac.yaml");
-        let role = documents.iter().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
+        let role =
+            documents.iter().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
         rights::rights(role.expect("a role"))
     };
     let unseen = UNSEEN.map(|(group, resource, verb, _)| (group.to_owned(), resource.to_owned(), verb.to_owned()));
@@ -252,7 +254,8 @@ async fn the_rights_are_those_that_were_used(audit: &Audit, namespace: &str) {
         }
         idle.values().all(BTreeSet::is_empty).then_some(())
     };
-    let in_time = tokio::time::timeout(std::time::Duration::from_secs(20), until("every right is seen", all_seen)).await;
+    let in_time =
+        tokio::time::timeout(std::time::Duration::from_secs(20), until("every right is seen", all_seen)).await;
     assert!(in_time.is_ok(), "granted and never used: {idle:?}");
     let used = look();
     let known = unseen.iter().all(|right| !used["itself"].contains(right));

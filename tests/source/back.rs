@@ -8,7 +8,7 @@ use backstay::daemon::write_back::{CannotTell, Request, Way, Written, write};
 use backstay::desired::{At, Cache, Resolve, WriteBack, resolve};
 use backstay::model::{AgentName, CommitId, Digest, EnvironmentName, ReleaseId, Timestamp};
 use backstay::record::Standing;
-use backstay::source::{Mirror, PushError};
+use backstay::source::{Mirror, NoVerification, PushError};
 
 use crate::git::{Answer, GitServer, TestRepo};
 use crate::{TestMirror, at, config, main_and_tags, mirror};
@@ -112,8 +112,10 @@ impl<'a> Back<'a> {
             committer: "Backstay <backstay@example.com>".parse().expect("a person"),
             evidence: "alice asked for it: too loud".to_owned(),
             write_back: self.write_back,
+            accepted: None,
+            signing_key: None,
         };
-        write(&self.mirror, &request, Timestamp::UNIX_EPOCH)
+        write(&self.mirror, &NoVerification, &request, Timestamp::UNIX_EPOCH)
     }
 
     /// Writes it, and looks whether Git asks for the old release, and of the others for what it asked before.

@@ -1,7 +1,9 @@
 //! S4: what happens when a reference moves against its history.
 
 use backstay::model::{CommitId, Revision};
-use backstay::source::{Move, MovePolicy, NoVerification, NotVerified, Rewind, SourceError, Track, Unverified, Verify};
+use backstay::source::{
+    Checkout, Move, MovePolicy, NoVerification, NotVerified, Rewind, SourceError, Store, Track, Unverified, Verify,
+};
 
 use crate::git::TestRepo;
 use crate::{TestMirror, at, config, main_and_tags, mirror};
@@ -191,7 +193,7 @@ fn an_accepted_commit_survives_the_mirror_or_its_loss_is_said() {
 struct Nothing;
 
 impl Verify for Nothing {
-    fn verify(&self, checkout: &backstay::source::Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
+    fn verify(&self, _: &Store, checkout: &Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
         Err(Unverified { commit: checkout.commit.id.clone(), why: "nothing passes".to_owned() })
     }
 }

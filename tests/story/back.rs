@@ -119,7 +119,10 @@ fn a_rollback_moves_the_target_holds_and_tells_git() {
     let world = world.git("hello").settle();
     assert!(world.writes.iter().all(|write| write == "record"), "{:?}", world.writes);
     assert!(world.holds(ConditionKind::Ready) && world.record().differs.is_none());
-    // A new release ends the hold.
+    assert_eq!(world.record().hold, None, "the hold has done its work");
+    // Who asks for the release that was left once more gets it.
+    let world = world.git("bad").settle();
+    assert_eq!(world.running(), Some(id("bad")));
     let world = world.git("better").settle();
     assert_eq!(world.running(), Some(id("better")));
     assert_eq!(world.record().hold, None);
