@@ -14,12 +14,14 @@ pub(crate) const MODULE: &str = "160000";
 /// An image by its digest.
 pub(crate) const IMAGE: &str = "a@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
+/// Mode, name and object of an entry.
+type Odd = (&'static str, Vec<u8>, Oid);
+
 /// A tree in the making: ordinary files, and entries of any mode and name at any place.
 pub(crate) struct Forge<'a> {
     pub(crate) repo: &'a TestRepo,
     files: BTreeMap<String, Oid>,
-    /// By folder: mode, name, object.
-    odd: BTreeMap<String, Vec<(&'static str, Vec<u8>, Oid)>>,
+    odd: BTreeMap<String, Vec<Odd>>,
 }
 
 /// An `agent.yaml` with an image and these lines in its `spec`.

@@ -263,11 +263,11 @@ fn entry(name: &'static str, build: impl Fn(&Value) -> MemoryTree + 'static) -> 
     (name, Box::new(move |evil| (build(evil), None)))
 }
 
-fn adoption(body: &Value) -> Option<Value> {
+fn adoption(body: &Value) -> Value {
     let mut live = body.clone();
     let metadata = json!({"uid": "u-1", "resourceVersion": "7", "namespace": NAMESPACE});
     json_patch::merge(&mut live["metadata"], &metadata);
-    Some(live)
+    live
 }
 
 fn ways_of_objects() -> Vec<Entry> {
@@ -278,7 +278,7 @@ fn ways_of_objects() -> Vec<Entry> {
             let first = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: fine}\n";
             tree().with("agents/a/manifests/evil.yaml", format!("{first}---\n{evil}\n"))
         }),
-        ("adoption consent", Box::new(move |evil| (file(evil), adoption(evil)))),
+        ("adoption consent", Box::new(move |evil| (file(evil), Some(adoption(evil))))),
         entry("workload.manifest", |evil| {
             let spec = "  workload: {manifest: d.yaml, container: agent}\n";
             tree().with("agents/a/agent.yaml", agent(spec)).with("agents/a/d.yaml", evil.to_string())
@@ -318,7 +318,10 @@ fn ways_of_pods() -> Vec<Entry> {
         entry("manifests/*.yaml, StatefulSet", move |evil| file(&stateful(evil))),
         entry("manifests/*.yaml, Job", move |evil| file(&job(evil))),
         entry("manifests/*.yaml, CronJob", move |evil| file(&cron(evil))),
-        ("adoption consent, Deployment", Box::new(move |evil| (file(&deployment(evil)), adoption(&deployment(evil))))),
+        (
+            "adoption consent, Deployment",
+            Box::new(move |evil| (file(&deployment(evil)), Some(adoption(&deployment(evil))))),
+        ),
         entry("workload.manifest", |evil| {
             let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
                 "spec": {"template": {"spec": pod_spec(evil)}}});

@@ -137,7 +137,7 @@ fn what_is_said_of_a_repository_holds_no_secret() {
                 let text = text.replace("CANARY", &secret);
                 in_agent(spec).with(path, text)
             };
-            let trees = vec![
+            let trees = [
                 in_agent("  config: {note: \"use CANARY\"}\n"),
                 in_agent("  workload: {env: {NOTE: CANARY}}\n"),
                 in_agent("  models: {m: {provider: openai, model: CANARY}}\n"),
