@@ -10,7 +10,6 @@ mod daemon;
 #[path = "support/git.rs"]
 mod git;
 #[path = "support/lab.rs"]
-#[expect(dead_code, reason = "the fault plane uses a part of it")]
 mod lab;
 #[path = "support/rights.rs"]
 mod rights;

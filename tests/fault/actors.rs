@@ -86,8 +86,8 @@ async fn paused(lab: &Lab, call: &Call) -> (bool, Vec<String>) {
         break;
     }
     let (before, said) = (versions(&scene).await, scene.proxy.count());
-    first.signal("CONT");
     scene.proxy.go_on();
+    first.signal("CONT");
     let late = async || {
         let log = scene.proxy.log();
         log.iter().any(|seen| seen.call == *call && seen.code.is_some()) && log.len() > said
@@ -129,8 +129,9 @@ async fn a_paused_leader_does_no_lasting_harm() {
         all.into_iter().enumerate().filter(|(n, _)| n % 2 == 0).map(|(_, call)| call).collect()
     };
     crate::say(&format!("the leader is paused before {} writes", chosen.len()));
-    let runs = chosen.iter().map(|call| async {
-        let (hit, wrong) = paused(&lab, call).await;
+    let lab = &lab;
+    let runs = chosen.iter().map(|call| async move {
+        let (hit, wrong) = paused(lab, call).await;
         if !hit || !wrong.is_empty() {
             crate::say(&format!("paused before {call}: hit {hit} {wrong:#?}"));
         }

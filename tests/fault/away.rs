@@ -10,7 +10,7 @@ use crate::oracle;
 use crate::process::{Process, Start, within};
 use crate::scene::Scene;
 
-const FAILURES: &str = "backstay_source_polls_total{result=\"failure\"}";
+const FAILURES: &str = "backstay_source_polls_total{result=\"error\"}";
 
 // S2
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

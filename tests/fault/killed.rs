@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use backstay::render::OPERATION_ANNOTATION;
 use futures::StreamExt as _;
 use serde_json::Value;
 
@@ -17,6 +18,12 @@ const AT_ONCE: usize = 4;
 /// What serves: all but what the history keeps and the ledger tells of the way.
 fn serving(mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     state.retain(|key, _| !key.starts_with("configmaps/") && !key.starts_with("backstay.dev/"));
+    // The mark of the operation that made it is of the way, too.
+    for object in state.values_mut() {
+        if let Some(notes) = object["metadata"]["annotations"].as_object_mut() {
+            notes.remove(OPERATION_ANNOTATION);
+        }
+    }
     state
 }
 

@@ -51,9 +51,15 @@ impl Process {
         Self { child, log, port: listen }
     }
 
-    /// `kill -9`.
+    /// `kill -9`; returns when it is gone.
     pub(crate) fn kill(mut self) {
-        self.child.kill().expect("killed");
+        // In a namespace, it is the child of who made that, and who made it ends when the child is gone.
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        match children.split_whitespace().next() {
+            Some(daemon) => drop(Command::new("kill").args(["-KILL", daemon]).status()),
+            None => self.child.kill().expect("killed"),
+        }
         self.child.wait().expect("gone");
     }
 

@@ -65,7 +65,6 @@ pub(crate) struct Seen {
     /// As whom, where somebody is impersonated.
     pub(crate) acting_as: Option<String>,
     pub(crate) dry_run: bool,
-    pub(crate) query: String,
     pub(crate) body: Value,
     /// What the API server said; nothing while it was not asked or has not answered.
     pub(crate) code: Option<u16>,
@@ -368,7 +367,6 @@ impl State {
                 call: call.clone(),
                 acting_as: acting_as.map(str::to_owned),
                 dry_run: query.contains("dryRun="),
-                query,
                 body: parsed,
                 code: None,
             });
@@ -456,9 +454,15 @@ impl State {
             }
             Fault::Held => {
                 self.met();
-                let mut go_on = self.go_on.subscribe();
-                let _ = go_on.wait_for(|go_on| *go_on).await;
-                self.pass(head, body, number, None).await
+                // It is on its way, whether its sender still waits for the answer or not.
+                let (state, head) = (Arc::clone(&self), head.clone());
+                let late = tokio::spawn(async move {
+                    let mut go_on = state.go_on.subscribe();
+                    let _ = go_on.wait_for(|go_on| *go_on).await;
+                    state.forward(&head, body, number).await
+                });
+                let (status, bytes) = late.await.map_err(|_| Broken)??;
+                Ok(whole(status, bytes))
             }
         }
     }

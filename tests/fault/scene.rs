@@ -371,6 +371,10 @@ impl<'l> Scene<'l> {
             for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
                 metadata.remove(field);
             }
+            // Named by what it is in, which has a UID.
+            if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+                labels.remove("applyset.kubernetes.io/part-of");
+            }
             if let Some(notes) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
                 notes.remove("deployment.kubernetes.io/revision");
             }
@@ -383,6 +387,11 @@ impl<'l> Scene<'l> {
         let ours = object["apiVersion"].as_str().is_some_and(|version| version.starts_with("backstay.dev"));
         if ours {
             object["status"]["epoch"] = Value::Null;
+            // Who made the record learns its generation at the next look.
+            object["status"]["observedGeneration"] = Value::Null;
+            for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                condition["observedGeneration"] = Value::Null;
+            }
         } else if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
@@ -466,7 +475,7 @@ fn fields(at: &str, wanted: &Value, found: &Value, lines: &mut Vec<String>) {
             }
         }
         (wanted, found) => {
-            let short = |value: &Value| value.to_string().chars().take(300).collect::<String>();
+            let short = |value: &Value| value.to_string().chars().take(200).collect::<String>();
             lines.push(format!("{at}: {} instead of {}", short(found), short(wanted)));
         }
     }
