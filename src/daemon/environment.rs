@@ -30,7 +30,7 @@ use crate::source::{self, SourceError, SourceStatus};
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
 /// When what could not be recorded is tried again.
-const RECORD_AGAIN: Duration = Duration::from_secs(5);
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
 
@@ -119,7 +119,7 @@ struct Agent {
 enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
     Heard { heard: Box<Heard>, cache: Box<Cache> },
-    Recorded(Result<ResourceVersion, Failure>),
+    Recorded { expected: ResourceVersion, result: Result<ResourceVersion, Failure> },
     Nothing,
 }
 
@@ -367,12 +367,16 @@ impl Environment {
                 self.listening = false;
                 self.heard(*heard);
             }
-            Finished::Recorded(result) => {
+            Finished::Recorded { expected, result } => {
                 self.recording = false;
+                let Some(Told::Present(entry)) = &self.entry else { return };
                 match result {
                     // What came up meanwhile is written now, or when the watch shows this very write.
-                    Ok(written) => {
-                        if matches!(&self.entry, Some(Told::Present(entry)) if entry.version.is_at_least(&written)) {
+                    Ok(written) if entry.version.is_at_least(&written) => self.record_word(),
+                    Ok(_) => {}
+                    // Somebody else wrote: the same now that it is seen, or when the watch shows it.
+                    Err(failure) if failure.kind == FailureKind::Conflict => {
+                        if entry.version != expected {
                             self.record_word();
                         }
                     }
@@ -562,7 +566,7 @@ impl Environment {
         let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
         self.effects.spawn(async move {
             let result = ledger.record_environment(Some(&version), &record).await;
-            Finished::Recorded(result)
+            Finished::Recorded { expected: version, result }
         });
     }
 

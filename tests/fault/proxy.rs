@@ -516,7 +516,8 @@ impl State {
         let request = request.body(Body::from(body)).map_err(|_| Broken)?;
         let answer = self.upstream.send(request).await.map_err(|_| Broken)?;
         if let Some(seen) = self.inner().log.get_mut(number) {
-            seen.code = Some(answer.status().as_u16());
+            // What arrives twice had its effect where either did.
+            seen.code = seen.code.filter(|code| *code < 300).or(Some(answer.status().as_u16()));
         }
         Ok(answer)
     }
