@@ -3,6 +3,16 @@
 //! Three laws hold in every story: it ends as told, the next round writes nothing, and a crash at any effect changes
 //! nothing of the end.
 
+#[path = "story/cluster.rs"]
+mod cluster;
+#[path = "story/git.rs"]
+mod git;
+#[path = "story/oracle.rs"]
+mod oracle;
+#[path = "story/plane.rs"]
+mod plane;
+#[path = "story/scenarios.rs"]
+mod scenarios;
 #[path = "story/world.rs"]
 mod world;
 
@@ -14,5 +24,9 @@ mod environment;
 mod faults;
 #[path = "story/ownership.rs"]
 mod ownership;
+#[path = "story/property.rs"]
+mod property;
 #[path = "story/river.rs"]
 mod river;
+#[path = "story/table.rs"]
+mod table;

@@ -268,7 +268,7 @@ impl AgentState {
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
         // The record says first that Git asks for something else: telling it may take long.
-        if next == *record && self.tell_git(&next, actions) {
+        if next == *record && self.tell_git(&next, now, actions) {
             return;
         }
         self.save_if_changed(next, actions);
@@ -316,7 +316,7 @@ impl AgentState {
     }
 
     /// Git is told of a rollback once the target has moved.
-    fn tell_git(&mut self, record: &AgentRecord, actions: &mut Vec<Action>) -> bool {
+    fn tell_git(&mut self, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let (Some(hold), Some(stable), Some(admission)) = (&record.hold, &record.stable, self.admission.as_deref())
         else {
             return false;
@@ -324,6 +324,10 @@ impl AgentState {
         let due = matches!(hold.git, Told::Pending | Told::Refused(_));
         let Some(left) = record.history.iter().find(|standing| standing.release == hold.left) else { return false };
         if !due || !self.desires(hold.left) {
+            return false;
+        }
+        if self.git_backoff.holds(now) {
+            self.wake_at(self.git_backoff.until);
             return false;
         }
         let reason = record.operations.iter().find_map(|operation| {

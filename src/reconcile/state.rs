@@ -44,6 +44,10 @@ pub struct AgentState {
     pub(super) pending: Option<Pending>,
     pub(super) memory: Memory,
     pub(super) backoff: Backoff,
+    /// The same of telling Git, which is another server.
+    pub(super) git_backoff: Backoff,
+    /// What the ledger holds was read past all caches, or written by us, since the start.
+    pub(super) ledger_confirmed: bool,
     pub(super) fenced: Option<String>,
     seen: LiveState,
     overlay: BTreeMap<ObjectRef, Overlay>,
@@ -158,6 +162,8 @@ impl AgentState {
             pending: None,
             memory: Memory::default(),
             backoff: Backoff::default(),
+            git_backoff: Backoff::default(),
+            ledger_confirmed: false,
             fenced: None,
             seen: LiveState::default(),
             overlay: BTreeMap::new(),
