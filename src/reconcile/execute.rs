@@ -12,8 +12,8 @@ use crate::judge::{AgentHealth, Fault};
 use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
-    AgentRecord, Cause, ConditionKind, FORMAT, Operation, OperationId, OperationKind, Outcome, Phase, Quarantined,
-    Standing, Told,
+    AgentRecord, Cause, Condition, ConditionKind, FORMAT, Operation, OperationId, OperationKind, Outcome, Phase,
+    Quarantined, Standing, Told,
 };
 use crate::render::OPERATION_ANNOTATION;
 
@@ -286,6 +286,7 @@ impl AgentState {
             Some(Wanted::Keep(reason)) => Some(reason),
             Some(Wanted::Run(_) | Wanted::Remove) | None => None,
         };
+        let before = record.conditions.clone();
         let unhealthy = plan.waiting.iter().any(|waiting| matches!(waiting, WaitingOn::Healthy(_)));
         let blocked: Vec<_> =
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
@@ -297,6 +298,13 @@ impl AgentState {
         }
         if let Some(reason) = keep {
             Situation::Kept(reason).tell(record, now);
+            // Told in two breaths: only what is another truth at the end of both has changed.
+            for condition in &mut record.conditions {
+                let same = |old: &&Condition| old.kind == condition.kind && old.status == condition.status;
+                if let Some(old) = before.iter().find(same) {
+                    condition.last_transition_time = old.last_transition_time;
+                }
+            }
         }
     }
 

@@ -12,10 +12,12 @@ use crate::model::{
 };
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, Requests, Standing};
-use crate::render::{Rendered, config_map_name};
+use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
+/// The same of an object that no watch of ours shows, since somebody else made it.
+const UNWATCHED: SignedDuration = SignedDuration::from_mins(2);
 /// Releases, settings and renderings that are kept in memory for one agent.
 const MEMORY: usize = 4;
 
@@ -202,8 +204,10 @@ impl AgentState {
             self.memory.gone.insert(object.clone());
             self.memory.refused.remove(object);
         }
-        self.overlay
-            .insert(object.clone(), Overlay { object: shown, until: now.saturating_add(OVERLAY).unwrap_or(now) });
+        // No watch shows what is not labelled as ours: asking for it every few seconds would never end.
+        let watched = shown.as_ref().is_none_or(|live| live.label(MANAGED_BY_LABEL) == Some(MANAGED_BY));
+        let lasts = if watched { OVERLAY } else { UNWATCHED };
+        self.overlay.insert(object.clone(), Overlay { object: shown, until: now.saturating_add(lasts).unwrap_or(now) });
         self.merge();
     }
 

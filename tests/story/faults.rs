@@ -3,6 +3,7 @@
 use backstay::desired::DesiredAgent;
 use backstay::reconcile::{Action, FailureKind};
 use backstay::record::{ConditionKind, RollbackRequest};
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::git::{agent, desired, extra, name};
@@ -62,9 +63,9 @@ fn what_an_operation_made_before_another_took_its_place_is_ours() {
     let mut world = World::new().git("hello").settle();
     world.cluster.sick.insert(id("slow"), "ContainerCreating");
     let mut world = world.git("slow").settle().git("hello").settle();
-    let files = world.find("ConfigMap", &format!("support--{}", id("slow"))).expect("it was made");
-    let owned = world.record().inventory.0.contains_key(&files) || !world.cluster.objects.contains_key(&files);
-    assert!(owned, "{:#?}", world.record().inventory);
+    let files = format!("support--{}", id("slow"));
+    assert!(world.writes.contains(&format!("+ ConfigMap/{files}")), "{:?}", world.writes);
+    assert_eq!(world.find("ConfigMap", &files), None, "it never was stable: nothing keeps it");
     world.cluster.sick.clear();
     let world = world.git("slow").settle();
     assert!(world.holds(ConditionKind::Ready), "no consent is needed for it: {:?}", world.record().conditions);
@@ -176,6 +177,21 @@ fn a_busy_git_server_is_asked_again_only_when_it_said() {
     assert_eq!(world.oracle.violations, []);
     assert_eq!(world.running(), Some(id("hello")));
     assert!(world.writes.iter().any(|write| write.starts_with("tell git")), "{:?}", world.writes);
+}
+
+// K13
+#[test]
+fn a_commit_that_cannot_be_used_is_told_once() {
+    let mut world = World::new().git("hello").settle().git_is_bad().settle();
+    let writes = world.writes.len();
+    for _ in 0..3 {
+        world = world.later(SignedDuration::from_mins(2));
+        world.edit("Deployment", "support", |body| body["metadata"]["labels"]["team"] = json!(body["metadata"]["uid"]));
+        let object = world.find("Deployment", "support").expect("a Deployment");
+        world.cluster.touch(&object);
+        world = world.settle();
+    }
+    assert_eq!(world.writes.len(), writes, "{:?}", world.writes);
 }
 
 // R7

@@ -196,7 +196,7 @@ impl Oracle {
     }
 
     fn record(&mut self, old: Option<&AgentRecord>, new: &AgentRecord, truth: &Truth<'_>) {
-        if new.format != FORMAT || old.is_some_and(|old| old.format > FORMAT) {
+        if new.format > FORMAT || old.is_some_and(|old| old.format > new.format) {
             self.broken("R7", format!("a record of format {:?} is overwritten", old.map(|old| old.format)));
         }
         let Some(old) = old else { return };
@@ -241,7 +241,7 @@ fn released(body: &Value) -> Option<&str> {
     body.pointer("/spec/template/metadata/labels/backstay.dev~1release").and_then(Value::as_str)
 }
 
-fn name_of(effect: &Action) -> String {
+pub(crate) fn name_of(effect: &Action) -> String {
     match effect {
         Action::Record { .. } => "record".to_owned(),
         Action::Write(write) => format!("write {}", write.manifest.object),

@@ -135,6 +135,13 @@ impl Class {
         }
     }
 
+    /// Whether it is its turn at this effect, among its likes.
+    pub(crate) fn has_turn(self, at: usize) -> bool {
+        let among = |likes: &[Self]| likes.iter().position(|like| *like == self).is_none_or(|n| n == at % likes.len());
+        let kinds = ["ConfigMap", "Service", "Deployment", "ReplicaSet", "Pod"].map(Self::Unseen);
+        among(&kinds) && among(&[Self::Internal, Self::Unavailable])
+    }
+
     /// The answer that comes instead of the effect.
     pub(crate) fn answer(self) -> Option<FailureKind> {
         Some(match self {

@@ -50,6 +50,8 @@ pub(crate) struct World {
     pub(crate) refuse: BTreeMap<String, FailureKind>,
     /// Kinds that cannot be listed.
     pub(crate) unseen: BTreeSet<String>,
+    /// What a leader that was replaced made.
+    late: BTreeSet<ObjectRef>,
 }
 
 /// What the ledger holds of one agent.
@@ -89,6 +91,7 @@ impl World {
             log: None,
             refuse: BTreeMap::new(),
             unseen: BTreeSet::new(),
+            late: BTreeSet::new(),
         }
     }
 
@@ -192,6 +195,7 @@ impl World {
     /// The daemon is killed and starts again: everything it knew is gone.
     pub(crate) fn restart(&mut self) {
         self.machines.clear();
+        self.oracle.not_before.clear();
     }
 
     // === what is looked at ===
@@ -572,15 +576,21 @@ impl World {
             _ => None,
         };
         self.carry_out(&name, effect);
-        // What was made when nobody asks for it any more is nobody's: it stays, and nothing of ours ever touches it.
-        let owned = |object: &ObjectRef| {
-            let asked = self.git.agents.contains_key(&name);
-            asked || self.record_of(&name).is_some_and(|record| record.inventory.0.contains_key(object))
-        };
-        if let Some(object) = made.filter(|object| !owned(object) && self.cluster.objects.contains_key(object)) {
-            self.cluster.remove(&object);
-        }
+        self.late.extend(made);
         true
+    }
+
+    /// What was made late and nobody asks for is nobody's: it stays for a person, and does not count at the end.
+    pub(crate) fn sweep(&mut self) {
+        for object in std::mem::take(&mut self.late) {
+            let mut records = self.ledger.values().filter_map(|entry| entry.record.as_ref());
+            if !records.any(|record| record.inventory.0.contains_key(&object))
+                && self.cluster.objects.contains_key(&object)
+            {
+                self.cluster.remove(&object);
+                self.cluster.controllers();
+            }
+        }
     }
 
     // === what is seen ===
