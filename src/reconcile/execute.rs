@@ -314,6 +314,11 @@ impl AgentState {
         course::differ(&mut next, refused, self.desired_release().is_some(), now);
         match self.admission.as_deref().map(|admission| &admission.wanted) {
             Some(Wanted::Keep(reason)) => Situation::Kept(reason).tell(&mut next, now),
+            Some(Wanted::Remove) if next.phase == Phase::Removed => {
+                let leaves = self.admission.as_deref().map(|admission| &admission.leaves);
+                next.inventory.0.retain(|object, _| leaves.and_then(|leaves| leaves.get(object)) != Some(&true));
+                Situation::Removed.tell(&mut next, now);
+            }
             Some(Wanted::Run(_) | Wanted::Remove) | None => {}
         }
         // An agent that never ran leaves no record of a bad first commit but this.

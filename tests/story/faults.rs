@@ -142,6 +142,25 @@ fn two_agents_never_write_to_one_object_in_turn() {
     assert!(world.find("Deployment", "helpdesk").is_none());
 }
 
+// K7
+#[test]
+fn a_tombstone_lets_go_of_what_moved_to_another_agent() {
+    let mut world = World::new();
+    let with_extra = |who: &str| desired(&name(who), "hello", |_, settings| settings.manifests = vec![extra("extra")]);
+    world.commit(with_extra("helpdesk"));
+    world.converge();
+    // Removed and taken over in one commit: the taker is held up until the other is long gone.
+    world.refuse.insert("ConfigMap".to_owned(), FailureKind::Unavailable { retry_after: None });
+    world.remove(&name("helpdesk"));
+    world.commit(with_extra("support"));
+    world.run();
+    world.refuse.clear();
+    world.converge();
+    let left = world.record_of(&name("helpdesk")).expect("a tombstone");
+    assert!(left.inventory.is_empty(), "{:?}", left.inventory);
+    assert_eq!(world.oracle.violations, []);
+}
+
 // K2
 #[test]
 fn an_old_list_of_the_ledger_moves_nothing_before_git_has_spoken() {

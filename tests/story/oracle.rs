@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backstay::desired::{Allow, Consent};
 use backstay::model::{AgentName, Digest, LiveObject, LiveState, ObjectRef, Timestamp};
 use backstay::reconcile::{Action, How, Write};
-use backstay::record::{AgentRecord, FORMAT, Operation, OperationKind, Outcome};
+use backstay::record::{AgentRecord, Cause, FORMAT, Operation, OperationKind, Outcome};
 use serde_json::Value;
 
 use super::cluster::Cluster;
@@ -293,7 +293,10 @@ pub(crate) fn end(world: &World) -> String {
         text += &format!("  failed {failed:?} hold {hold:?} differs {differs:?} handled {:?}\n", record.handled);
         text += &format!("  owned {owned:#?}\n  {conditions:?} unconfirmed={}\n", record.unconfirmed);
         text += &format!("  open={:?}\n", record.operation.as_ref().map(told));
-        text += &format!("  told {:?}\n", record.operations.iter().map(told).collect::<Vec<_>>());
+        // Whether Git had spoken when a lost ledger was made anew decides if its settings are told as a change.
+        if !record.operations.iter().any(|operation| operation.cause == Cause::Rebuilt {}) {
+            text += &format!("  told {:?}\n", record.operations.iter().map(told).collect::<Vec<_>>());
+        }
     }
     text
 }

@@ -125,6 +125,8 @@ impl Class {
         let git = matches!(effect, Action::TellGit(_));
         match self {
             Self::Exists => creates,
+            // Adopted or made: what was somebody else's does not end alike.
+            Self::Gone if matches!(effect, Action::Write(write) if matches!(write.how, How::Adopt { .. })) => false,
             Self::Conflict | Self::Gone => !creates && !reads && !git,
             Self::Refused => !reads,
             Self::Immutable => matches!(effect, Action::Write(_) | Action::DryRun(_)),
