@@ -137,11 +137,11 @@ impl Class {
         }
     }
 
-    /// Whether it is its turn at this effect, among its likes.
+    /// Whether it strikes at this effect in an ordinary run: crashes and lost replies do at every one, the others take
+    /// turns.
     pub(crate) fn has_turn(self, at: usize) -> bool {
-        let among = |likes: &[Self]| likes.iter().position(|like| *like == self).is_none_or(|n| n == at % likes.len());
-        let kinds = ["ConfigMap", "Service", "Deployment", "ReplicaSet", "Pod"].map(Self::Unseen);
-        among(&kinds) && among(&[Self::Internal, Self::Unavailable])
+        let always = matches!(self, Self::CrashBefore | Self::CrashAfter | Self::LostReply | Self::Late);
+        always || Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at) % 3 == 0)
     }
 
     /// The answer that comes instead of the effect.

@@ -1,4 +1,4 @@
-//! Every class of fault at every effect of every scenario, and the table of what came of it.
+//! Every class of fault at the effects of every scenario, and the table of what came of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +48,7 @@ struct Undisturbed {
 fn every_fault_at_every_effect() {
     let only = std::env::var("STORY_SCENARIO").unwrap_or_default();
     let told: Vec<_> = ALL.iter().filter(|scenario| scenario.name.contains(&only)).map(undisturbed).collect();
-    // Kinds that cannot be seen take turns, as do answers that are the same to the core.
+    // Every class at every effect takes minutes without optimisation: `STORY_ALL=1`, and `STORY_SCENARIO` for some.
     let all = std::env::var_os("STORY_ALL").is_some();
     let mut jobs = vec![];
     for told in &told {
