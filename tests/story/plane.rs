@@ -141,7 +141,7 @@ impl Class {
     /// turns.
     pub(crate) fn has_turn(self, at: usize) -> bool {
         let always = matches!(self, Self::CrashBefore | Self::CrashAfter | Self::LostReply | Self::Late);
-        always || Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at) % 3 == 0)
+        always || Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at).is_multiple_of(3))
     }
 
     /// The answer that comes instead of the effect.

@@ -607,10 +607,6 @@ impl World {
         }
     }
 
-    pub(crate) fn live(&self) -> LiveState {
-        self.live_in(&self.cluster.objects, &agent())
-    }
-
     /// What a watch by label shows of one agent.
     fn live_in(&self, objects: &BTreeMap<ObjectRef, Arc<backstay::model::LiveObject>>, name: &AgentName) -> LiveState {
         let hidden = |kind: &str| self.unseen.contains(kind) || self.plane.unseen == Some(kind);
