@@ -5,7 +5,13 @@
 #![expect(
     clippy::wildcard_enum_match_arm,
     clippy::match_same_arms,
-    reason = "faults and rules name what they are about, one a line"
+    clippy::struct_excessive_bools,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::needless_range_loop,
+    clippy::semicolon_if_nothing_returned,
+    clippy::print_stdout,
+    reason = "the world is plain values, and its table is printed"
 )]
 
 #[path = "story/cluster.rs"]

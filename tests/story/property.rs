@@ -148,7 +148,7 @@ fn happens(world: &mut World, deed: &Deed, n: usize) {
             world.plane.fault = Some((Class::ALL[*class], world.effects + ahead));
         }
         Deed::Rollback { who } => {
-            let rollback = RollbackRequest { request: request(&id), to: None, no_git: n % 2 == 0 };
+            let rollback = RollbackRequest { request: request(&id), to: None, no_git: n.is_multiple_of(2) };
             world.requests_of(&name(AGENTS[*who])).rollback = Some(rollback);
         }
         Deed::Retry { who } => {
