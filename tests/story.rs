@@ -33,11 +33,19 @@ mod back;
 mod environment;
 #[path = "story/faults.rs"]
 mod faults;
+#[path = "story/guards.rs"]
+mod guards;
 #[path = "story/ownership.rs"]
 mod ownership;
 #[path = "story/property.rs"]
 mod property;
+#[path = "story/quiet.rs"]
+mod quiet;
+#[path = "story/replay.rs"]
+mod replay;
 #[path = "story/river.rs"]
 mod river;
+#[path = "story/shapes.rs"]
+mod shapes;
 #[path = "story/table.rs"]
 mod table;

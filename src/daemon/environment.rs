@@ -10,14 +10,15 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::effect::{carry_out, word_of};
 use super::git::{Git, Wish};
 use super::word::{Ask, Heard, Word, listen};
-use super::write_back::{self, WriteBacks};
+use super::write_back::WriteBacks;
 use super::{Ended, Metrics, Status};
 use crate::apply;
 use crate::desired::Cache;
 use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ResourceVersion, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
     Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
@@ -28,6 +29,8 @@ use crate::source::{self, SourceError, SourceStatus};
 
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
+/// When what could not be recorded is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
 
@@ -86,9 +89,13 @@ pub(crate) struct Environment {
     admit_again: bool,
     /// What each track came to at the last look that was another one.
     settled: BTreeMap<String, Result<source::Settled, SourceError>>,
+    /// Why Git cannot be read, as it was first said.
+    away: Option<SourceError>,
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The round after which an unverified commit was looked at last.
+    judged: u64,
     recording: bool,
     effects: JoinSet<Finished>,
     timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
@@ -112,7 +119,7 @@ struct Agent {
 enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
     Heard { heard: Box<Heard>, cache: Box<Cache> },
-    Recorded(Result<(), Failure>),
+    Recorded(Result<ResourceVersion, Failure>),
     Nothing,
 }
 
@@ -132,8 +139,10 @@ impl Environment {
             listen_again: false,
             admit_again: false,
             settled: BTreeMap::new(),
+            away: None,
             round: 0,
             sync_round: None,
+            judged: 0,
             recording: false,
             effects: JoinSet::new(),
             timers: BTreeMap::new(),
@@ -164,7 +173,8 @@ impl Environment {
             let stale = tokio::time::sleep(wait.min(STALE));
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                changed = role.changed() => {
+                // Who only observes takes no part in an election.
+                changed = role.changed(), if !self.parts.config.observe => {
                     if changed.is_err() {
                         return Err(Failure { kind: FailureKind::Fenced, message: "the election ended".to_owned() });
                     }
@@ -251,6 +261,7 @@ impl Environment {
                 }
                 self.entry = Some(entry.map_or(Told::Absent, Told::Present));
                 self.asked_to_sync();
+                self.record_word();
                 self.wish();
                 self.listen_again = true;
             }
@@ -278,7 +289,11 @@ impl Environment {
     fn target_changed(&mut self, changed: Changed) {
         let agents: Vec<AgentName> = match changed {
             Changed::Agents(agents) => agents.into_iter().collect(),
-            Changed::Everyone => self.agents.keys().cloned().collect(),
+            Changed::Everyone => {
+                // All first lists may just have come in.
+                self.tell_plans();
+                self.agents.keys().cloned().collect()
+            }
         };
         for agent in agents {
             if self.agents.contains_key(&agent) {
@@ -297,9 +312,20 @@ impl Environment {
                 record.handled.insert("sync".to_owned(), id.clone());
             });
         }
+        // A commit that was not verified is looked at again: the signers may be others, or the time.
+        if self.heard.unverified && status.round != self.judged {
+            self.judged = status.round;
+            self.listen_again = true;
+        }
         if status.settled != self.settled {
             self.settled.clone_from(&status.settled);
             self.listen_again = true;
+        }
+        // One failure is written once: its numbers may differ from poll to poll.
+        let reason = |error: &Option<SourceError>| error.as_ref().map(SourceError::reason);
+        if reason(&self.away) != reason(&status.error) {
+            self.away.clone_from(&status.error);
+            self.record_word();
         }
     }
 
@@ -339,9 +365,18 @@ impl Environment {
             }
             Finished::Recorded(result) => {
                 self.recording = false;
-                if let Err(failure) = result {
-                    tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
-                    self.listen_again = true;
+                match result {
+                    // What came up meanwhile is written now, or when the watch shows this very write.
+                    Ok(written) => {
+                        if matches!(&self.entry, Some(Told::Present(entry)) if entry.version.is_at_least(&written)) {
+                            self.record_word();
+                        }
+                    }
+                    Err(failure) => {
+                        tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
+                        let again = self.now().saturating_add(RECORD_AGAIN).unwrap_or(Timestamp::MAX);
+                        self.due = Some(self.due.map_or(again, |due| due.min(again)));
+                    }
                 }
             }
             Finished::Nothing => {}
@@ -355,6 +390,12 @@ impl Environment {
             Some(Told::Present(entry)) => entry.record.clone(),
             Some(Told::Absent) | None => EnvironmentRecord::default(),
         }
+    }
+
+    /// What the followed branch was accepted at last.
+    fn accepted_head(&self) -> Option<CommitId> {
+        let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
+        self.record().accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
     fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
@@ -446,7 +487,7 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            word.kinds().for_each(|kind| self.parts.observer.watch_kind(kind));
+            word.kinds(&self.parts.config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
@@ -467,9 +508,16 @@ impl Environment {
 
     /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
     fn record_word(&mut self) {
+        if self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty() {
+            return;
+        }
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
         let errors: Vec<_> = self.heard.errors.0.iter().take(MAX_ERRORS).map(ToString::to_string).collect();
-        let refused = self.heard.refused.clone();
+        let (refused, unverified) = (self.heard.refused.clone(), self.heard.unverified);
+        let away = self.away.as_ref().map(|error| {
+            let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+            (error.reason(), format!("Git cannot be read: {error}{hint}"))
+        });
         let now = self.now();
         self.record_environment(move |record| {
             if let Some(accepted) = &accepted {
@@ -484,10 +532,12 @@ impl Environment {
                 }
                 refused
             });
-            let (status, reason, message) = match (&record.refused, record.errors.first()) {
-                (Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
-                (None, Some(error)) => (Truth::False, "Invalid", error.clone()),
-                (None, None) => (Truth::True, "Ready", String::new()),
+            let (status, reason, message) = match (&away, &record.refused, record.errors.first()) {
+                (Some((reason, message)), _, _) => (Truth::False, *reason, message.clone()),
+                (None, Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
+                (None, None, Some(error)) if unverified => (Truth::False, "Unverified", error.clone()),
+                (None, None, Some(error)) => (Truth::False, "Invalid", error.clone()),
+                (None, None, None) => (Truth::True, "Ready", String::new()),
             };
             set(record, ConditionKind::Ready, status, reason, &message, now);
         });
@@ -508,7 +558,7 @@ impl Environment {
         let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
         self.effects.spawn(async move {
             let result = ledger.record_environment(Some(&version), &record).await;
-            Finished::Recorded(result.map(drop))
+            Finished::Recorded(result)
         });
     }
 
@@ -524,6 +574,10 @@ impl Environment {
         for (agent, admission) in self.admitted(word).agents {
             let entry = self.entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
             let live = self.parts.observer.snapshot(&agent);
+            // What was not seen yet would be planned as if it were not there.
+            if !live.synced {
+                continue;
+            }
             match preview(&agent, &self.parts.config, &admission, entry, live, self.now()) {
                 Ok(planned) => {
                     let steps: Vec<_> = planned.plan.steps.iter().map(ToString::to_string).collect();
@@ -630,10 +684,12 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
+                let accepted = self.accepted_head();
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =
-                        carry_out(&agent, &environment, effect, &target, &ledger, &fence, write_backs).await;
+                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs)
+                            .await;
                     let took = clock.monotonic().saturating_sub(begun);
                     Finished::Effect { agent, epoch, observation: Box::new(observation), took }
                 });
@@ -661,6 +717,7 @@ impl Environment {
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.listen_again = true;
+            self.record_word();
         }
     }
 
@@ -731,50 +788,4 @@ fn set(
     let mut agent = AgentRecord { conditions: std::mem::take(&mut record.conditions), ..AgentRecord::default() };
     agent.set_condition(kind, status, reason, message, now);
     record.conditions = agent.conditions;
-}
-
-fn word_of(kind: &FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Conflict => "conflict",
-        FailureKind::Exists => "exists",
-        FailureKind::Gone => "gone",
-        FailureKind::Refused => "refused",
-        FailureKind::Immutable => "immutable",
-        FailureKind::Forbidden => "forbidden",
-        FailureKind::Unavailable { .. } => "unavailable",
-        FailureKind::Gate => "gate",
-        FailureKind::Fenced => "fenced",
-    }
-}
-
-/// Carries out one effect: each in the room that can.
-async fn carry_out(
-    agent: &AgentName,
-    environment: &EnvironmentName,
-    effect: Action,
-    target: &apply::Target,
-    ledger: &Ledger,
-    fence: &LeaseFence,
-    write_backs: Arc<WriteBacks>,
-) -> Observation {
-    use apply::Fence as _;
-    let done = match effect {
-        Action::Record { .. } if !fence.holds() => {
-            Err(Failure { kind: FailureKind::Fenced, message: format!("cannot record {agent}: the lease is gone") })
-        }
-        Action::Record { expected, record } => {
-            ledger.record(agent, expected.as_ref(), &record).await.map(Done::Recorded)
-        }
-        Action::ReadLedger => match ledger.agent(agent).await {
-            Ok(entry) => return Observation::Ledger(entry),
-            Err(failure) => Err(failure),
-        },
-        Action::Write(write) => target.write(agent, &write).await,
-        Action::DryRun(write) => target.dry_run(agent, &write).await,
-        Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
-        Action::Read(object) => target.read(&object).await,
-        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), tell).await.map(Done::Told),
-        Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
-    };
-    Observation::Done(done.unwrap_or_else(Done::Failed))
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    FieldChange, FieldPath, GatePolicy, Inverse, Plan, PruneReason, Segment, Step, WaitingOn, admit, check, drift,
-    dropped,
+    FieldChange, FieldPath, GatePolicy, Inverse, Plan, PruneReason, Segment, Step, WaitingOn, admit, admit_deletion,
+    check, drift, dropped,
 };
 use crate::desired::{Allow, Consent};
 use crate::model::{AgentName, Digest, GroupKind, LiveObject, LiveState, Manifest, ObjectRef, Uid};
@@ -306,6 +306,10 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
         else {
             continue;
         };
+        if let Err(why) = admit_deletion(object, input.gate) {
+            blocked.push(WaitingOn::Mended { object: object.clone(), why });
+            continue;
+        }
         if let Some((kind, why)) = &blind {
             blocked.push(WaitingOn::Sight { kind: (*kind).clone(), why: (*why).clone() });
             continue;
@@ -329,13 +333,15 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
     (steps, blocked)
 }
 
-/// A kind that was not seen whole and that deletions depend on: what is owned, what mounts it, what it drags along.
+/// A kind that was not seen whole and that deletions depend on: what is owned, what every agent has, what it drags along.
 fn blind<'a>(input: &PlanInput<'a>) -> Option<(&'a GroupKind, &'a String)> {
     let asked = input.desired.iter().map(|manifest| &manifest.object);
     let ours: BTreeSet<_> = input.record.inventory.0.keys().chain(asked).map(ObjectRef::group_kind).collect();
     let counts = |kind: &GroupKind| {
         let name = kind.kind.as_str();
-        ours.contains(kind) || matches!(name, "ReplicaSet" | "Pod") || PROTECTED.contains(&name)
+        ours.contains(kind)
+            || matches!(name, "ConfigMap" | "Service" | "Deployment" | "ReplicaSet" | "Pod")
+            || PROTECTED.contains(&name)
     };
     input.live.unseen.iter().find(|(kind, _)| counts(kind))
 }

@@ -74,6 +74,10 @@ impl AgentState {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
+        // Only Git knows what another agent takes over of an agent that goes.
+        if open.kind == OperationKind::Removal && self.admission.is_none() {
+            return;
+        }
         if let Some(step) = plan.steps.first() {
             return self.effect(step, open.id, actions);
         }
@@ -155,6 +159,7 @@ impl AgentState {
         let message = match open.kind {
             OperationKind::Removal => {
                 record.phase = Phase::Removed;
+                record.settings = None;
                 if let Some(stable) = record.stable.take() {
                     course::remember(&mut record, stable);
                 }
@@ -174,6 +179,7 @@ impl AgentState {
                 }
                 record.history.retain(|standing| standing.release != to.release);
                 let message = format!("{} is stable ({})", to.release, open.cause);
+                record.settings = target.settings_to_keep(&to);
                 record.stable = Some(to);
                 self.collect_inventory(target, &mut record);
                 message
@@ -219,7 +225,9 @@ impl AgentState {
         let newest = record.operations.first().map_or(OperationId(0), |operation| operation.id);
         for step in &plan.steps {
             let object = step.object();
-            if self.memory.contested.contains_key(object) {
+            // Whether another agent takes over what goes, only Git knows.
+            let unknown = matches!(step, Step::Prune { .. }) && self.admission.is_none();
+            if unknown || self.memory.contested.contains_key(object) {
                 continue;
             }
             if let Step::Update { manifest, uid, version, changes, .. } = step {
@@ -266,7 +274,12 @@ impl AgentState {
         }
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
-        self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
+        // What is told by Git's word stands until Git speaks again.
+        let by_health =
+            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy"));
+        if by_health || self.admission.is_some() {
+            self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
+        }
         // The record says first that Git asks for something else: telling it may take long.
         if next == *record && self.tell_git(&next, now, actions) {
             return;

@@ -88,6 +88,7 @@ fn word(admitted: &Admitted, agent: &str) -> &'static str {
     }
 }
 
+// S3, K12
 #[test]
 fn a_bad_agent_never_stops_another() {
     let mut told = told(&["good", "bad"], &[]);
@@ -125,12 +126,14 @@ fn few_go_at_once_and_many_wait_for_a_person() {
     assert_eq!(word(&decide(&three), "b"), "PruneLimit", "an expired consent allows nothing");
 }
 
+// K6
 #[test]
 fn an_empty_list_is_not_delete_all() {
     let admitted = decide(&told(&[], &["a", "b"]));
     assert_eq!(word(&admitted, "a"), "PruneLimit");
 }
 
+// K6
 #[test]
 fn one_agent_of_many_objects_waits_too() {
     let mut told = told(&["a"], &["a"]);

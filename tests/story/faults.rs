@@ -125,6 +125,22 @@ fn nothing_is_deleted_while_any_kind_that_counts_is_not_seen() {
     assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().conditions);
 }
 
+// K4
+#[test]
+fn nothing_is_deleted_while_a_kind_that_every_agent_has_is_not_seen() {
+    for kind in ["ConfigMap", "Service", "Deployment"] {
+        let mut world = World::new();
+        // It never saw any: not even the inventory knows of the kind.
+        world.unseen.insert(kind.to_owned());
+        let mut world = world.git("hello").settle().git_removes().settle();
+        assert!(!world.writes.iter().any(|write| write.starts_with('-')), "{kind}: {:?}", world.writes);
+        world.unseen.clear();
+        world.converge();
+        assert_eq!(world.oracle.violations, []);
+        assert!(world.cluster.objects.is_empty(), "{kind}: {:?}", world.cluster.objects.keys());
+    }
+}
+
 // K7
 #[test]
 fn two_agents_never_write_to_one_object_in_turn() {
@@ -159,6 +175,45 @@ fn a_tombstone_lets_go_of_what_moved_to_another_agent() {
     let left = world.record_of(&name("helpdesk")).expect("a tombstone");
     assert!(left.inventory.is_empty(), "{:?}", left.inventory);
     assert_eq!(world.oracle.violations, []);
+}
+
+// K7
+#[test]
+fn a_removal_waits_for_git_to_say_what_another_agent_takes() {
+    let with_extra = |who: &str| desired(&name(who), "hello", |_, settings| settings.manifests = vec![extra("extra")]);
+    let mut begun = World::new();
+    begun.commit(with_extra("helpdesk"));
+    begun.converge();
+    let uid = begun.uid("ConfigMap", "extra");
+    // The taker is held up, and the daemon dies anywhere in the removal.
+    begun.refuse.insert("Service".to_owned(), FailureKind::Unavailable { retry_after: None });
+    for at in 1..12 {
+        let mut world = begun.clone();
+        world.plane.fault = Some((Class::CrashAfter, world.effects + at));
+        world.remove(&name("helpdesk"));
+        world.commit(with_extra("support"));
+        world.run();
+        world.refuse.clear();
+        world.converge();
+        assert_eq!(world.uid("ConfigMap", "extra"), uid, "it was made anew after a crash at {at}: {:?}", world.writes);
+        assert!(world.find("Deployment", "helpdesk").is_none(), "{:?}", world.writes);
+    }
+}
+
+// K13
+#[test]
+fn what_git_said_is_told_in_the_record_until_git_speaks_again() {
+    let mut world = World::new().git("hello").settle().git_is_bad().settle();
+    assert!(world.holds(ConditionKind::Stalled));
+    world.writes.clear();
+    let told = world.record().clone();
+    world.restart();
+    let word = std::mem::take(&mut world.git);
+    world.run();
+    assert_eq!((&world.writes, world.record()), (&vec![], &told), "before Git has spoken");
+    world.git = word;
+    world.run();
+    assert_eq!((&world.writes, world.record()), (&vec![], &told), "and after");
 }
 
 // K2

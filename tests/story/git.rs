@@ -20,6 +20,8 @@ use super::cluster::NAMESPACE;
 pub(crate) struct Git {
     pub(crate) agents: BTreeMap<AgentName, Result<Arc<DesiredAgent>, Diagnostics>>,
     pub(crate) consents: Vec<Consent>,
+    /// Nothing of it can be read, not even the mirror, until somebody commits again.
+    pub(crate) lost: bool,
     known: Vec<Arc<DesiredAgent>>,
     /// Commits of ours that the next poll brings.
     pushed: BTreeMap<AgentName, Arc<DesiredAgent>>,
@@ -75,9 +77,7 @@ pub(crate) fn desired(
         flags: None,
     };
     edit(&mut spec, &mut settings);
-    let parts = (settings.replicas, &settings.autoscaling, &settings.rolling, settings.history);
-    let extra: Vec<_> = settings.manifests.iter().map(|manifest| &manifest.body).collect();
-    settings.digest = Digest::of(format!("{parts:?} {extra:?}").as_bytes());
+    let settings = settings.named().expect("settings");
     DesiredAgent {
         name: name.clone(),
         revision: revision(&format!("{name} {prompt} {}", settings.digest)),
@@ -105,6 +105,7 @@ pub(crate) fn extra(name: &str) -> Manifest {
 
 impl Git {
     pub(crate) fn says(&mut self, desired: DesiredAgent) {
+        self.lost = false;
         let desired = Arc::new(desired);
         self.known.push(Arc::clone(&desired));
         self.pushed.remove(&desired.name);
@@ -113,12 +114,19 @@ impl Git {
 
     /// A commit whose declaration of the agent cannot be used.
     pub(crate) fn is_bad(&mut self, agent: &AgentName) {
+        self.lost = false;
         let origin = Origin { file: format!("agents/{agent}/agent.yaml").into(), line: 3, column: 1 };
         self.agents.insert(agent.clone(), Err(Diagnostic::error(origin, "unknown field").into()));
     }
 
+    /// A commit without the agent.
+    pub(crate) fn removes(&mut self, agent: &AgentName) {
+        self.lost = false;
+        self.agents.remove(agent);
+    }
+
     pub(crate) fn has_spoken(&self) -> bool {
-        !self.known.is_empty() || !self.agents.is_empty()
+        !self.lost && !(self.known.is_empty() && self.agents.is_empty())
     }
 
     pub(crate) fn state(&self) -> DesiredState {

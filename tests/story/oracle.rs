@@ -290,11 +290,15 @@ pub(crate) fn end(world: &World) -> String {
         let differs = record.differs.as_ref().map(|differs| differs.desired.short());
         text += &format!("{agent}: {:?} {:?}\n", record.phase, record.stable.as_ref().map(standing));
         text += &format!("  history {:?}\n", record.history.iter().map(standing).collect::<Vec<_>>());
-        text += &format!("  failed {failed:?} hold {hold:?} differs {differs:?} handled {:?}\n", record.handled);
+        text += &format!("  failed {failed:?} hold {hold:?} differs {differs:?}\n");
         text += &format!("  owned {owned:#?}\n  {conditions:?} unconfirmed={}\n", record.unconfirmed);
         text += &format!("  open={:?}\n", record.operation.as_ref().map(told));
         // Whether Git had spoken when a lost ledger was made anew decides if its settings are told as a change.
-        if !record.operations.iter().any(|operation| operation.cause == Cause::Rebuilt {}) {
+        let rebuilt = record.operations.iter().any(|operation| operation.cause == Cause::Rebuilt {});
+        let counts = |key: &str| !rebuilt || key != "retry/after";
+        let handled: Vec<_> = record.handled.iter().filter(|(key, _)| counts(key)).collect();
+        text += &format!("  handled {handled:?}\n");
+        if !rebuilt {
             text += &format!("  told {:?}\n", record.operations.iter().map(told).collect::<Vec<_>>());
         }
     }

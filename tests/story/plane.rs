@@ -137,11 +137,14 @@ impl Class {
         }
     }
 
-    /// Whether it strikes at this effect in an ordinary run: crashes and lost replies do at every one, the others take
-    /// turns.
+    /// Whether it strikes at this effect in an ordinary run: crashes do at every one, the others take turns.
     pub(crate) fn has_turn(self, at: usize) -> bool {
-        let always = matches!(self, Self::CrashBefore | Self::CrashAfter | Self::LostReply | Self::Late);
-        always || Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at).is_multiple_of(3))
+        let every = match self {
+            Self::CrashBefore | Self::CrashAfter => 1,
+            Self::LostReply | Self::Late => 2,
+            _ => 8,
+        };
+        Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at).is_multiple_of(every))
     }
 
     /// The answer that comes instead of the effect.

@@ -349,6 +349,8 @@ fn what_holds_data_goes_only_by_name() {
             world.cluster.put(&object, body);
             let uid = world.cluster.objects[&object].uid.clone();
             let precious = !matches!(kind, "ConfigMap" | "StatefulSet");
+            // What belongs to the whole cluster is nobody's to delete, whatever a record says.
+            let everybodys = matches!(kind, "PersistentVolume" | "Namespace" | "CustomResourceDefinition");
             if *consents {
                 world.allow(&agent(), Allow::Prune(format!("{kind}/thing-{n}")));
             }
@@ -358,7 +360,7 @@ fn what_holds_data_goes_only_by_name() {
                     "name": format!("claim-{n}"), "labels": labels, "ownerReferences": [{"uid": uid}]}});
                 world.cluster.put(&ObjectRef::of(&body, NAMESPACE).expect("an identity"), body);
             }
-            made.push((object, uid, precious && !consents || *drags));
+            made.push((object, uid, everybodys || precious && !consents || *drags));
         }
         world.run();
         let entry = world.ledger.get_mut(&agent()).expect("an entry");

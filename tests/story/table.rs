@@ -1,4 +1,8 @@
 //! Every class of fault at the effects of every scenario, and the table of what came of it.
+//!
+//! An ordinary run strikes with crashes at every effect and with the other classes in turns, which takes about a minute.
+//! All classes at all effects take ten times as long: `STORY_ALL=1 cargo test --test story table -- --nocapture`;
+//! `STORY_SCENARIO=rollback` runs those scenarios alone whose name contains it, `STORY_TRACE=1` prints their effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +52,6 @@ struct Undisturbed {
 fn every_fault_at_every_effect() {
     let only = std::env::var("STORY_SCENARIO").unwrap_or_default();
     let told: Vec<_> = ALL.iter().filter(|scenario| scenario.name.contains(&only)).map(undisturbed).collect();
-    // Every class at every effect takes minutes without optimisation: `STORY_ALL=1`, and `STORY_SCENARIO` for some.
     let all = std::env::var_os("STORY_ALL").is_some();
     let mut jobs = vec![];
     for told in &told {
