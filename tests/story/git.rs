@@ -126,7 +126,7 @@ impl Git {
     }
 
     pub(crate) fn has_spoken(&self) -> bool {
-        !self.lost && !(self.known.is_empty() && self.agents.is_empty())
+        !(self.lost || self.known.is_empty() && self.agents.is_empty())
     }
 
     pub(crate) fn state(&self) -> DesiredState {
