@@ -237,6 +237,10 @@ impl Environment {
                 self.agent(&agent);
             }
             self.asked_to_sync();
+            // What was heard before it led was not recorded then.
+            if self.word.is_some() {
+                self.record_word();
+            }
         }
     }
 
