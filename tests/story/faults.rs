@@ -125,6 +125,19 @@ fn nothing_is_deleted_while_any_kind_that_counts_is_not_seen() {
     assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().conditions);
 }
 
+// R6
+#[test]
+#[ignore = "known open: the settings of a candidate are kept nowhere, see `KNOWN_OPEN`"]
+fn what_a_superseded_operation_made_is_ours_across_a_restart() {
+    let mut world = World::new();
+    world.cluster.sick.insert(id("slow"), "ContainerCreating");
+    let mut world = world.git_with("slow", |_, settings| settings.manifests = vec![extra("extra")]).settle();
+    world.git.says(desired(&agent(), "hello", |_, _| {}));
+    world.restart();
+    world.converge();
+    assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().inventory);
+}
+
 // K4
 #[test]
 fn nothing_is_deleted_while_a_kind_that_every_agent_has_is_not_seen() {
