@@ -311,7 +311,6 @@ fn what_a_plan_says_holds_no_secret() {
                     previous: Some(std::slice::from_ref(&manifest)),
                     live: &seen,
                     record: &record,
-                    operation: None,
                     takes: &BTreeMap::new(),
                     leaves: &BTreeMap::new(),
                     consents: &[],
