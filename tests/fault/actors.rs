@@ -165,7 +165,7 @@ async fn a_second_installation_only_reads() {
     let mut wrong = writes(&other);
     // The first is gone: the target is its all the same.
     first.kill();
-    let noticed = within(Duration::from_secs(60), async || second.log().contains("only reading")).await;
+    let noticed = within(Duration::from_mins(1), async || second.log().contains("only reading")).await;
     assert!(noticed, "it says so: {}", second.log());
     scene.push("revert");
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -173,7 +173,7 @@ fn cases(calls: &[Seen], everything: bool) -> Vec<Case> {
             add(Fault::Lost);
         }
         let first = sorts.insert(call.sort());
-        if !first && !(everything && call.writes()) {
+        if !(first || everything && call.writes()) {
             continue;
         }
         for code in [500, 503, 429, 409, 410, 403] {

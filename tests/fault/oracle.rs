@@ -127,15 +127,14 @@ pub(crate) fn broken_rules(log: &[Seen], namespace: &str) -> Vec<String> {
                     says("deleted what is needed, or what the history keeps");
                 }
             }
-            "patch" if seen.body.is_object() => {
-                if text("/metadata/uid").is_empty() || text("/metadata/resourceVersion").is_empty() {
-                    says("changed without saying exactly what");
-                }
+            "patch"
+                if seen.body.is_object()
+                    && (text("/metadata/uid").is_empty() || text("/metadata/resourceVersion").is_empty()) =>
+            {
+                says("changed without saying exactly what");
             }
-            "create" => {
-                if text("/metadata/annotations/backstay.dev~1operation").is_empty() {
-                    says("made without the mark of its operation");
-                }
+            "create" if text("/metadata/annotations/backstay.dev~1operation").is_empty() => {
+                says("made without the mark of its operation");
             }
             _ => {}
         }

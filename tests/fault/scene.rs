@@ -408,11 +408,10 @@ impl<'l> Scene<'l> {
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let temporary = name.starts_with("tmp_") || name.ends_with(".next") || name.ends_with(".tmp");
+                let ending = name.rsplit('.').next().unwrap_or_default();
+                let temporary = name.starts_with("tmp_") || matches!(ending, "next" | "tmp");
                 // Git's own locks; the one lock of the mirror stays a file, and is held by nobody.
-                if temporary
-                    || name.ends_with(".lock") && entry.path().components().any(|part| part.as_os_str() == "refs")
-                {
+                if temporary || ending == "lock" && entry.path().components().any(|part| part.as_os_str() == "refs") {
                     found.push(entry.path().display().to_string());
                 }
                 if entry.path().is_dir() {
