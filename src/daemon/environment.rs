@@ -18,7 +18,7 @@ use super::{Ended, Metrics, Status};
 use crate::apply;
 use crate::desired::Cache;
 use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, CommitId, EnvironmentName, ResourceVersion, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, ResourceVersion, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{
     Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
@@ -238,9 +238,7 @@ impl Environment {
             }
             self.asked_to_sync();
             // What was heard before it led was not recorded then.
-            if self.word.is_some() {
-                self.record_word();
-            }
+            self.record_word();
         }
     }
 
@@ -251,6 +249,12 @@ impl Environment {
                 if self.entries.get(&agent) == Some(&entry) {
                     return;
                 }
+                // What is ours is watched before Git has spoken.
+                let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys());
+                let gate = &self.parts.config.gate;
+                let kinds: BTreeSet<_> =
+                    owned.map(ObjectRef::group_kind).filter(|kind| gate.kinds.contains(kind)).collect();
+                kinds.into_iter().for_each(|kind| self.parts.observer.watch_kind(kind));
                 let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
                 self.entries.insert(agent.clone(), entry.clone());
                 self.share(&agent, &entry);
@@ -547,7 +551,7 @@ impl Environment {
                 (None, None, Some(error)) => (Truth::False, "Invalid", error.clone()),
                 (None, None, None) => (Truth::True, "Ready", String::new()),
             };
-            set(record, ConditionKind::Ready, status, reason, &message, now);
+            record.set_condition(ConditionKind::Ready, status, reason, &message, now);
         });
     }
 
@@ -782,18 +786,4 @@ impl Environment {
 
 fn standing_of(entry: Option<&LedgerEntry>) -> Option<crate::model::ReleaseId> {
     entry?.record()?.stable.as_ref().map(|stable| stable.release)
-}
-
-fn set(
-    record: &mut EnvironmentRecord,
-    kind: ConditionKind,
-    status: Truth,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    // The rules for times are the same as an agent's.
-    let mut agent = AgentRecord { conditions: std::mem::take(&mut record.conditions), ..AgentRecord::default() };
-    agent.set_condition(kind, status, reason, message, now);
-    record.conditions = agent.conditions;
 }
