@@ -249,12 +249,9 @@ impl Environment {
                 if self.entries.get(&agent) == Some(&entry) {
                     return;
                 }
-                // What is ours is watched before Git has spoken.
-                let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys());
-                let gate = &self.parts.config.gate;
-                let kinds: BTreeSet<_> =
-                    owned.map(ObjectRef::group_kind).filter(|kind| gate.kinds.contains(kind)).collect();
-                kinds.into_iter().for_each(|kind| self.parts.observer.watch_kind(kind));
+                if self.word.is_none() {
+                    self.watch_what_is_owned(&entry);
+                }
                 let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
                 self.entries.insert(agent.clone(), entry.clone());
                 self.share(&agent, &entry);
@@ -284,6 +281,14 @@ impl Environment {
                 self.parts.status.ledger(&self.parts.config.environment, false);
             }
         }
+    }
+
+    /// What is ours is watched before Git has spoken; later its word names the kinds.
+    fn watch_what_is_owned(&self, entry: &LedgerEntry) {
+        let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys());
+        let gate = &self.parts.config.gate;
+        let kinds: BTreeSet<_> = owned.map(ObjectRef::group_kind).filter(|kind| gate.kinds.contains(kind)).collect();
+        kinds.into_iter().for_each(|kind| self.parts.observer.watch_kind(kind));
     }
 
     /// Whether what stands at another release than Git asks for must be read again: for going back, and for healing.
@@ -406,8 +411,9 @@ impl Environment {
 
     /// What the followed branch was accepted at last.
     fn accepted_head(&self) -> Option<CommitId> {
+        let Some(Told::Present(entry)) = &self.entry else { return None };
         let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
-        self.record().accepted.get(&head.key()).map(|revision| revision.commit.clone())
+        entry.record.accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
     fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
@@ -696,7 +702,8 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
-                let accepted = self.accepted_head();
+                // Only a commit of our own is held against it.
+                let accepted = if matches!(effect, Action::TellGit(_)) { self.accepted_head() } else { None };
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =

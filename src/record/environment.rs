@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentRecord, Condition, ConditionKind, Request, Truth};
+use super::{Condition, ConditionKind, Request, Truth};
 use crate::model::{CommitId, Revision, Timestamp};
 
 /// What is remembered of one environment: the `status` of its `AgentEnvironment`.
@@ -44,10 +44,9 @@ pub struct EnvironmentRecord {
 impl EnvironmentRecord {
     /// Sets a condition; its time moves only when `status` does.
     pub fn set_condition(&mut self, kind: ConditionKind, status: Truth, reason: &str, message: &str, now: Timestamp) {
-        // The rules for times are the same as an agent's.
-        let mut agent = AgentRecord { conditions: std::mem::take(&mut self.conditions), ..AgentRecord::default() };
-        agent.set_condition(kind, status, reason, message, now);
-        self.conditions = agent.conditions;
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Condition { kind, status, reason, message, last_transition_time: now, observed_generation: None }
+            .put_into(&mut self.conditions);
     }
 }
 

@@ -335,6 +335,11 @@ impl Server {
         Self { child, address: format!("127.0.0.1:{port}"), folder }
     }
 
+    /// The `[source]` of a repository behind HTTP, looked at that often.
+    pub(crate) fn http_source(&self, interval: &str) -> String {
+        format!("url = \"http://{}/repo.git\"\ninterval = \"{interval}\"\n", self.address)
+    }
+
     /// The `[source]` of a repository behind SSH, with this key of `host` or `other` pinned.
     pub(crate) fn ssh_source(&self, repo: &Repo, pinned: &str) -> String {
         let at = |name: &str| self.folder.path().join(name);
