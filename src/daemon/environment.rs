@@ -6,23 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Ended;
 use super::effect::{carry_out, word_of};
-use super::git::{Git, Wish};
+use super::git::Wish;
+use super::parts::{Parts, Settled};
 use super::word::{Ask, Heard, Word, listen};
-use super::write_back::WriteBacks;
-use super::{Ended, Metrics, Status};
-use crate::apply;
 use crate::desired::Cache;
-use crate::ledger::{Clock, EnvironmentEntry, Journal, LeaseFence, Ledger, LedgerChange, Role};
+use crate::ledger::{EnvironmentEntry, LedgerChange, Role};
 use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, ResourceVersion, Timestamp};
-use crate::observe::{Changed, Observer, Pace};
+use crate::observe::{Changed, Pace};
 use crate::reconcile::{
-    Action, Admission, Admitted, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation,
-    PruneLimits, preview, step,
+    Action, Admission, Admitted, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation, preview, step,
 };
 use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
 use crate::source::{self, SourceError, SourceStatus};
@@ -33,42 +30,6 @@ const STALE: Duration = Duration::from_mins(5);
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
-
-/// Records of all environments that this daemon serves, for `after`.
-pub(crate) type Shared = Arc<std::sync::Mutex<BTreeMap<EnvironmentName, BTreeMap<AgentName, AgentRecord>>>>;
-
-/// What the task of one environment needs.
-pub(crate) struct Parts {
-    pub(crate) config: Arc<AgentConfig>,
-    pub(crate) limits: PruneLimits,
-    pub(crate) git: Arc<Git>,
-    pub(crate) ledger: Ledger,
-    pub(crate) target: Arc<apply::Target>,
-    pub(crate) observer: Observer,
-    pub(crate) role: watch::Receiver<Role>,
-    pub(crate) fence: LeaseFence,
-    pub(crate) journal: Arc<std::sync::Mutex<Journal>>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) status: Status,
-    pub(crate) shared: Shared,
-    pub(crate) write_backs: Arc<WriteBacks>,
-    pub(crate) instance: String,
-    /// Says how far this environment is, for `--once`.
-    pub(crate) settled: watch::Sender<Settled>,
-}
-
-/// How far an environment is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Settled {
-    /// Something is still going on, or nothing was decided yet.
-    #[default]
-    No,
-    /// Everything is as Git asks for, and Ready.
-    Ready,
-    /// Nothing goes on, but not all of it is Ready.
-    Stuck,
-}
 
 /// The task of one environment.
 #[expect(clippy::struct_excessive_bools, reason = "each is a piece of work that is due or under way")]
@@ -94,6 +55,8 @@ pub(crate) struct Environment {
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The request to look at Git that what was heard last answers.
+    answered: Option<String>,
     /// The round after which an unverified commit was looked at last.
     judged: u64,
     recording: bool,
@@ -118,7 +81,7 @@ struct Agent {
 /// What a spawned piece of work brings back.
 enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
-    Heard { heard: Box<Heard>, cache: Box<Cache> },
+    Heard { heard: Box<Heard>, cache: Box<Cache>, round: u64 },
     Recorded { expected: ResourceVersion, result: Result<ResourceVersion, Failure> },
     Nothing,
 }
@@ -142,6 +105,7 @@ impl Environment {
             away: None,
             round: 0,
             sync_round: None,
+            answered: None,
             judged: 0,
             recording: false,
             effects: JoinSet::new(),
@@ -320,11 +284,11 @@ impl Environment {
         if status.last_success.is_some() {
             self.parts.status.git_seen();
         }
-        if let Some((id, _)) = self.sync_round.take_if(|(_, round)| status.round >= *round) {
-            self.record_environment(|record| {
-                record.handled.insert("sync".to_owned(), id.clone());
-            });
+        // What a look that was asked for saw is heard first, and recorded with its answer; a failed one saw nothing.
+        if status.error.is_some() && self.answer(status.round) {
+            self.record_word();
         }
+        self.listen_again |= self.sync_round.as_ref().is_some_and(|(_, round)| status.round >= *round);
         // A commit that was not verified is looked at again: the signers may be others, or the time.
         if self.heard.unverified && status.round != self.judged {
             self.judged = status.round;
@@ -342,12 +306,21 @@ impl Environment {
         }
     }
 
+    /// A look at Git came to its end: whether somebody asked for it.
+    fn answer(&mut self, round: u64) -> bool {
+        let asked = self.sync_round.take_if(|(_, wanted)| round >= *wanted);
+        let answers = asked.is_some();
+        self.answered = asked.map(|(id, _)| id).or(self.answered.take());
+        answers
+    }
+
     fn asked_to_sync(&mut self) {
         let Some(Told::Present(entry)) = &self.entry else { return };
         let Some(sync) = &entry.requests.sync else { return };
         let id = sync.request.id.clone();
         let handled = entry.record.handled.get("sync") == Some(&id);
-        let under_way = self.sync_round.as_ref().is_some_and(|(known, _)| *known == id);
+        let known = self.sync_round.as_ref().map(|(known, _)| known).or(self.answered.as_ref());
+        let under_way = known == Some(&id);
         if !handled && !under_way && self.epoch.is_some() {
             self.wish();
             self.sync_round = Some((id, self.parts.git.look()));
@@ -371,9 +344,10 @@ impl Environment {
                     self.observe(&agent, *observation);
                 }
             }
-            Finished::Heard { heard, cache } => {
+            Finished::Heard { heard, cache, round } => {
                 self.cache = Some(*cache);
                 self.listening = false;
+                self.answer(round);
                 self.heard(*heard);
             }
             Finished::Recorded { expected, result } => {
@@ -487,7 +461,7 @@ impl Environment {
                 now,
             };
             let heard = listen(&ask, &mut cache);
-            Finished::Heard { heard: Box::new(heard), cache: Box::new(cache) }
+            Finished::Heard { heard: Box::new(heard), cache: Box::new(cache), round: status.round }
         });
     }
 
@@ -526,7 +500,8 @@ impl Environment {
 
     /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
     fn record_word(&mut self) {
-        if self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty() {
+        let silent = self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty();
+        if silent && self.answered.is_none() {
             return;
         }
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
@@ -536,8 +511,11 @@ impl Environment {
             let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
             (error.reason(), format!("Git cannot be read: {error}{hint}"))
         });
-        let now = self.now();
+        let (now, answered) = (self.now(), self.answered.clone());
         self.record_environment(move |record| {
+            if let Some(id) = &answered {
+                record.handled.insert("sync".to_owned(), id.clone());
+            }
             if let Some(accepted) = &accepted {
                 record.accepted.clone_from(accepted);
             }
