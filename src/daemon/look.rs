@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::model::{AgentName, Diagnostics, LiveState, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
 use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, preview};
-use crate::record::AgentRecord;
+use crate::record::Records;
 
 /// How long the first list of every kind may take.
 const SIGHT: Duration = Duration::from_secs(30);
@@ -58,8 +58,8 @@ pub async fn look(
     let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
     let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
     let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
-    let records: BTreeMap<AgentName, AgentRecord> =
-        entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), entry.record()?.clone()))).collect();
+    let records: Records =
+        entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), Arc::clone(entry.record()?)))).collect();
     let mut elsewhere = Config::clone(config);
     elsewhere.state.folder = folder.to_owned();
     let git = Arc::new(Git::start(&elsewhere, 0)?);

@@ -7,10 +7,12 @@ pub mod config;
 mod environment;
 mod git;
 mod look;
+mod machines;
 mod metrics;
 mod run;
 mod status;
 pub mod telemetry;
+mod told;
 mod word;
 pub mod write_back;
 

@@ -1,5 +1,7 @@
 //! The machine of one agent: it executes what the environment admitted.
 
+use std::sync::Arc;
+
 use super::course::{self, Begin};
 use super::state::{AgentState, Ledger, Pending};
 use super::target::Situation;
@@ -55,7 +57,7 @@ impl AgentState {
             return;
         }
         if ledger.requests.suspended().is_some() {
-            let mut record = ledger.record.clone();
+            let mut record = AgentRecord::clone(&ledger.record);
             Situation::Suspended(&ledger.requests).tell(&mut record, now);
             return self.save_if_changed(record, actions);
         }
@@ -83,7 +85,7 @@ impl AgentState {
             }
             (_, Some(begin)) => self.begin(&ledger.record, begin, now, actions),
             (Some(_), None) => {
-                let mut record = ledger.record.clone();
+                let mut record = AgentRecord::clone(&ledger.record);
                 record.finish(Outcome::Superseded, now);
                 record.candidate = None;
                 self.save(record, actions);
@@ -95,7 +97,7 @@ impl AgentState {
     /// Requests of people, and consents that lift a quarantine. Says whether something was begun.
     fn handle_requests(&mut self, ledger: &Ledger, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let new = |kind: &str, id: &str| ledger.record.handled.get(kind).is_none_or(|handled| handled != id);
-        let mut record = ledger.record.clone();
+        let mut record = AgentRecord::clone(&ledger.record);
         if let Some(asked) = ledger.requests.rollback.as_ref().filter(|asked| new("rollback", &asked.request.id)) {
             record.handled.insert("rollback".to_owned(), asked.request.id.clone());
             match course::rollback(asked, &record, now) {
@@ -177,12 +179,13 @@ impl AgentState {
 
     pub(super) fn save(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
-        let action = Action::Record { expected, record: Box::new(record.clone()) };
-        self.send(Pending::Record(Box::new(record)), action, actions);
+        let record = Arc::new(record);
+        let action = Action::Record { expected, record: Arc::clone(&record) };
+        self.send(Pending::Record(record), action, actions);
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.record() != Some(&record) {
+        if self.record().is_none_or(|held| **held != record) {
             self.save(record, actions);
         }
     }

@@ -24,6 +24,7 @@ pub(crate) struct World {
     pub(crate) now: Timestamp,
     pub(crate) objects: BTreeMap<ObjectRef, Value>,
     pub(crate) record: Option<AgentRecord>,
+    observed: usize,
     pub(crate) requests: Requests,
     ledger_version: u64,
     clock: u64,
@@ -119,6 +120,7 @@ impl World {
             now: start(),
             objects: BTreeMap::new(),
             record: None,
+            observed: 0,
             requests: Requests::default(),
             ledger_version: 0,
             clock: 100,
@@ -322,7 +324,12 @@ impl World {
     fn observe(&mut self, observation: Observation) {
         let mut queue = vec![observation];
         while let Some(observation) = queue.pop() {
-            let state = self.state.clone();
+            let mut state = self.state.clone();
+            self.observed += 1;
+            // Who rests and is roused does what it would have done anyway: every other time, so that both are told.
+            if self.observed.is_multiple_of(2) && state.doze() {
+                state.rouse(self.stale.clone().unwrap_or_else(|| self.live()));
+            }
             let (state, actions) = step(state, observation, self.now, 7);
             self.state = state;
             for action in actions {
@@ -357,7 +364,7 @@ impl World {
         match &self.record {
             None if self.requests == Requests::default() => LedgerEntry::Absent,
             record => LedgerEntry::Present {
-                record: Box::new(record.clone().unwrap_or_default()),
+                record: Arc::new(record.clone().unwrap_or_default()),
                 requests: self.requests.clone(),
                 generation: 1,
                 version: backstay::model::ResourceVersion(self.ledger_version.to_string()),
@@ -391,7 +398,7 @@ impl World {
                     return failed(FailureKind::Conflict, "the record changed");
                 }
                 self.writes.push("record".to_owned());
-                self.record = Some(*record);
+                self.record = Some(Arc::unwrap_or_clone(record));
                 self.ledger_version += 1;
                 Observation::Done(Done::Recorded(backstay::model::ResourceVersion(self.ledger_version.to_string())))
             }
