@@ -204,7 +204,9 @@ impl Seen {
     pub(super) fn of(entry: LedgerEntry) -> Option<Self> {
         match entry {
             LedgerEntry::Absent => None,
-            LedgerEntry::Present { record, requests, .. } => Some(Self { record: std::sync::Arc::unwrap_or_clone(record), requests }),
+            LedgerEntry::Present { record, requests, .. } => {
+                Some(Self { record: std::sync::Arc::unwrap_or_clone(record), requests })
+            }
         }
     }
 }

@@ -617,4 +617,3 @@ fn word_of(kind: &FailureKind) -> &'static str {
         FailureKind::Fenced => "fenced",
     }
 }
-

@@ -131,7 +131,9 @@ impl Environment {
         let Some(agent) = self.agents.get_mut(name) else { return };
         if !std::mem::replace(&mut agent.awake, true) {
             self.awake.push_back(name.clone());
-            agent.state.rouse(self.parts.observer.snapshot(name));
+            if !matches!(observation, Observation::Live(_)) {
+                agent.state.rouse(self.parts.observer.snapshot(name));
+            }
         }
         // Only these two bring a record: another one is journalled, and the journal knows what it has.
         let brings_record = matches!(observation, Observation::Ledger(_) | Observation::Done(Done::Recorded(_)));

@@ -88,17 +88,17 @@ impl Environment {
     }
 
     fn settled_now(&self) -> Settled {
-        let open = |record: &AgentRecord| {
-            record.operation.is_some() && is(record, ConditionKind::Stalled) != Some(true)
-        };
-        let ready = |record: &AgentRecord| {
-            record.phase == Phase::Removed || is(record, ConditionKind::Ready) == Some(true)
-        };
+        let open =
+            |record: &AgentRecord| record.operation.is_some() && is(record, ConditionKind::Stalled) != Some(true);
+        let ready =
+            |record: &AgentRecord| record.phase == Phase::Removed || is(record, ConditionKind::Ready) == Some(true);
         let records = || self.agents.values().filter_map(|agent| agent.state.record());
         let busy = self.agents.values().any(|agent| agent.state.is_busy() || agent.admission.is_none());
         if busy || records().any(|record| open(record)) {
             Settled::No
-        } else if records().all(|record| ready(record)) && !self.heard.errors.has_errors() && self.heard.refused.is_none()
+        } else if records().all(|record| ready(record))
+            && !self.heard.errors.has_errors()
+            && self.heard.refused.is_none()
         {
             Settled::Ready
         } else {

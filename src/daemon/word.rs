@@ -46,13 +46,7 @@ pub(crate) struct Word {
 
 impl Word {
     /// What each agent may do, given what is remembered.
-    pub(crate) fn admit(
-        &self,
-        records: &Records,
-        namespace: &str,
-        limits: PruneLimits,
-        now: Timestamp,
-    ) -> Admitted {
+    pub(crate) fn admit(&self, records: &Records, namespace: &str, limits: PruneLimits, now: Timestamp) -> Admitted {
         admit(&EnvironmentInput {
             desired: &self.desired,
             records,

@@ -130,11 +130,7 @@ impl Live {
         let objects = self.agents.get_mut(agent).into_iter().flatten().filter_map(Kept::warm);
         let objects = objects.map(|live| (live.object.clone(), live)).collect();
         let unseen = self.kinds.iter().filter_map(|(kind, seen)| Some((kind.clone(), seen.unseen.clone()?)));
-        LiveState {
-            objects,
-            unseen: unseen.collect(),
-            synced: self.synced,
-        }
+        LiveState { objects, unseen: unseen.collect(), synced: self.synced }
     }
 
     /// Nobody looks at an agent any more: its objects are kept as small as they can be.
