@@ -11,6 +11,8 @@ mod script;
 mod apply;
 #[path = "cluster/cli.rs"]
 mod cli;
+#[path = "cluster/gate.rs"]
+mod gate;
 #[path = "cluster/network.rs"]
 mod network;
 #[path = "cluster/observe.rs"]

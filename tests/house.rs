@@ -6,6 +6,8 @@
     reason = "a test: it reads files, and a panic is its failure"
 )]
 
+#[path = "house/promises.rs"]
+mod promises;
 #[path = "house/source.rs"]
 mod source;
 #[path = "house/walk.rs"]
@@ -234,6 +236,17 @@ fn only_what_belongs_stands_at_the_top() {
         }
     }
     assert!(wrong.is_empty(), "at the top stand {wrong:?}, which are neither tool settings nor {TOP:?}");
+}
+
+// Run with `--nocapture` it prints which test holds which promise.
+#[test]
+fn every_promise_has_a_test_by_name() {
+    let files = ["src", "tests"].into_iter().flat_map(|folder| files(&root().join(folder), "rs"));
+    let files: Vec<_> = files.filter(|path| !path.ends_with("house/promises.rs")).collect();
+    let index = promises::index(files.iter().map(|path| (shown(path), read(path))));
+    println!("{}", promises::table(&index));
+    let wrong = promises::missing(&index);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 // What a person is told to run is what is run here, word by word.

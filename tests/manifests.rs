@@ -15,13 +15,13 @@ use backstay::daemon::config::Config;
 use backstay::plan::GatePolicy;
 use serde_json::{Value, json};
 
+use rights::{documents, rights};
+
+#[path = "support/rights.rs"]
+mod rights;
+
 fn folder() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/manifests"))
-}
-
-fn documents(file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-    serde_yaml::from_multiple(&text).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 /// The files that `kustomization.yaml` lists.
@@ -37,24 +37,6 @@ fn all() -> Vec<Value> {
 fn find<'v>(objects: &'v [Value], kind: &str, name: &str) -> &'v Value {
     let is = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
     objects.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}"))
-}
-
-/// Group, resource and verb of every rule.
-fn rights(role: &Value) -> BTreeSet<(String, String, String)> {
-    let texts = |value: &Value| {
-        value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    let mut found = BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
-        for group in texts(&rule["apiGroups"]) {
-            for resource in texts(&rule["resources"]) {
-                for verb in texts(&rule["verbs"]) {
-                    assert!(found.insert((group.clone(), resource.clone(), verb.clone())), "{resource} {verb} twice");
-                }
-            }
-        }
-    }
-    found
 }
 
 #[test]

@@ -4,6 +4,8 @@
 #[path = "support/git.rs"]
 mod git;
 
+#[path = "source/back.rs"]
+mod back;
 #[path = "source/fetch.rs"]
 mod fetch;
 #[path = "source/history.rs"]
@@ -22,6 +24,8 @@ mod resolve;
 mod ssh;
 #[path = "source/tree.rs"]
 mod tree;
+#[path = "source/verify.rs"]
+mod verify;
 #[path = "source/write.rs"]
 mod write;
 

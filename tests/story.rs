@@ -12,7 +12,15 @@ mod back;
 mod environment;
 #[path = "story/faults.rs"]
 mod faults;
+#[path = "story/guards.rs"]
+mod guards;
 #[path = "story/ownership.rs"]
 mod ownership;
+#[path = "story/quiet.rs"]
+mod quiet;
+#[path = "story/replay.rs"]
+mod replay;
 #[path = "story/river.rs"]
 mod river;
+#[path = "story/shapes.rs"]
+mod shapes;

@@ -204,6 +204,93 @@ fn a_large_body_is_cut_off() {
     server.stopped();
 }
 
+/// Section 3, the network: a gigabyte is cut at the limit, whether it is announced or not, and whatever it is signed with.
+#[test]
+fn a_gigabyte_is_not_read() {
+    const GIGABYTE: usize = 1 << 30;
+    let mut server = server(Limits::default(), all_doors());
+    let chunk = vec![b'x'; 64 * 1024];
+    for announced in [true, false] {
+        let mut stream = TcpStream::connect(server.address).expect("connected");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let length =
+            if announced { format!("Content-Length: {GIGABYTE}") } else { "Transfer-Encoding: chunked".to_owned() };
+        let head = format!(
+            "POST /hooks/github HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256={}\r\n{length}\r\n\r\n",
+            sign(b"{}")
+        );
+        stream.write_all(head.as_bytes()).expect("sent");
+        let mut sent = 0;
+        while sent < GIGABYTE {
+            let line = format!("{:x}\r\n", chunk.len());
+            let framed = if announced { Ok(()) } else { stream.write_all(line.as_bytes()) };
+            if framed.and_then(|()| stream.write_all(&chunk)).is_err() {
+                break;
+            }
+            if !announced && stream.write_all(b"\r\n").is_err() {
+                break;
+            }
+            sent += chunk.len();
+        }
+        // The limit, and what the system's buffers took before they were full.
+        assert!(sent < 64 << 20, "{sent} bytes were taken");
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer}");
+        assert_eq!(server.get("/healthz").0, 200);
+    }
+    assert!(!server.hinted());
+    server.stopped();
+}
+
+/// R2: who opens connections and says nothing keeps nobody out for long.
+#[test]
+fn idle_connections_give_their_places_back() {
+    let limits = Limits { connections: 8, head_time: Duration::from_millis(300), ..Limits::default() };
+    let server = server(limits, HookSecrets::default());
+    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(server.address).expect("connected")).collect();
+    // Some begin a head, and say a byte now and then.
+    for mut stream in idle.iter().take(20) {
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nX-Slow: ").expect("sent");
+    }
+    assert_eq!(server.get("/healthz").0, 200, "its turn comes while all of them stay");
+    for mut stream in &idle {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        let mut answer = Vec::new();
+        // An error is an end too.
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    server.stopped();
+}
+
+/// Section 3, the network: what may be read in two ways is read in none.
+#[test]
+fn ambiguous_requests_are_refused() {
+    let mut server = server(Limits::default(), all_doors());
+    let tag = sign(b"{}");
+    let head = format!("POST /hooks/gitea HTTP/1.1\r\nHost: x\r\nX-Gitea-Signature: {tag}\r\nConnection: close\r\n");
+    for rest in [
+        "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ",
+        "Content-Length: +2\r\n\r\n{}",
+        "Content-Length: 2, 3\r\n\r\n{}",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip\r\n\r\n{}",
+        "X: y\r\n folded\r\nContent-Length: 2\r\n\r\n{}",
+        "X\0: y\r\nContent-Length: 2\r\n\r\n{}",
+    ] {
+        let (status, answer) = server.raw(format!("{head}{rest}").as_bytes());
+        assert!(status == 0 || (400..500).contains(&status), "{rest:?}: {answer}");
+        assert!(!server.hinted(), "{rest:?}");
+    }
+    for target in ["/hooks/gitea/../github", "/hooks//gitea", "/hooks/gitea/", "//hooks/gitea", "/hooks/%67itea/x"] {
+        assert_eq!(server.post(target, &[("X-Gitea-Signature", &tag)], b"{}"), 404, "{target}");
+    }
+    assert_eq!(server.get("/healthz").0, 200);
+    server.stopped();
+}
+
 #[test]
 fn slow_and_huge_requests_end() {
     let quick = Duration::from_millis(200);

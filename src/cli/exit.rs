@@ -165,6 +165,10 @@ impl From<DaemonError> for CliError {
     fn from(error: DaemonError) -> Self {
         match error {
             DaemonError::Git(GitError::Source(source)) => source.into(),
+            DaemonError::Git(GitError::Signers(_) | GitError::Sign(_)) => {
+                let why = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                Self::new(Exit::Refused, why).hint("look at `[source.verify]` and `[source] signing_key`")
+            }
             DaemonError::Connect { environment, source } => {
                 let of = Self::from(source);
                 Self { message: format!("{} (environment `{environment}`)", of.message), ..of }

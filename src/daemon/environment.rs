@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::effect::word_of;
 use super::git::{Git, Wish};
 use super::machines::Agent;
 use super::told::Tally;
@@ -20,7 +21,7 @@ use super::{Ended, Metrics, Status};
 use crate::apply;
 use crate::desired::Cache;
 use crate::ledger::{Clock, EnvironmentEntry, Herald, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, EnvironmentName, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ResourceVersion, Timestamp};
 use crate::observe::{Changed, Observer, Pace};
 use crate::reconcile::{AgentConfig, Done, Failure, FailureKind, LedgerEntry, Observation, PruneLimits, Ties};
 use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Records, Truth};
@@ -28,6 +29,8 @@ use crate::source::{self, SourceError, SourceStatus};
 
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
+/// When what could not be recorded is tried again.
+const RECORD_AGAIN: Duration = Duration::from_secs(5);
 /// How long people's news are waited for when it ends.
 const LAST_NEWS: Duration = Duration::from_secs(10);
 /// News that are heard before it is decided what follows, even if there are more.
@@ -104,9 +107,13 @@ pub(crate) struct Environment {
     pub(super) admitted_at: Timestamp,
     /// What each track came to at the last look that was another one.
     settled: BTreeMap<String, Result<source::Settled, SourceError>>,
+    /// Why Git cannot be read, as it was first said.
+    away: Option<SourceError>,
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The round after which an unverified commit was looked at last.
+    judged: u64,
     recording: bool,
     /// Records that the journal does not have yet.
     pub(super) acknowledged: Records,
@@ -128,7 +135,7 @@ enum Told {
 pub(super) enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
     Heard { heard: Box<Heard>, cache: Box<Cache> },
-    Recorded(Result<(), Failure>),
+    Recorded(Result<ResourceVersion, Failure>),
     Journalled,
 }
 
@@ -157,8 +164,10 @@ impl Environment {
             undecided: 0,
             admitted_at: Timestamp::UNIX_EPOCH,
             settled: BTreeMap::new(),
+            away: None,
             round: 0,
             sync_round: None,
+            judged: 0,
             recording: false,
             acknowledged: Records::new(),
             journalling: false,
@@ -192,7 +201,8 @@ impl Environment {
             let stale = tokio::time::sleep(wait.min(STALE));
             tokio::select! { biased;
                 () = stop.cancelled() => break,
-                changed = role.changed() => {
+                // Who only observes takes no part in an election.
+                changed = role.changed(), if !self.parts.config.observe => {
                     if changed.is_err() {
                         return Err(Failure { kind: FailureKind::Fenced, message: "the election ended".to_owned() });
                     }
@@ -305,6 +315,7 @@ impl Environment {
                 }
                 self.entry = Some(entry.map_or(Told::Absent, Told::Present));
                 self.asked_to_sync();
+                self.record_word();
                 self.wish();
                 self.listen_again = true;
             }
@@ -336,6 +347,7 @@ impl Environment {
             Changed::Everyone => {
                 let known = self.agents.keys().cloned().collect();
                 // All first lists may just have come in.
+                self.tell_plans();
                 self.all_agents();
                 known
             }
@@ -357,9 +369,20 @@ impl Environment {
                 record.handled.insert("sync".to_owned(), id.clone());
             });
         }
+        // A commit that was not verified is looked at again: the signers may be others, or the time.
+        if self.heard.unverified && status.round != self.judged {
+            self.judged = status.round;
+            self.listen_again = true;
+        }
         if status.settled != self.settled {
             self.settled.clone_from(&status.settled);
             self.listen_again = true;
+        }
+        // One failure is written once: its numbers may differ from poll to poll.
+        let reason = |error: &Option<SourceError>| error.as_ref().map(SourceError::reason);
+        if reason(&self.away) != reason(&status.error) {
+            self.away.clone_from(&status.error);
+            self.record_word();
         }
     }
 
@@ -399,9 +422,18 @@ impl Environment {
             }
             Finished::Recorded(result) => {
                 self.recording = false;
-                if let Err(failure) = result {
-                    tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
-                    self.listen_again = true;
+                match result {
+                    // What came up meanwhile is written now, or when the watch shows this very write.
+                    Ok(written) => {
+                        if matches!(&self.entry, Some(Told::Present(entry)) if entry.version.is_at_least(&written)) {
+                            self.record_word();
+                        }
+                    }
+                    Err(failure) => {
+                        tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
+                        let again = self.now().saturating_add(RECORD_AGAIN).unwrap_or(Timestamp::MAX);
+                        self.due = Some(self.due.map_or(again, |due| due.min(again)));
+                    }
                 }
             }
             Finished::Journalled => self.journalling = false,
@@ -415,6 +447,13 @@ impl Environment {
             Some(Told::Present(entry)) => entry.record.clone(),
             Some(Told::Absent) | None => EnvironmentRecord::default(),
         }
+    }
+
+    /// What the followed branch was accepted at last.
+    pub(super) fn accepted_head(&self) -> Option<CommitId> {
+        let Some(Told::Present(entry)) = &self.entry else { return None };
+        let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
+        entry.record.accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
     /// Takes the record of an agent, and lets other environments see it.
@@ -518,7 +557,7 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            word.kinds().for_each(|kind| self.parts.observer.watch_kind(kind));
+            word.kinds(&self.parts.config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
@@ -540,10 +579,17 @@ impl Environment {
     }
 
     /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
-    fn record_word(&mut self) {
+    pub(super) fn record_word(&mut self) {
+        if self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty() {
+            return;
+        }
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
         let errors: Vec<_> = self.heard.errors.0.iter().take(MAX_ERRORS).map(ToString::to_string).collect();
-        let refused = self.heard.refused.clone();
+        let (refused, unverified) = (self.heard.refused.clone(), self.heard.unverified);
+        let away = self.away.as_ref().map(|error| {
+            let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+            (error.reason(), format!("Git cannot be read: {error}{hint}"))
+        });
         let now = self.now();
         self.record_environment(move |record| {
             if let Some(accepted) = &accepted {
@@ -558,10 +604,12 @@ impl Environment {
                 }
                 refused
             });
-            let (status, reason, message) = match (&record.refused, record.errors.first()) {
-                (Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
-                (None, Some(error)) => (Truth::False, "Invalid", error.clone()),
-                (None, None) => (Truth::True, "Ready", String::new()),
+            let (status, reason, message) = match (&away, &record.refused, record.errors.first()) {
+                (Some((reason, message)), _, _) => (Truth::False, *reason, message.clone()),
+                (None, Some(refused), _) => (Truth::False, "RewindRefused", refused.why.clone()),
+                (None, None, Some(error)) if unverified => (Truth::False, "Unverified", error.clone()),
+                (None, None, Some(error)) => (Truth::False, "Invalid", error.clone()),
+                (None, None, None) => (Truth::True, "Ready", String::new()),
             };
             set(record, ConditionKind::Ready, status, reason, &message, now);
         });
@@ -582,7 +630,7 @@ impl Environment {
         let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
         self.effects.spawn(async move {
             let result = ledger.record_environment(Some(&version), &record).await;
-            Finished::Recorded(result.map(drop))
+            Finished::Recorded(result)
         });
     }
 }
@@ -603,17 +651,4 @@ fn set(
     let mut agent = AgentRecord { conditions: std::mem::take(&mut record.conditions), ..AgentRecord::default() };
     agent.set_condition(kind, status, reason, message, now);
     record.conditions = agent.conditions;
-}
-fn word_of(kind: &FailureKind) -> &'static str {
-    match kind {
-        FailureKind::Conflict => "conflict",
-        FailureKind::Exists => "exists",
-        FailureKind::Gone => "gone",
-        FailureKind::Refused => "refused",
-        FailureKind::Immutable => "immutable",
-        FailureKind::Forbidden => "forbidden",
-        FailureKind::Unavailable { .. } => "unavailable",
-        FailureKind::Gate => "gate",
-        FailureKind::Fenced => "fenced",
-    }
 }

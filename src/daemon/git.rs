@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use super::config::Config;
 use crate::model::{CommitId, EnvironmentName, Revision};
 use crate::source::{
-    Hinter, Mirror, MovePolicy, Poller, Rewind, SourceError, SourceStatus, SystemClock, Track, Wishes,
+    Hinter, Mirror, MovePolicy, Poller, Rewind, SignError, SignersError, SourceError, SourceStatus, SystemClock, Track,
+    Verify, Wishes,
 };
 
 /// The config repository, kept current by a thread of its own.
@@ -17,6 +18,8 @@ pub(crate) struct Git {
     poller: Poller,
     wishes: Mutex<BTreeMap<EnvironmentName, Wish>>,
     rewind: Rewind,
+    /// What decides whether a commit may be used.
+    pub(crate) verifier: Arc<dyn Verify>,
 }
 
 /// What one environment wants to know of the remote.
@@ -35,6 +38,12 @@ pub enum GitError {
     /// The mirror cannot be opened.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// Nothing could be verified.
+    #[error(transparent)]
+    Signers(#[from] SignersError),
+    /// What is written back could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
 }
 
 // === impl GitError ===
@@ -44,6 +53,7 @@ impl GitError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Source(error) => error.hint(),
+            Self::Signers(_) | Self::Sign(_) => None,
         }
     }
 }
@@ -54,10 +64,11 @@ impl Git {
     /// Opens the mirror and starts the poller.
     pub(crate) fn start(config: &Config, seed: u64) -> Result<Self, GitError> {
         let source = config.source.remote();
+        let verifier = config.source.verifier()?;
         let rewind = source.rewind;
         let mirror = Arc::new(Mirror::open(config.state.folder.join("source"), source)?);
         let poller = Poller::start(Arc::clone(&mirror), Wishes::default(), seed, Arc::new(SystemClock))?;
-        Ok(Self { mirror, poller, wishes: Mutex::default(), rewind })
+        Ok(Self { mirror, poller, wishes: Mutex::default(), rewind, verifier })
     }
 
     pub(crate) fn branch(&self) -> &str {

@@ -12,7 +12,7 @@ use super::run::{DaemonError, gate, reach};
 use super::word::{Ask, listen};
 use crate::desired::{Cache, Track};
 use crate::ledger::Ledger;
-use crate::model::{AgentName, Diagnostics, LiveState, Timestamp};
+use crate::model::{AgentName, Diagnostic, Diagnostics, LiveState, Origin, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
 use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, preview};
 use crate::record::Records;
@@ -66,7 +66,8 @@ pub async fn look(
     let mut tracks = vec![Track::Branch(git.branch().to_owned())];
     let mut pins = vec![];
     let mut cache = Cache::default();
-    let heard = loop {
+    let (mut elsewhere_records, mut elsewhere_unread) = (None, None);
+    let mut heard = loop {
         let tracks_now = tracks.iter().map(|track: &Track| (track.clone(), record.accepted.get(&track.key()).cloned()));
         let wish = Wish { tracks: tracks_now.collect(), pins: pins.iter().cloned().collect(), ..Wish::default() };
         let round = git.wish(&target.environment, wish).unwrap_or_else(|| git.look());
@@ -78,6 +79,7 @@ pub async fn look(
         }
         let (asked, environment, record, records) =
             (Arc::clone(&git), target.environment.clone(), record.clone(), records.clone());
+        let elsewhere = elsewhere_records.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let ask = Ask {
                 git: &asked,
@@ -85,7 +87,7 @@ pub async fn look(
                 environment: &environment,
                 record: &record,
                 records: &records,
-                elsewhere: None,
+                elsewhere: elsewhere.as_ref(),
                 now,
             };
             let heard = listen(&ask, &mut cache);
@@ -93,12 +95,22 @@ pub async fn look(
         });
         let (heard, used) = reading.await.map_err(|error| DaemonError::Ended(error.to_string()))?;
         cache = used;
+        let after = heard.word.as_ref().and_then(|word| word.desired.spec.after.as_ref());
+        let bound = after.and_then(|rule| config.target(&rule.environment));
+        if let (Some(other), None, None) = (bound, &elsewhere_records, &elsewhere_unread) {
+            match records_of(config, other).await {
+                Ok(found) => elsewhere_records = Some(found),
+                Err(why) => elsewhere_unread = Some(why),
+            }
+            continue;
+        }
         if heard.tracks == tracks && heard.pins == pins {
             break heard;
         }
         tracks.clone_from(&heard.tracks);
         pins.clone_from(&heard.pins);
     };
+    heard.errors.0.extend(elsewhere_unread);
     let mut looked =
         Looked { errors: heard.errors, refused: heard.refused.map(|refused| refused.why), ..Looked::default() };
     let Some(word) = heard.word else { return Ok(looked) };
@@ -107,7 +119,7 @@ pub async fn look(
     looked.prune_blocked = prune_blocked;
     let kinds = Arc::new(Kinds::new(api.clone()));
     let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
-    word.kinds().for_each(|kind| observer.watch_kind(kind));
+    word.kinds(&gate(target)).for_each(|kind| observer.watch_kind(kind));
     let live = see(&observer, agents.keys().cloned().collect()).await;
     let shared = Arc::new(AgentConfig {
         environment: target.environment.clone(),
@@ -124,6 +136,21 @@ pub async fn look(
     }
     looked.live = live;
     Ok(looked)
+}
+
+/// What another environment's ledger says; what `after` waits for there. An error where the caller may not read it.
+async fn records_of(config: &Config, target: &Target) -> Result<Records, Diagnostic> {
+    let environment = &target.environment;
+    let wrong = |why: String| {
+        let message = format!("cannot read the ledger of `{environment}`, which `after` waits for: {why}");
+        Diagnostic::error(Origin::file(format!("environments/{environment}.yaml")), message)
+    };
+    let client = reach(target, None).await.map_err(|error| wrong(error.to_string()))?;
+    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
+    let namespace = target.kubernetes.namespace.to_string();
+    let ledger = Ledger::new(api, namespace, environment.clone(), config.installation.to_string());
+    let entries = ledger.agents().await.map_err(|failure| wrong(failure.message))?;
+    Ok(entries.into_iter().filter_map(|(agent, entry)| Some((agent, Arc::clone(entry.record()?)))).collect())
 }
 
 /// The live state of all agents, once every kind was listed.

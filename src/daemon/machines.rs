@@ -2,15 +2,11 @@
 
 use std::sync::Arc;
 
+use super::effect::carry_out;
 use super::environment::{Environment, Finished};
 use super::word::Word;
-use super::write_back::{self, WriteBacks};
-use crate::apply;
-use crate::ledger::{LeaseFence, Ledger};
-use crate::model::{AgentName, EnvironmentName, Timestamp};
-use crate::reconcile::{
-    Action, Admission, Admitted, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation, preview, step,
-};
+use crate::model::{AgentName, Timestamp};
+use crate::reconcile::{Action, Admission, Admitted, AgentState, Done, LedgerEntry, Observation, preview, step};
 
 /// Agents that are kept ready for more news: more of them rest, and take far less memory.
 const AWAKE: usize = 256;
@@ -41,6 +37,11 @@ impl Environment {
         for (agent, admission) in self.admitted(word).agents {
             let entry = self.entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
             let live = self.parts.observer.snapshot(&agent);
+            self.parts.observer.rest(&agent);
+            // What was not seen yet would be planned as if it were not there.
+            if !live.synced {
+                continue;
+            }
             match preview(&agent, &self.parts.config, &admission, entry, live, self.now()) {
                 Ok(planned) => {
                     let steps: Vec<_> = planned.plan.steps.iter().map(ToString::to_string).collect();
@@ -222,10 +223,12 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
+                let accepted = self.accepted_head();
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =
-                        carry_out(&agent, &environment, effect, &target, &ledger, &fence, write_backs).await;
+                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs)
+                            .await;
                     let took = clock.monotonic().saturating_sub(begun);
                     Finished::Effect { agent, epoch, observation: Box::new(observation), took }
                 });
@@ -253,38 +256,7 @@ impl Environment {
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.listen_again = true;
+            self.record_word();
         }
     }
-}
-
-/// Carries out one effect: each in the room that can.
-async fn carry_out(
-    agent: &AgentName,
-    environment: &EnvironmentName,
-    effect: Action,
-    target: &apply::Target,
-    ledger: &Ledger,
-    fence: &LeaseFence,
-    write_backs: Arc<WriteBacks>,
-) -> Observation {
-    use apply::Fence as _;
-    let done = match effect {
-        Action::Record { .. } if !fence.holds() => {
-            Err(Failure { kind: FailureKind::Fenced, message: format!("cannot record {agent}: the lease is gone") })
-        }
-        Action::Record { expected, record } => {
-            ledger.record(agent, expected.as_ref(), &record).await.map(Done::Recorded)
-        }
-        Action::ReadLedger => match ledger.agent(agent).await {
-            Ok(entry) => return Observation::Ledger(entry),
-            Err(failure) => Err(failure),
-        },
-        Action::Write(write) => target.write(agent, &write).await,
-        Action::DryRun(write) => target.dry_run(agent, &write).await,
-        Action::Delete { object, uid, version } => target.delete(&object, &uid, &version).await,
-        Action::Read(object) => target.read(&object).await,
-        Action::TellGit(tell) => write_back::tell(write_backs, environment.clone(), tell).await.map(Done::Told),
-        Action::Announce(_) | Action::Wake(_) => return Observation::Woken,
-    };
-    Observation::Done(done.unwrap_or_else(Done::Failed))
 }

@@ -4,6 +4,7 @@
 
 mod app;
 pub mod config;
+mod effect;
 mod environment;
 mod git;
 mod look;

@@ -18,7 +18,7 @@ use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
-use crate::source::{Hinter, Person};
+use crate::source::{Hinter, Person, SigningKey};
 
 /// As whom commits are made where nobody is named.
 pub const COMMITTER: &str = "Backstay <backstay@localhost>";
@@ -80,7 +80,10 @@ impl Daemon {
             people.insert(someone.username.clone(), person(&someone.git.to_string())?);
         }
         let committer = person(COMMITTER)?;
-        let write_backs = Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, clock: Arc::clone(&clock) });
+        let signing_key = config.source.signing_key.clone();
+        look_at_signing(&git, signing_key.as_deref())?;
+        let write_backs =
+            Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, signing_key, clock: Arc::clone(&clock) });
         let instance = instance();
         let (mut environments, mut settled) = (vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
@@ -196,6 +199,24 @@ impl Daemon {
     }
 }
 
+/// Says at once what would keep a commit of our own from being accepted. A key that cannot be read is an error.
+fn look_at_signing(git: &Git, key: Option<&Path>) -> Result<(), GitError> {
+    match key {
+        None if git.verifier.is_strict() => {
+            tracing::warn!("`source.verify` is set without `source.signing_key`: nothing can be written back to Git");
+        }
+        None => {}
+        Some(path) => {
+            let key = SigningKey::read(path)?;
+            match git.verifier.trusts(&key) {
+                Ok(()) => tracing::info!(key = key.fingerprint(), "commits made here are signed"),
+                Err(why) => tracing::warn!(%why, "what is written back to Git would not be accepted"),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Counts the looks at Git.
 fn metrics_of_polls(tasks: &mut JoinSet<()>, git: &Arc<Git>, metrics: Arc<Metrics>, stop: CancellationToken) {
     let mut status = git.status();
@@ -252,7 +273,8 @@ fn account(target: &Target) -> Option<Account> {
 pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
     let mut gate = target.kubernetes.gate();
     gate.own_names.insert(format!("backstay-{}", target.environment));
-    gate.own_names.insert("backstay".to_owned());
+    // As `manifests/` calls them, for a target that is the daemon's own namespace.
+    gate.own_names.extend(["backstay", "backstay-git", "backstay-webhooks"].map(str::to_owned));
     gate
 }
 

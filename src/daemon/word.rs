@@ -9,13 +9,16 @@ use crate::desired::{environment, resolve};
 use crate::model::{
     AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,
 };
+use crate::plan::GatePolicy;
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
 use crate::revert::{History, Step, evidence, paths_of};
-use crate::source::{Checkout, NoVerification, Settled, SourceError, SourceStatus, Store, Verified};
+use crate::source::{Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
 
 /// Commits on the way of a revert that are looked at, and before them for what messages name.
 const WAY: usize = 200;
+/// Commits of a line that a pinned one is looked for on.
+const LINE: usize = 10_000;
 
 /// What an environment is resolved from.
 pub(crate) struct Ask<'a> {
@@ -60,9 +63,11 @@ impl Word {
     }
 
     /// The kinds that agents' own manifests ask for.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = GroupKind> + '_ {
+    ///
+    /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
+    pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
-        manifests.map(|manifest| manifest.object.group_kind())
+        manifests.map(|manifest| manifest.object.group_kind()).filter(|kind| gate.kinds.contains(kind))
     }
 }
 
@@ -75,6 +80,17 @@ pub(crate) struct Heard {
     /// What this environment must follow for its word to be read.
     pub(crate) tracks: Vec<Track>,
     pub(crate) pins: Vec<CommitId>,
+    /// Whether the newest commit, or one on the way to it, is not verified.
+    pub(crate) unverified: bool,
+}
+
+/// What a commit that is read beside the followed ones is trusted for.
+#[derive(Clone, Copy)]
+enum Trust<'a> {
+    /// The ledger says that it stood here: it was verified then.
+    Stood,
+    /// It must be signed itself, or lie on the first-parent path of one of these, which were verified.
+    Line([&'a CommitId; 2]),
 }
 
 /// Reads Git's word.
@@ -138,10 +154,52 @@ fn wrong(message: &str, hint: Option<String>) -> Diagnostics {
     hint.map_or(diagnostic.clone(), |hint| diagnostic.hint(hint)).into()
 }
 
-fn checkout(ask: &Ask<'_>, revision: &Revision, track: Option<&Track>) -> Result<Verified<Checkout>, Diagnostics> {
-    let last_good = track.and_then(|track| ask.record.accepted.get(&track.key())).map(|last| &last.commit);
-    let found = ask.git.mirror.store().verified(revision, last_good, &NoVerification);
+/// What a track came to, verified.
+fn checkout(
+    ask: &Ask<'_>,
+    revision: &Revision,
+    track: &Track,
+    heard: &mut Heard,
+) -> Result<Verified<Checkout>, Diagnostics> {
+    let last_good = ask.record.accepted.get(&track.key()).map(|last| &last.commit);
+    let store = ask.git.mirror.store();
+    let found = store.verified(revision, last_good, &*ask.git.verifier).and_then(|found| {
+        // Anybody who pushes can make a higher tag; to go back by one needs more than that.
+        let replayed = match (track, ask.status.settled.get(&key(ask.environment, track)), last_good) {
+            (Track::Tags { .. }, Some(Ok(Settled { moved: Move::Forward, .. })), Some(last)) => {
+                *last != revision.commit && store.is_ancestor(&revision.commit, last)?
+            }
+            (_, _, _) => false,
+        };
+        if replayed && ask.git.verifier.is_strict() {
+            let why = format!(
+                "the tag `{}` leads back behind what was accepted; exclude the newer tags, or make a new commit",
+                revision.reference
+            );
+            return Err(Unverified { commit: revision.commit.clone(), why }.into());
+        }
+        Ok(found)
+    });
+    heard.unverified |= matches!(found, Err(NotVerified::Unverified(_)));
     found.map_err(|error| wrong(&error.to_string(), None))
+}
+
+/// A commit beside the followed ones, verified.
+fn beside(ask: &Ask<'_>, revision: &Revision, trust: Trust<'_>) -> Result<Verified<Checkout>, NotVerified> {
+    let store = ask.git.mirror.store();
+    let lines = match trust {
+        Trust::Stood => return store.verified(revision, Some(&revision.commit), &*ask.git.verifier),
+        Trust::Line(lines) => lines,
+    };
+    let own = store.verified(revision, None, &*ask.git.verifier);
+    if let Err(NotVerified::Unverified(_)) = &own {
+        for line in lines {
+            if store.commits_between(&revision.commit, line, LINE)?.reached {
+                return store.verified(revision, Some(&revision.commit), &*ask.git.verifier);
+            }
+        }
+    }
+    own
 }
 
 /// Nothing: what the environment follows is not known yet.
@@ -152,7 +210,7 @@ fn hear(
     cache: &mut Cache,
     heard: &mut Heard,
 ) -> Result<Option<Word>, Diagnostics> {
-    let head = checkout(ask, newest, Some(head_track))?;
+    let head = checkout(ask, newest, head_track, heard)?;
     let spec = environment(&*head.tree, ask.environment)?;
     heard.pins.extend(spec.pins.values().cloned());
     let track = spec.track.clone().filter(|track| track != head_track);
@@ -161,18 +219,30 @@ fn hear(
         Some(track) => {
             heard.tracks.push(track.clone());
             match settled(ask, track, heard) {
-                Some(revision) => checkout(ask, &revision, Some(track))?,
+                Some(revision) => match checkout(ask, &revision, track, heard) {
+                    Ok(tracked) => tracked,
+                    Err(errors) => match ask.record.accepted.get(&track.key()).filter(|last| **last != revision) {
+                        Some(last) => {
+                            heard.errors = errors;
+                            let last = last.clone();
+                            checkout(ask, &last, track, heard)?
+                        }
+                        None => return Err(errors),
+                    },
+                },
                 None if heard.errors.has_errors() => return Err(heard.errors.clone()),
                 None => return Ok(None),
             }
         }
     };
-    let (mut pinned, held, due) = elsewhere(ask, &spec, &tracked.revision);
+    let (mut pinned, mut held, due) = elsewhere(ask, &spec, &tracked.revision);
+    let trust = Trust::Line([&head.revision.commit, &tracked.revision.commit]);
+    only_verified(ask, trust, &mut pinned, &mut held);
     for (agent, commit) in &spec.pins {
         pinned.insert(agent.clone(), commit.clone());
     }
-    let desired = at(ask, &head, &tracked, &pinned, cache)?;
-    let standing = standing(ask, &head, &tracked, &desired, &held, cache);
+    let desired = at(ask, &head, &tracked, &pinned, trust, cache, heard)?;
+    let standing = standing(ask, &head, &tracked, &desired, &held, cache, heard);
     let reverts = reverts(ask, &desired);
     let mut accepted = BTreeMap::from([(head_track.key(), head.revision.clone())]);
     if let Some(track) = &track {
@@ -187,31 +257,71 @@ fn at(
     head: &Verified<Checkout>,
     tracked: &Verified<Checkout>,
     commits: &BTreeMap<AgentName, CommitId>,
+    trust: Trust<'_>,
     cache: &mut Cache,
+    heard: &mut Heard,
 ) -> Result<DesiredState, Diagnostics> {
     let store = ask.git.mirror.store();
     let mut checkouts: BTreeMap<CommitId, Verified<Checkout>> = BTreeMap::new();
+    let mut unverified: BTreeMap<CommitId, Diagnostics> = BTreeMap::new();
     for commit in commits.values() {
-        if checkouts.contains_key(commit) {
+        if checkouts.contains_key(commit) || unverified.contains_key(commit) {
             continue;
         }
         // A commit that is not there is an error of the agents that are pinned to it, told by `resolve`.
         if let Ok(revision) = store.pinned(commit) {
-            checkouts.insert(commit.clone(), checkout(ask, &revision, None)?);
+            match beside(ask, &revision, trust) {
+                Ok(checkout) => drop(checkouts.insert(commit.clone(), checkout)),
+                Err(NotVerified::Source(error)) => return Err(wrong(&error.to_string(), error.hint())),
+                Err(NotVerified::Unverified(error)) => {
+                    let error = wrong(&error.to_string(), None);
+                    heard.unverified = true;
+                    heard.errors.0.extend(error.0.clone());
+                    unverified.insert(commit.clone(), error);
+                }
+            }
         }
     }
     let pinned = commits.iter().filter_map(|(agent, commit)| Some((agent.clone(), At::from(checkouts.get(commit)?))));
-    resolve(
-        cache,
-        &Resolve {
-            environment: ask.environment,
-            head: head.into(),
-            tracked: tracked.into(),
-            pinned: &pinned.collect(),
-            now: ask.now,
-            target: Some(TargetKind::Kubernetes),
-        },
-    )
+    let asked = Resolve {
+        environment: ask.environment,
+        head: head.into(),
+        tracked: tracked.into(),
+        pinned: &pinned.collect(),
+        now: ask.now,
+        target: Some(TargetKind::Kubernetes),
+    };
+    let mut state = resolve(cache, &asked)?;
+    for (agent, commit) in commits {
+        if let Some(error) = unverified.get(commit) {
+            state.agents.insert(agent.clone(), Err(error.clone()));
+        }
+    }
+    Ok(state)
+}
+
+/// Takes out what agents follow because of another environment, where it cannot be had or is not verified: such an
+/// agent waits, and does not follow the newest commit instead.
+fn only_verified(
+    ask: &Ask<'_>,
+    trust: Trust<'_>,
+    follow: &mut BTreeMap<AgentName, CommitId>,
+    held: &mut BTreeMap<AgentName, Reason>,
+) {
+    let store = ask.git.mirror.store();
+    let mut known: BTreeMap<CommitId, Option<Reason>> = BTreeMap::new();
+    follow.retain(|agent, commit| {
+        let lacks = known.entry(commit.clone()).or_insert_with(|| {
+            let found = store.pinned(commit).map_err(NotVerified::from);
+            let found = found.and_then(|revision| beside(ask, &revision, trust));
+            let word = if matches!(found, Err(NotVerified::Unverified(_))) { "Unverified" } else { "AfterUnknown" };
+            found.err().map(|error| Reason { word, message: error.to_string(), stalled: true })
+        });
+        if let Some(reason) = lacks {
+            held.insert(agent.clone(), reason.clone());
+        }
+        lacks.is_none()
+    });
 }
 
 /// The commits that agents follow because of what is stable elsewhere, and those that wait.
@@ -256,6 +366,7 @@ fn standing(
     desired: &DesiredState,
     held: &BTreeMap<AgentName, Reason>,
     cache: &mut Cache,
+    heard: &mut Heard,
 ) -> BTreeMap<AgentName, Arc<DesiredAgent>> {
     let other = ask.records.iter().filter_map(|(name, record)| {
         let stands = record.stable.as_ref()?;
@@ -270,7 +381,7 @@ fn standing(
     if other.is_empty() {
         return BTreeMap::new();
     }
-    let read = at(ask, head, tracked, &other, cache);
+    let read = at(ask, head, tracked, &other, Trust::Stood, cache, heard);
     let agents = read.map(|state| state.agents).unwrap_or_default();
     agents
         .into_iter()

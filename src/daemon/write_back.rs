@@ -1,6 +1,7 @@
 //! The commit that makes Git agree: which commits are taken back, or which paths restored, or a pin.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::git::Git;
@@ -11,7 +12,8 @@ use crate::reconcile::{Failure, FailureKind, TellGit};
 use crate::record::Standing;
 use crate::revert::{WriteBackMessage, paths_of, pin, touches};
 use crate::source::{
-    CommitInfo, Draft, Edit, Followed, Mirror, Person, PushError, Reverted, SourceError, Store, Track, Tree, WriteError,
+    CommitInfo, Draft, Edit, Followed, Mirror, Person, PushError, Reverted, SigningKey, SourceError, Store, Track,
+    Tree, Verify, WriteError,
 };
 
 /// Looks at the remote before it gives up on a branch that keeps moving.
@@ -19,11 +21,17 @@ const ROUNDS: usize = 5;
 /// Commits since the stable revision that are looked at.
 const WAY: usize = 1000;
 
+const NO_KEY: &str = "name a key that `[source.verify]` trusts as `[source] signing_key` (a person: `--signing-key FILE`, \
+                      or `git revert -S`)";
+const UNTRUSTED_KEY: &str = "list the key of `[source] signing_key` among the allowed signers, or name another one";
+
 /// What writing needs to know of people.
 pub(crate) struct WriteBacks {
     pub(crate) git: Arc<Git>,
     pub(crate) people: BTreeMap<String, Person>,
     pub(crate) committer: Person,
+    /// What signs commits; read whenever it is needed.
+    pub(crate) signing_key: Option<PathBuf>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
@@ -46,6 +54,10 @@ pub struct Request {
     pub evidence: String,
     /// How Git is told.
     pub write_back: WriteBack,
+    /// What the followed branch was accepted at last, if that is known.
+    pub accepted: Option<CommitId>,
+    /// The private key that signs the commit.
+    pub signing_key: Option<PathBuf>,
 }
 
 /// What was written.
@@ -80,6 +92,16 @@ pub enum CannotTell {
     /// No commit can be made.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// What is made would not be accepted.
+    #[error("a commit on `{branch}` would not be accepted: {why}")]
+    NotAccepted {
+        /// The followed branch.
+        branch: String,
+        /// Why not.
+        why: String,
+        /// The way out.
+        hint: &'static str,
+    },
     /// None of the ways gives the release.
     #[error("no commit on `{branch}` can bring `{agent}` back to {back_to}: {why}")]
     NoWay {
@@ -106,6 +128,7 @@ impl CannotTell {
             Self::Source(error) => error.hint(),
             Self::Push(error) => error.hint(),
             Self::NoWay { .. } => Some("restore it by hand, or pin it in the environment's file".to_owned()),
+            Self::NotAccepted { hint, .. } => Some((*hint).to_owned()),
             Self::Restless(_) => Some("try again".to_owned()),
             Self::Write(_) => None,
         }
@@ -116,6 +139,7 @@ impl CannotTell {
 pub(crate) async fn tell(
     parts: Arc<WriteBacks>,
     environment: EnvironmentName,
+    accepted: Option<CommitId>,
     tell: TellGit,
 ) -> Result<Option<String>, Failure> {
     if tell.write_back == WriteBack::None {
@@ -136,13 +160,22 @@ pub(crate) async fn tell(
         committer: parts.committer.clone(),
         evidence,
         write_back: tell.write_back,
+        accepted,
+        signing_key: parts.signing_key.clone(),
     };
-    let work = tokio::task::spawn_blocking(move || write(&parts.git.mirror, &request, parts.clock.now()));
+    let work = tokio::task::spawn_blocking(move || {
+        write(&parts.git.mirror, &*parts.git.verifier, &request, parts.clock.now())
+    });
     let unavailable = |message: String| Failure { kind: FailureKind::Unavailable { retry_after: None }, message };
     match work.await {
         Ok(Ok(Written::Commit(commit, _))) => Ok(Some(commit.to_string())),
         Ok(Ok(Written::Nothing)) => Ok(None),
-        Ok(Err(error @ (CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. }))) => {
+        Ok(Err(
+            error @ (CannotTell::Push(PushError::Refused { .. })
+            | CannotTell::NoWay { .. }
+            | CannotTell::NotAccepted { .. }
+            | CannotTell::Write(WriteError::Sign(_))),
+        )) => {
             let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
             Err(Failure { kind: FailureKind::Refused, message: format!("{error}{hint}") })
         }
@@ -158,13 +191,19 @@ pub(crate) async fn tell(
 ///
 /// # Guarantees
 ///
-/// Later commits of people are kept. A branch that moves meanwhile is looked at again, and may need nothing any more.
+/// What `verifier` would not accept is not pushed. Later commits of people are kept. A branch that moves meanwhile is looked at again, and may need nothing any more.
 ///
 /// # Errors
 ///
 /// When the remote refuses, or none of the ways gives exactly the release.
-pub fn write(mirror: &Mirror, request: &Request, now: Timestamp) -> Result<Written, CannotTell> {
+pub fn write(mirror: &Mirror, verifier: &dyn Verify, request: &Request, now: Timestamp) -> Result<Written, CannotTell> {
     let branch = mirror.config().branch.clone();
+    let not_accepted = |why: String, hint| CannotTell::NotAccepted { branch: branch.clone(), why, hint };
+    let key = request.signing_key.as_deref().map(SigningKey::read).transpose().map_err(WriteError::from)?;
+    if key.is_none() && verifier.is_strict() {
+        let why = "commits must be signed, and there is no key to sign with".to_owned();
+        return Err(not_accepted(why, NO_KEY));
+    }
     for _ in 0..ROUNDS {
         mirror.poll(&Followed::branch(&branch))?;
         let store = mirror.store();
@@ -193,7 +232,16 @@ pub fn write(mirror: &Mirror, request: &Request, now: Timestamp) -> Result<Writt
             reason: "manual",
             evidence: &request.evidence,
         };
-        let commit = draft.commit(&request.author, &request.committer, now, &message.text())?;
+        let text = message.text();
+        let commit = draft.signed_commit(&request.author, &request.committer, now, &text, key.as_ref())?;
+        let made = store.checkout(&Revision { reference: branch.clone(), commit: commit.clone() })?;
+        if let Err(error) = verifier.verify(store, &made, request.accepted.as_ref()) {
+            return Err(if error.commit == commit {
+                not_accepted(error.why, UNTRUSTED_KEY)
+            } else {
+                not_accepted(error.to_string(), "`backstay status` says how that commit is mended")
+            });
+        }
         match mirror.push(&commit, &branch, Some(&tip.commit)) {
             Ok(()) => return Ok(Written::Commit(commit, way)),
             Err(PushError::Moved { .. }) => {}

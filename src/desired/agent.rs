@@ -1,7 +1,7 @@
 //! One agent: its file, the defaults beneath, the overlay above, and all that it names.
 
-use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +9,25 @@ use serde_json::{Value, json};
 
 use super::layer::{self, Reader};
 use super::models::Retirement;
-use super::read::{Field, Kind, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
+use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
-    Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, canonical,
-    manifests, models, prompts, secrets, tools, undelivered, workload,
+    Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, manifests,
+    models, prompts, secrets, tools, undelivered, workload,
 };
-use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, Manifest, ObjectRef, Origin};
+use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, ObjectRef, Origin};
 use crate::{flag, migration};
 
 /// Bytes that the files of one release may have together, so that they fit into one ConfigMap.
 const MAX_RELEASE: usize = 900 * 1024;
 /// Objects of one agent, those that Backstay makes included.
 const MAX_OBJECTS: usize = 64;
+/// Bytes of memory that a byte of JSON becomes, as values, at most.
+const VALUES: usize = 8;
+/// Errors that are listed for one agent; more would not be read.
+const MAX_ERRORS: usize = 50;
+/// Files that do not exist and are looked for under another name.
+const MAX_HINTS: usize = 5;
 /// Old releases whose ConfigMaps are kept, where nothing is said.
 const HISTORY: u32 = 10;
 /// How long a release may take to become healthy, where nothing is said.
@@ -39,6 +45,8 @@ pub(super) struct Resolved {
     pub(super) origin: Origin,
     pub(super) warnings: Vec<Diagnostic>,
     pub(super) retirements: Vec<Retirement>,
+    /// About how many bytes of memory it takes.
+    pub(super) weight: usize,
 }
 
 /// A place that outlives the text it is in.
@@ -53,6 +61,8 @@ pub(super) struct Context<'a> {
     pub(super) target: Option<TargetKind>,
     pub(super) has_code_image: bool,
     catalogue: OnceCell<Result<Node, Diagnostics>>,
+    /// Values of the catalogue that may still be copied into the agent: many uses can stand for one entry.
+    copies: Cell<usize>,
     found: RefCell<Vec<Diagnostic>>,
     warnings: RefCell<Vec<Diagnostic>>,
 }
@@ -87,6 +97,7 @@ pub(super) fn read(
         target,
         has_code_image: declared.spec.code.image.is_some(),
         catalogue: OnceCell::new(),
+        copies: Cell::new(MAX_NODES),
         found: RefCell::default(),
         warnings: RefCell::default(),
     };
@@ -197,11 +208,28 @@ impl Place {
 
 impl Context<'_> {
     pub(super) fn error(&self, error: Diagnostic) {
-        self.found.borrow_mut().push(error);
+        if !self.has_enough() {
+            self.found.borrow_mut().push(error);
+        }
     }
 
     pub(super) fn errors(&self, errors: Diagnostics) {
-        self.found.borrow_mut().extend(errors.0);
+        errors.0.into_iter().for_each(|error| self.error(error));
+    }
+
+    /// Whether an entry of the catalogue may be copied into the agent once more; an error at `spot` where not.
+    pub(super) fn may_copy(&self, entry: &Node, spot: &Spot) -> bool {
+        let left = self.copies.get().checked_sub(entry.count());
+        self.copies.set(left.unwrap_or_default());
+        if left.is_none() {
+            self.error(spot.error(format!("the models that are used hold more than {MAX_NODES} values together")));
+        }
+        left.is_some()
+    }
+
+    /// Whether so much is wrong that more would not be read: nothing is worked out for it then.
+    pub(super) fn has_enough(&self) -> bool {
+        self.found.borrow().len() >= MAX_ERRORS
     }
 
     fn warn(&self, warning: Diagnostic) {
@@ -222,6 +250,9 @@ impl Context<'_> {
 
     /// The text of a file that is named at `spot`; an error there where there is none.
     pub(super) fn file(&self, written: &str, spot: &Spot) -> Option<Arc<Source>> {
+        if self.has_enough() {
+            return None;
+        }
         let path = self.path(written);
         match self.reader.bytes(&path) {
             Err(error) => {
@@ -230,7 +261,9 @@ impl Context<'_> {
             }
             Ok(None) => {
                 let error = spot.error(format!("`{path}` does not exist"));
-                self.error(match self.reader.near(&path) {
+                // The folder is compared name by name: for some, not for all.
+                let near = if self.found.borrow().len() < MAX_HINTS { self.reader.near(&path) } else { None };
+                self.error(match near {
                     Some(near) => error.hint(format!("did you mean `{}`?", self.as_written(&near, written))),
                     None if written.starts_with('/') => error.hint("a leading `/` is the root of the repository"),
                     None => error.hint(format!(
@@ -240,8 +273,8 @@ impl Context<'_> {
                 });
                 None
             }
-            Ok(Some(_)) => match self.reader.source(&path) {
-                Ok(source) => source,
+            Ok(Some(bytes)) => match layer::text(&path, &bytes) {
+                Ok(source) => Some(source),
                 Err(errors) => {
                     self.errors(errors);
                     None
@@ -325,7 +358,8 @@ impl Context<'_> {
                 return None;
             }
         };
-        self.fits(&release, &origin);
+        let files = self.fits(&release, &origin);
+        let manifests: usize = settings.manifests.iter().map(|manifest| manifest.body.to_string().len()).sum();
         let places =
             |key: &str| at.get(key).and_then(Node::list).unwrap_or_default().iter().map(|item| Place::of(&item.spot));
         let renamed = whole.nearest(["metadata", "renamedFrom"]);
@@ -334,6 +368,7 @@ impl Context<'_> {
             renamed_from: declared.metadata.renamed_from.clone().map(|name| (name, Place::of(renamed))),
             depends_on: settings.depends_on.iter().cloned().zip(places("dependsOn")).collect(),
             settings: Arc::new(settings),
+            weight: files + manifests * VALUES,
             generated,
             origin,
             warnings: vec![],
@@ -363,6 +398,9 @@ impl Context<'_> {
                 Ok(Some(bytes)) => files.push((&*entry.name, bytes)),
                 Ok(None) => {}
                 Err(error) => self.error(spot.error(error.to_string())),
+            }
+            if self.reader.is_spent() {
+                return Memory { database, migrations: vec![] };
             }
         }
         match migration::chain(files.iter().map(|(name, bytes)| (*name, &**bytes))) {
@@ -436,7 +474,7 @@ impl Context<'_> {
             self.error(spot.error(format!("`{}` cannot wait for itself", self.name)));
         }
         let value = |key: &str| at.get(key).map(Node::to_value);
-        let mut settings = Settings {
+        let settings = Settings {
             digest: Digest::of(b""),
             replicas: spec.replicas.or(foreign.replicas),
             worker_replicas: spec
@@ -458,11 +496,10 @@ impl Context<'_> {
         if settings.progress_deadline < Duration::from_secs(1) {
             self.error(at.nearest(["progressDeadline"]).error("the deadline is less than a second"));
         }
-        match canonical::to_bytes(&form(&settings)) {
-            Ok(bytes) => settings.digest = Digest::of(&bytes),
-            Err(error) => self.error(at.spot.error(error.to_string())),
-        }
-        settings
+        settings.clone().named().unwrap_or_else(|error| {
+            self.error(at.spot.error(error.to_string()));
+            settings
+        })
     }
 
     fn flags(&self) -> Option<Value> {
@@ -537,51 +574,26 @@ impl Context<'_> {
         generated
     }
 
-    /// The files of a release fit into one ConfigMap.
-    fn fits(&self, release: &Release, origin: &Origin) {
+    /// The files of a release fit into one ConfigMap; gives about how many bytes of memory the release takes.
+    fn fits(&self, release: &Release, origin: &Origin) -> usize {
         let files = release.files();
         let total: usize = files.values().map(|bytes| bytes.len()).sum();
+        let weight = total + VALUES * files.get("release.json").map_or(0, |bytes| bytes.len());
         if total <= MAX_RELEASE {
-            return;
+            return weight;
         }
         let largest = files.iter().max_by_key(|(_, bytes)| bytes.len());
         let (path, bytes) = largest.map_or(("", 0), |(path, bytes)| (path.as_str(), bytes.len()));
         let message = format!("the files of the release have {total} bytes together, {MAX_RELEASE} are allowed");
         let error = Diagnostic::error(origin.clone(), message);
         self.error(error.hint(format!("the largest is `{path}` with {bytes} bytes")));
+        weight
     }
 }
 
 /// By plain names.
 fn named<V: Clone>(map: &written::Keyed<super::read::ComponentName, V>) -> BTreeMap<String, V> {
     map.0.iter().map(|(name, value)| (name.0.clone(), value.clone())).collect()
-}
-
-/// What the digest of settings is taken of.
-fn form(settings: &Settings) -> Value {
-    let manifest = |manifest: &Manifest| (*manifest.body).clone();
-    let mut form = json!({
-        "format": FORMAT,
-        "workerReplicas": settings.worker_replicas,
-        "history": settings.history,
-        "progressDeadline": settings.progress_deadline.as_secs_f64(),
-        "rolling": settings.rolling,
-        "dependsOn": settings.depends_on.iter().collect::<BTreeSet<_>>(),
-        "manifests": settings.manifests.iter().map(manifest).collect::<Vec<_>>(),
-    });
-    let absent = [
-        ("replicas", settings.replicas.map(Value::from)),
-        ("disruptionBudget", settings.disruption_budget.clone()),
-        ("autoscaling", settings.autoscaling.clone()),
-        ("deployment", settings.deployment.clone()),
-        ("flags", settings.flags.clone()),
-    ];
-    for (key, value) in absent {
-        if let Some(value) = value {
-            form[key] = value;
-        }
-    }
-    form
 }
 
 /// `a` and `b`, for messages about several agents.

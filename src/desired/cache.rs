@@ -67,7 +67,7 @@ impl Cache {
             return entry.result.clone();
         }
         self.parsed += 1;
-        let reader = Reader::new(layer);
+        let reader = Reader::new(layer, name);
         let result = agent::read(&reader, name, images, target).map(Arc::new);
         let Some(environment) = environment else { return result };
         let entries = self.environments.entry(environment).or_default();

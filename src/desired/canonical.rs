@@ -19,9 +19,14 @@ pub struct NotCanonical(pub String);
 /// When an integer is beyond 2^53 in either direction, since a double would change it; so is a double that would be
 /// written as such an integer, since it could not be read back.
 pub fn to_bytes(value: &Value) -> Result<Vec<u8>, NotCanonical> {
+    to_text(value).map(String::into_bytes)
+}
+
+/// The same, as text.
+pub(super) fn to_text(value: &Value) -> Result<String, NotCanonical> {
     let mut out = String::new();
     write(value, &mut out)?;
-    Ok(out.into_bytes())
+    Ok(out)
 }
 
 fn write(value: &Value, out: &mut String) -> Result<(), NotCanonical> {

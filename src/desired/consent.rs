@@ -2,11 +2,18 @@
 
 use super::agent::sorted;
 use super::layer::{refused, source};
-use super::read::{MAX_BYTES, check, one_document};
+use super::read::{check, one_document};
 use super::written::{self, Deed};
 use super::{Allow, Consent, ReleaseRef};
 use crate::model::{Diagnostic, Diagnostics, Origin};
 use crate::source::{EntryKind, Tree};
+
+/// Files of consents that are read.
+const MAX_CONSENTS: usize = 1000;
+/// Errors of all of them that are listed.
+const MAX_ERRORS: usize = 200;
+/// Bytes that one may have.
+const MAX_CONSENT: usize = 64 << 10;
 
 /// All consents of a tree, in the order of their files, and what is wrong with those that could not be read.
 ///
@@ -17,6 +24,11 @@ pub fn consents(tree: &dyn Tree) -> (Vec<Consent>, Diagnostics) {
         Ok(entries) => entries,
         Err(error) => return (read, refused("consent", &error)),
     };
+    if entries.len() > MAX_CONSENTS {
+        let message = format!("the folder has more than {MAX_CONSENTS} files: none of its consents counts");
+        let error = Diagnostic::error(Origin::file("consent"), message).hint("take those away that have expired");
+        return (read, error.into());
+    }
     for entry in entries.iter().filter(|entry| !entry.name.starts_with('.') && &*entry.name != "README.md") {
         let path = format!("consent/{}", entry.name);
         if entry.kind == EntryKind::Folder || !entry.name.ends_with(".yaml") {
@@ -27,14 +39,14 @@ pub fn consents(tree: &dyn Tree) -> (Vec<Consent>, Diagnostics) {
         match consent(tree, &path) {
             Ok(Some(consent)) => read.push(consent),
             Ok(None) => {}
-            Err(errors) => found.extend(errors.0),
+            Err(errors) => found.extend(errors.0.into_iter().take(MAX_ERRORS.saturating_sub(found.len()))),
         }
     }
     (read, sorted(found))
 }
 
 fn consent(tree: &dyn Tree, path: &str) -> Result<Option<Consent>, Diagnostics> {
-    let Some(source) = source(tree, path, MAX_BYTES)? else { return Ok(None) };
+    let Some(source) = source(tree, path, MAX_CONSENT)? else { return Ok(None) };
     let node = one_document(&source)?;
     let found = check(written::consent(), &node);
     if found.has_errors() {

@@ -13,6 +13,9 @@ use crate::source::{ContentId, Entry, EntryKind, Tree, TreeError};
 /// Bytes of one prompt, script or tool.
 const MAX_COMPONENT: usize = MAX_BYTES;
 
+/// Bytes of all files that are read for one agent, a file as often as it is named: many names can stand for one blob.
+const MAX_AGENT: usize = 16 * MAX_COMPONENT;
+
 /// The files of one commit as one environment sees them.
 pub(super) struct Layer<'a> {
     pub(super) revision: &'a Revision,
@@ -33,6 +36,9 @@ pub(super) struct Reader<'a> {
     pub(super) consulted: RefCell<BTreeMap<Arc<str>, Option<ContentId>>>,
     /// Something could not even be looked for, so that what was read cannot be kept.
     pub(super) unsure: Cell<bool>,
+    /// Bytes that may still be read.
+    left: Cell<usize>,
+    agent: &'a AgentName,
 }
 
 // === impl Layer ===
@@ -160,8 +166,9 @@ impl<'a> Layer<'a> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(layer: &'a Layer<'a>) -> Self {
-        Self { layer, consulted: RefCell::default(), unsure: Cell::new(false) }
+    pub(super) fn new(layer: &'a Layer<'a>, agent: &'a AgentName) -> Self {
+        let (consulted, unsure) = (RefCell::default(), Cell::new(false));
+        Self { layer, consulted, unsure, left: Cell::new(MAX_AGENT), agent }
     }
 
     /// Notes what stands at `path`.
@@ -180,10 +187,32 @@ impl<'a> Reader<'a> {
 
     /// The bytes of a file; nothing where there is none.
     pub(super) fn bytes(&self, path: &str) -> Result<Option<Arc<[u8]>>, TreeError> {
+        if self.is_spent() {
+            return Err(self.spent());
+        }
         if self.consult(path)?.is_none() {
             return Ok(None);
         }
-        self.noting(self.layer.tree.read(path, MAX_COMPONENT))
+        let read = self.noting(self.layer.tree.read(path, MAX_COMPONENT))?;
+        let bytes = read.as_ref().map_or(0, |bytes| bytes.len());
+        match self.left.get().checked_sub(bytes) {
+            Some(left) => self.left.set(left),
+            None => {
+                self.left.set(0);
+                return Err(self.spent());
+            }
+        }
+        Ok(read)
+    }
+
+    /// Whether no more may be read for this agent.
+    pub(super) fn is_spent(&self) -> bool {
+        self.left.get() == 0
+    }
+
+    fn spent(&self) -> TreeError {
+        let what = "bytes in the files that are read for it";
+        TreeError::Budget { path: folder(self.agent), what, limit: MAX_AGENT }
     }
 
     /// The entries of a folder; none where there is none.
@@ -227,7 +256,8 @@ pub(super) fn source(tree: &dyn Tree, path: &str, limit: usize) -> Result<Option
     }
 }
 
-fn text(path: &str, bytes: &[u8]) -> Result<Arc<Source>, Diagnostics> {
+/// The bytes of a file as text.
+pub(super) fn text(path: &str, bytes: &[u8]) -> Result<Arc<Source>, Diagnostics> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(Source::new(path, text)),
         Err(error) => {

@@ -50,6 +50,9 @@ pub(super) fn read(context: &Context<'_>) -> Vec<Manifest> {
     let mut found: BTreeMap<ObjectRef, Manifest> = BTreeMap::new();
     let mut order = vec![];
     for entry in entries {
+        if context.has_enough() || context.reader.is_spent() {
+            break;
+        }
         let path = format!("{folder}/{}", entry.name);
         if entry.kind == EntryKind::Folder || !entry.name.ends_with(".yaml") {
             let error = Diagnostic::error(crate::model::Origin::file(&*path), "this is no file of manifests");

@@ -30,6 +30,9 @@ pub(super) fn read(
 ) -> (BTreeMap<String, Value>, Vec<Retirement>) {
     let (mut read, mut retirements) = (BTreeMap::new(), vec![]);
     for (role, model) in models {
+        if context.has_enough() {
+            break;
+        }
         let Some(node) = at.get(role) else { continue };
         let own = without(node, &["use", "fallbacks"]);
         let whole = match &model.r#use {
@@ -82,7 +85,7 @@ fn entry(context: &Context<'_>, name: &ComponentName, spot: &Spot) -> Option<Nod
         }
     };
     let found = catalogue.get(&name.0);
-    if found.is_none() {
+    if found.is_none() && !context.has_enough() {
         let known = || catalogue.fields().iter().map(|field| &*field.key);
         let error = spot.error(format!("the catalogue `shared/models.yaml` has no model `{}`", name.0));
         context.error(match closest(&name.0, known()) {
@@ -91,7 +94,7 @@ fn entry(context: &Context<'_>, name: &ComponentName, spot: &Spot) -> Option<Nod
             None => error.hint(format!("it has {}", list_of(known(), "and"))),
         });
     }
-    found.cloned()
+    found.filter(|entry| context.may_copy(entry, spot)).cloned()
 }
 
 /// A map without some of its fields.

@@ -8,13 +8,25 @@ use super::read::{Node, Source, Spot, closest, list_of};
 use super::written::{OneOrMany, Prompt, Syntax};
 use crate::model::Diagnostic;
 
+/// Bytes of a variable's name that are repeated in an error.
+const MAX_NAME: usize = 128;
+/// Variables that are told to be unknown in one prompt.
+const MAX_UNKNOWN: usize = 50;
+
 /// A variable that a prompt names.
 #[derive(Debug)]
 pub(super) struct Used {
     name: String,
-    spot: Spot,
+    place: Place,
     /// Inside of a section it may be a field of what the section is about.
     inside: bool,
+}
+
+/// Where something begins in a text, and how many characters it takes: its line is counted only for who asks.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    at: usize,
+    width: usize,
 }
 
 /// The final bytes of each prompt.
@@ -84,29 +96,42 @@ fn part(context: &Context<'_>, path: &str, spot: &Spot) -> Option<Arc<Source>> {
 
 /// Every declared variable is used, and every used one declared.
 fn check(context: &Context<'_>, syntax: Syntax, declared: &BTreeSet<&str>, node: &Node, parts: &[Arc<Source>]) {
-    let mut used = vec![];
+    let (mut known, mut unknown) = (BTreeSet::new(), BTreeMap::new());
     for part in parts {
         match variables(syntax, part) {
-            Ok(found) => used.extend(found),
+            Ok(found) => {
+                for used in found {
+                    if !used.inside && !declared.contains(&*used.name) && unknown.len() < MAX_UNKNOWN {
+                        unknown.entry(used.name.clone()).or_insert((part, used.place));
+                    }
+                    known.insert(used.name);
+                }
+            }
             Err(error) => return context.error(*error),
         }
     }
-    let mut told = BTreeSet::new();
-    for unknown in used.iter().filter(|used| !used.inside && !declared.contains(&*used.name)) {
-        if told.insert(&*unknown.name) {
-            let error = unknown.spot.error(format!("the variable `{}` is not declared", unknown.name));
-            context.error(match closest(&unknown.name, declared.iter().copied()) {
-                Some(meant) => error.hint(format!("did you mean `{meant}`?")),
-                None if declared.is_empty() => error.hint("declare it in `variables`"),
-                None => error.hint(format!("declared are {}", list_of(declared.iter().copied(), "and"))),
-            });
-        }
+    for (name, (part, place)) in unknown {
+        let shown = if name.len() > MAX_NAME { "…" } else { &*name };
+        let error = place.spot(part).error(format!("the variable `{shown}` is not declared"));
+        context.error(match closest(&name, declared.iter().copied()) {
+            Some(meant) => error.hint(format!("did you mean `{meant}`?")),
+            None if declared.is_empty() => error.hint("declare it in `variables`"),
+            None => error.hint(format!("declared are {}", list_of(declared.iter().copied(), "and"))),
+        });
     }
     let items = node.get("variables").and_then(Node::list).unwrap_or_default();
     for item in items {
-        if let Some(name) = item.text().filter(|name| !used.iter().any(|used| used.name == **name)) {
+        if let Some(name) = item.text().filter(|name| !known.contains(*name)) {
             context.error(item.spot.error(format!("the prompt has no variable `{name}`")));
         }
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn spot(self, source: &Arc<Source>) -> Spot {
+        source.spot_at(self.at, self.width)
     }
 }
 
@@ -142,10 +167,10 @@ fn tags<'t>(source: &'t Arc<Source>, open: &str, close: &str) -> Result<Vec<(usi
 }
 
 fn mustache(source: &Arc<Source>) -> Result<Vec<Used>, Box<Diagnostic>> {
-    let (mut used, mut open) = (vec![], Vec::<(String, Spot)>::new());
+    let (mut used, mut open) = (vec![], Vec::<(&str, Place)>::new());
     for (start, tag) in tags(source, "{{", "}}")? {
-        let spot = source.spot_at(start, tag.chars().count() + 4);
-        let refuse = |message: String| Err(Box::new(spot.error(message)));
+        let place = Place { at: start, width: tag.chars().count() + 4 };
+        let refuse = |message: &str| Err(Box::new(place.spot(source).error(message)));
         // `{{{name}}}` closes with a third brace, which stays behind the tag.
         let (sigil, name) = match tag.chars().next() {
             Some(sigil @ ('#' | '^' | '/' | '!' | '>' | '&' | '{' | '=')) => (sigil, tag[1..].trim()),
@@ -153,26 +178,26 @@ fn mustache(source: &Arc<Source>) -> Result<Vec<Used>, Box<Diagnostic>> {
         };
         match sigil {
             '!' => continue,
-            '>' | '=' => return refuse("partials and other delimiters cannot be checked".to_owned()),
+            '>' | '=' => return refuse("partials and other delimiters cannot be checked"),
             '/' => match open.pop() {
                 Some((opened, _)) if opened == name => continue,
-                _ => return refuse("this section was not opened".to_owned()),
+                _ => return refuse("this section was not opened"),
             },
             _ => {}
         }
         let first = name.split('.').next().unwrap_or_default();
         if name != "." && !is_name(first) {
-            return refuse("this is no name of a variable".to_owned());
+            return refuse("this is no name of a variable");
         }
         if name != "." {
-            used.push(Used { name: first.to_owned(), spot: spot.clone(), inside: !open.is_empty() });
+            used.push(Used { name: first.to_owned(), place, inside: !open.is_empty() });
         }
         if matches!(sigil, '#' | '^') {
-            open.push((name.to_owned(), spot));
+            open.push((name, place));
         }
     }
     match open.pop() {
-        Some((name, spot)) => Err(Box::new(spot.error(format!("the section `{name}` is not closed")))),
+        Some((name, place)) => Err(Box::new(place.spot(source).error(format!("the section `{name}` is not closed")))),
         None => Ok(used),
     }
 }
@@ -184,12 +209,12 @@ fn jinja(source: &Arc<Source>) -> Result<Vec<Used>, Box<Diagnostic>> {
     }
     let mut used = vec![];
     for (start, tag) in tags(source, "{{", "}}")? {
-        let spot = source.spot_at(start, tag.chars().count() + 4);
+        let place = Place { at: start, width: tag.chars().count() + 4 };
         let name = tag.split(['|', '.', '[']).next().unwrap_or_default().trim_matches([' ', '-', '\n', '\t']);
         if !is_name(name) {
-            return Err(Box::new(spot.error("this is no name of a variable")));
+            return Err(Box::new(place.spot(source).error("this is no name of a variable")));
         }
-        used.push(Used { name: name.to_owned(), spot, inside: false });
+        used.push(Used { name: name.to_owned(), place, inside: false });
     }
     Ok(used)
 }
@@ -211,31 +236,36 @@ fn format(source: &Arc<Source>) -> Result<Vec<Used>, Box<Diagnostic>> {
             let error = source.spot_at(start, 1).error("`{` is not closed by `}`");
             return Err(Box::new(error.hint("write `{{` for the character itself")));
         };
-        let spot = source.spot_at(start, rest[..=end].chars().count());
+        let place = Place { at: start, width: rest[..=end].chars().count() };
         let name = rest[1..end].split([':', '!', '.', '[']).next().unwrap_or_default();
         if !is_name(name) {
-            return Err(Box::new(
-                spot.error("this is no name of a variable").hint("write `{{` for the character itself"),
-            ));
+            let error = place.spot(source).error("this is no name of a variable");
+            return Err(Box::new(error.hint("write `{{` for the character itself")));
         }
-        used.push(Used { name: name.to_owned(), spot, inside: false });
+        used.push(Used { name: name.to_owned(), place, inside: false });
         at = start + end + 1;
     }
     Ok(used)
+}
+
+/// A text behind the letters, digits and underscores at its beginning, and those.
+fn word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(text.len()))
 }
 
 fn dollar(source: &Arc<Source>) -> Vec<Used> {
     let (text, mut used, mut at) = (source.text(), vec![], 0);
     while let Some(start) = text[at..].find('$').map(|n| at + n) {
         let rest = &text[start + 1..];
-        let braced = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map(|(name, _)| name);
-        let bare = rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap_or_default();
+        let braced = rest.strip_prefix('{').map(word).filter(|(_, after)| after.starts_with('}'));
+        let braced = braced.map(|(name, _)| name);
+        let bare = word(rest).0;
         at = start + 1;
         if rest.starts_with('$') {
             at += 1;
         } else if let Some(name) = braced.or(Some(bare)).filter(|name| is_name(name)) {
             let width = name.len() + if braced.is_some() { 3 } else { 1 };
-            used.push(Used { name: name.to_owned(), spot: source.spot_at(start, width), inside: false });
+            used.push(Used { name: name.to_owned(), place: Place { at: start, width }, inside: false });
             at += name.len();
         }
     }

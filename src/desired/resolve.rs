@@ -1,5 +1,6 @@
 //! All that Git asks of one environment.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -11,6 +12,15 @@ use crate::model::{
     AgentName, Diagnostic, Diagnostics, EnvironmentName, ObjectRef, Origin, Revision, Severity, Timestamp,
 };
 use crate::source::{Checkout, EntryKind, Tree, Verified};
+
+/// Names of nobody that are listed.
+const MAX_STRANGERS: usize = 200;
+/// Bytes of memory that the agents of one environment may take, about.
+const MAX_WEIGHT: usize = 640 << 20;
+/// Names that are compared with those of all agents, for a hint.
+const MAX_HINTS: usize = 50;
+/// Agents that are followed from one to another in search of circles, all together.
+const MAX_STEPS: usize = 2_000_000;
 
 /// A tree at a revision.
 ///
@@ -74,8 +84,16 @@ pub fn resolve(cache: &mut Cache, request: &Resolve<'_>) -> Result<DesiredState,
     let wanted = |name: &AgentName| spec.agents.as_ref().is_none_or(|agents| agents.contains(name));
     let pinned = request.pinned.keys().chain(spec.pins.keys());
     let candidates: BTreeSet<AgentName> = declared.iter().chain(pinned).filter(|name| wanted(name)).cloned().collect();
-    let mut read = BTreeMap::new();
+    let (mut read, mut weight) = (BTreeMap::new(), 0_usize);
     for name in candidates {
+        if weight > MAX_WEIGHT {
+            let message = format!(
+                "the agents before it take {weight} bytes of memory, {MAX_WEIGHT} are allowed in one environment"
+            );
+            let error = Diagnostic::error(Origin::file(format!("agents/{name}")), message);
+            read.insert(name, (&tracked, Err(error.hint("divide the agents among several environments").into())));
+            continue;
+        }
         let layer = match request.pinned.get(&name) {
             Some(at) => elsewhere.get(at.revision.commit.as_str()),
             None => Some(&tracked),
@@ -97,6 +115,7 @@ pub fn resolve(cache: &mut Cache, request: &Resolve<'_>) -> Result<DesiredState,
                 (&tracked, Err(error.hint("it must be reachable from a branch or a tag").into()))
             }
         };
+        weight += result.1.as_ref().map_or(0, |resolved| resolved.weight);
         read.insert(name, result);
     }
     cache.forget_others(request.environment, |name| read.contains_key(name));
@@ -148,7 +167,11 @@ fn strangers(
     request: &Resolve<'_>,
     declared: &BTreeSet<AgentName>,
 ) -> Result<Vec<Diagnostic>, Diagnostics> {
-    let near = |name: &str| super::read::closest(name, declared.iter().map(AgentName::as_str));
+    let hints = Cell::new(MAX_HINTS);
+    let near = |name: &str| {
+        hints.set(hints.get().checked_sub(1)?);
+        super::read::closest(name, declared.iter().map(AgentName::as_str))
+    };
     let hinted = |found: Diagnostic, name: &str| match near(name) {
         Some(meant) => found.hint(format!("did you mean `{meant}`?")),
         None => found,
@@ -167,6 +190,9 @@ fn strangers(
     let folder = format!("environments/{}", request.environment);
     let overlays = request.tracked.tree.list(&folder).map_err(|error| refused(&folder, &error))?;
     for entry in overlays {
+        if found.len() >= MAX_STRANGERS {
+            break;
+        }
         let origin = Origin::file(format!("{folder}/{}", entry.name));
         let Some(stem) = entry.name.strip_suffix(".yaml").filter(|_| entry.kind == EntryKind::File) else {
             if !entry.name.starts_with('.') && &*entry.name != "README.md" {
@@ -253,6 +279,8 @@ fn conflicts(
         }
     }
     let mut renamed: BTreeMap<&AgentName, &AgentName> = BTreeMap::new();
+    let (mut hints, mut steps) = (MAX_HINTS, MAX_STEPS);
+    let waiting = never_ready(good);
     for (name, resolved) in good {
         if let Some((from, place)) = &resolved.renamed_from {
             if declared.contains(from) {
@@ -265,26 +293,60 @@ fn conflicts(
         for (on, place) in &resolved.depends_on {
             if !known.contains(on) {
                 let error = place.error(format!("the agent `{on}` is not in this environment"));
+                let names = known.iter().map(|name| name.as_str()).filter(|_| hints > 0);
+                let meant = super::read::closest(on.as_str(), names);
+                hints = hints.saturating_sub(1);
                 say(
                     name,
-                    match super::read::closest(on.as_str(), known.iter().map(|name| name.as_str())) {
+                    match meant {
                         Some(meant) if meant != name.as_str() => error.hint(format!("did you mean `{meant}`?")),
                         _ => error,
                     },
                 );
             }
         }
-        if let Some((circle, place)) = circle(name, good) {
+        if !waiting.contains(name) {
+            continue;
+        }
+        if let Some((circle, place)) = circle(name, good, &mut steps) {
             say(name, place.error(format!("agents wait for one another in a circle: {}", names(circle))));
+        } else if let (0, Some((_, place))) = (steps, resolved.depends_on.first()) {
+            say(name, place.error("agents wait for one another in a circle, in more ways than can be followed"));
         }
     }
     against
+}
+
+/// The agents that wait, through others, for some that wait for one another in a circle.
+fn never_ready<'a>(good: &BTreeMap<&'a AgentName, &'a Resolved>) -> BTreeSet<&'a AgentName> {
+    let mut waiters: BTreeMap<&AgentName, Vec<&'a AgentName>> = BTreeMap::new();
+    let mut lacks: BTreeMap<&'a AgentName, usize> = BTreeMap::new();
+    for (name, resolved) in good {
+        let on: BTreeSet<&AgentName> =
+            resolved.depends_on.iter().map(|(on, _)| on).filter(|on| good.contains_key(*on)).collect();
+        lacks.insert(name, on.len());
+        on.into_iter().for_each(|on| waiters.entry(on).or_default().push(name));
+    }
+    let mut ready: Vec<&AgentName> = lacks.iter().filter(|(_, lacks)| **lacks == 0).map(|(name, _)| *name).collect();
+    while let Some(name) = ready.pop() {
+        lacks.remove(name);
+        for waiter in waiters.remove(name).unwrap_or_default() {
+            if let Some(lacking) = lacks.get_mut(waiter) {
+                *lacking -= 1;
+                if *lacking == 0 {
+                    ready.push(waiter);
+                }
+            }
+        }
+    }
+    lacks.into_keys().collect()
 }
 
 /// The agents through which `name` waits for itself, if it does.
 fn circle<'a>(
     name: &AgentName,
     good: &BTreeMap<&'a AgentName, &'a Resolved>,
+    steps: &mut usize,
 ) -> Option<(Vec<&'a AgentName>, &'a Place)> {
     let (start, resolved) = good.get_key_value(name)?;
     for (first, place) in &resolved.depends_on {
@@ -292,6 +354,10 @@ fn circle<'a>(
         while let Some(at) = next.pop() {
             let Some((at, there)) = good.get_key_value(at) else { continue };
             for (further, _) in &there.depends_on {
+                *steps = steps.saturating_sub(1);
+                if *steps == 0 {
+                    return None;
+                }
                 if further == name {
                     let mut way = vec![*at];
                     while let Some(before) = seen.get(way[way.len() - 1]) {

@@ -123,7 +123,8 @@ pub(super) fn in_line(line: &str) -> bool {
         let value = value.trim_start();
         // `{secret: …, key: …}` is a reference.
         let reference = name == "secret" && line.contains("key:");
-        named_variable(name) && !reference && !value.is_empty() && !value.starts_with(['{', '#', '[', '|', '>'])
+        let opens = value.starts_with(['{', '#', '|', '>']) || value.trim_end() == "[";
+        named_variable(name) && !reference && !value.is_empty() && !opens
     };
     let ends = line.char_indices().filter(|(_, c)| *c == ':' || *c == '=');
     ends.into_iter().any(|(at, _)| named_value((&line[..at], &line[at + 1..])))
@@ -266,7 +267,9 @@ mod tests {
 
     #[test]
     fn a_line_that_may_hold_a_secret_is_known_without_parsing_it() {
-        for secret in ["  DB_PASSWORD: hunter2", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"] {
+        for secret in
+            ["  DB_PASSWORD: hunter2", "env: {API_KEY: [hunter2]}", "{a: 1, apiKey: \"x\"}", "export TOKEN=abc"]
+        {
             assert!(in_line(secret), "{secret}");
         }
         for plain in ["  OPENAI_API_KEY: {secret: a, key: b}", "credentials: {secret: a, key: b}", "a: b", "password:"]

@@ -1,12 +1,15 @@
 //! What is declared beside the release: applied in place, without a rollout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{AgentName, Digest, Manifest, WorkerName};
+use super::canonical::{self, NotCanonical};
+use super::release::FORMAT;
+use crate::model::{AgentName, Digest, Manifest, ObjectRef, Origin, WorkerName};
 
 /// What is declared beside the release: replicas, autoscaling, routes, rollout, flags, further manifests.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +48,94 @@ pub struct Rolling {
     pub max_surge: Value,
     /// Pods below the wanted number while rolling.
     pub max_unavailable: Value,
+}
+
+/// What the digest of settings is taken of.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Form {
+    format: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<u32>,
+    worker_replicas: BTreeMap<WorkerName, u32>,
+    history: u32,
+    /// Seconds.
+    progress_deadline: f64,
+    rolling: Rolling,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disruption_budget: Option<Value>,
+    depends_on: BTreeSet<AgentName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoscaling: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<Value>,
+    manifests: Vec<Arc<Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flags: Option<Value>,
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// The canonical form (RFC 8785), whose SHA-256 is the digest.
+    ///
+    /// # Errors
+    ///
+    /// A number that canonical JSON cannot carry.
+    pub fn canonical(&self) -> Result<String, NotCanonical> {
+        let form = Form {
+            format: FORMAT,
+            replicas: self.replicas,
+            worker_replicas: self.worker_replicas.clone(),
+            history: self.history,
+            progress_deadline: self.progress_deadline.as_secs_f64(),
+            rolling: self.rolling.clone(),
+            disruption_budget: self.disruption_budget.clone(),
+            depends_on: self.depends_on.iter().cloned().collect(),
+            autoscaling: self.autoscaling.clone(),
+            deployment: self.deployment.clone(),
+            manifests: self.manifests.iter().map(|manifest| Arc::clone(&manifest.body)).collect(),
+            flags: self.flags.clone(),
+        };
+        let value = serde_json::to_value(form).map_err(|error| NotCanonical(error.to_string()))?;
+        canonical::to_text(&value)
+    }
+
+    /// The same settings, named by what they say.
+    ///
+    /// # Errors
+    ///
+    /// As [`canonical`](Self::canonical).
+    pub fn named(self) -> Result<Self, NotCanonical> {
+        let digest = Digest::of(self.canonical()?.as_bytes());
+        Ok(Self { digest, ..self })
+    }
+
+    /// Reads settings back from their canonical form; nothing where `text` does not hash to `digest`.
+    pub fn from_canonical(text: &str, digest: Digest) -> Option<Self> {
+        if Digest::of(text.as_bytes()) != digest {
+            return None;
+        }
+        let form: Form = serde_json::from_str(text).ok().filter(|form: &Form| form.format <= FORMAT)?;
+        let manifest = |body: Arc<Value>| {
+            let object = ObjectRef::of(&body, "")?;
+            Some(Manifest { object, body, origin: Origin::file("manifests") })
+        };
+        Some(Self {
+            digest,
+            replicas: form.replicas,
+            worker_replicas: form.worker_replicas,
+            history: form.history,
+            progress_deadline: Duration::try_from_secs_f64(form.progress_deadline).ok()?,
+            rolling: form.rolling,
+            disruption_budget: form.disruption_budget,
+            depends_on: form.depends_on.into_iter().collect(),
+            autoscaling: form.autoscaling,
+            deployment: form.deployment,
+            manifests: form.manifests.into_iter().map(manifest).collect::<Option<_>>()?,
+            flags: form.flags,
+        })
+    }
 }
 
 // === impl Rolling ===

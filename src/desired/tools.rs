@@ -17,16 +17,35 @@ const FIELDS: [&str; 9] =
 /// The only dialect that schemas are read in.
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
+/// Bytes that a compiled pattern takes, of those that are usual.
+const SMALL_PATTERN: usize = 256 << 10;
+/// The same for a few that count large repetitions of large classes.
+const LARGE_PATTERN: usize = 8 << 20;
+/// Errors of the meta-schema that are listed for one schema.
+const MAX_ERRORS: usize = 50;
+
+/// Patterns that the tools of one agent may still have: each is compiled once, to see that it can be.
+struct Patterns {
+    small: usize,
+    large: usize,
+}
+
+impl Default for Patterns {
+    fn default() -> Self {
+        Self { small: 500, large: 8 }
+    }
+}
+
 /// The definition of each tool.
 pub(super) fn read(context: &Context<'_>, tools: &BTreeMap<String, RepoPath>, at: &Node) -> BTreeMap<String, Value> {
-    let mut read = BTreeMap::new();
+    let (mut read, mut patterns) = (BTreeMap::new(), Patterns::default());
     for (name, path) in tools {
         let spot = at.nearest([name.as_str()]);
         let Some(source) = context.file(&path.0, spot) else { continue };
         match parse_json(&source) {
             Err(errors) => context.errors(errors),
             Ok(node) => {
-                let found = check(name, &node);
+                let found = check(name, &node, &mut patterns);
                 if found.is_empty() {
                     read.insert(name.clone(), node.to_value());
                 }
@@ -38,7 +57,7 @@ pub(super) fn read(context: &Context<'_>, tools: &BTreeMap<String, RepoPath>, at
 }
 
 /// What is wrong with a definition that the agent knows as `name`.
-fn check(name: &str, node: &Node) -> Vec<Diagnostic> {
+fn check(name: &str, node: &Node, patterns: &mut Patterns) -> Vec<Diagnostic> {
     let mut found = vec![];
     if node.map().is_none() {
         return vec![node.spot.error(format!("a tool is a map, this is {}", node.word()))];
@@ -73,17 +92,17 @@ fn check(name: &str, node: &Node) -> Vec<Diagnostic> {
     }
     match node.get("inputSchema") {
         None => found.push(node.spot.error("`inputSchema` is missing in the tool")),
-        Some(input) => schema("inputSchema", input, &mut found),
+        Some(input) => schema("inputSchema", input, patterns, &mut found),
     }
     if let Some(output) = node.get("outputSchema") {
-        schema("outputSchema", output, &mut found);
+        schema("outputSchema", output, patterns, &mut found);
     }
     secrets::refuse_in_spec(node, &mut found);
     found
 }
 
 /// What is wrong with a schema of a tool.
-fn schema(key: &str, node: &Node, found: &mut Vec<Diagnostic>) {
+fn schema(key: &str, node: &Node, patterns: &mut Patterns, found: &mut Vec<Diagnostic>) {
     if node.map().is_none() {
         return found.push(node.spot.error(format!("`{key}` is {}, a JSON Schema is expected", node.word())));
     }
@@ -98,7 +117,7 @@ fn schema(key: &str, node: &Node, found: &mut Vec<Diagnostic>) {
     let before = found.len();
     local_references(node, found);
     let value = node.to_value();
-    for error in jsonschema::draft202012::meta::validator().iter_errors(&value) {
+    for error in jsonschema::draft202012::meta::validator().iter_errors(&value).take(MAX_ERRORS) {
         let spot = node.nearest(segments(error.instance_path().as_str()).iter().map(String::as_str));
         let keyword = error.kind().keyword();
         let place = error.instance_path().as_str();
@@ -110,18 +129,100 @@ fn schema(key: &str, node: &Node, found: &mut Vec<Diagnostic>) {
     if found.len() > before {
         return;
     }
-    // What the meta-schema does not see: references that lead nowhere, and patterns that the linear engine cannot run.
-    let options = jsonschema::options().with_draft(Draft::Draft202012).with_pattern_options(PatternOptions::regex());
-    if let Err(error) = options.offline().build(&value) {
+    each_pattern(node, &mut |pattern, spot| {
+        if let Some(why) = patterns.refuse(pattern) {
+            found.push(spot.error(format!("`{key}` is no usable JSON Schema: {why}")));
+        }
+    });
+    if found.len() > before {
+        return;
+    }
+    // What the meta-schema does not see: references that lead nowhere. Without the patterns, which were seen one by one.
+    let value = without_patterns(value);
+    let engine = PatternOptions::regex().size_limit(LARGE_PATTERN);
+    if let Err(error) = options().with_pattern_options(engine).offline().build(&value) {
         let path = error.instance_path().as_str().to_owned();
         let at =
             unusable(node, &value).unwrap_or_else(|| node.nearest(segments(&path).iter().map(String::as_str)).clone());
-        let why = match error.kind().keyword() {
-            "pattern" | "format" => "a pattern cannot be run in linear time".to_owned(),
-            keyword => format!("it cannot be used (`{keyword}`)"),
-        };
+        let why = format!("it cannot be used (`{}`)", error.kind().keyword());
         found.push(at.error(format!("`{key}` is no usable JSON Schema: {why}")));
     }
+}
+
+fn options() -> jsonschema::ValidationOptions<'static> {
+    jsonschema::options().with_draft(Draft::Draft202012)
+}
+
+// === impl Patterns ===
+
+impl Patterns {
+    /// Why a pattern cannot be used, if it cannot.
+    fn refuse(&mut self, pattern: &str) -> Option<&'static str> {
+        let compiles = |limit| {
+            let engine = PatternOptions::regex().size_limit(limit);
+            let schema = serde_json::json!({"pattern": pattern});
+            options().with_pattern_options(engine).offline().build(&schema).is_ok()
+        };
+        let Some(left) = self.small.checked_sub(1) else {
+            return Some("the agent's tools have more patterns than are looked at");
+        };
+        self.small = left;
+        if compiles(SMALL_PATTERN) {
+            return None;
+        }
+        let Some(left) = self.large.checked_sub(1) else {
+            return Some("the agent's tools have more large patterns than are looked at");
+        };
+        self.large = left;
+        (!compiles(LARGE_PATTERN)).then_some("a pattern cannot be run in linear time, or is too large")
+    }
+}
+
+/// Every pattern of a schema, and where it stands.
+fn each_pattern(node: &Node, see: &mut impl FnMut(&str, &super::read::Spot)) {
+    match &node.kind {
+        Kind::List(items) => items.iter().for_each(|item| each_pattern(item, see)),
+        Kind::Map(map) => {
+            for field in &map.0 {
+                match (&*field.key, &field.value.kind) {
+                    ("pattern", Kind::Text(pattern)) => see(pattern, &field.value.spot),
+                    ("patternProperties", Kind::Map(properties)) => {
+                        for property in &properties.0 {
+                            see(&property.key, &property.spot);
+                            each_pattern(&property.value, see);
+                        }
+                    }
+                    // Data, not schemas.
+                    ("enum" | "const" | "default" | "examples", _) => {}
+                    _ => each_pattern(&field.value, see),
+                }
+            }
+        }
+        Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => {}
+    }
+}
+
+/// The schema with every `pattern` in it made harmless; the names in `patternProperties` stay, which references may lead
+/// through.
+fn without_patterns(mut schema: Value) -> Value {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Object(fields) => {
+                if fields.get("pattern").is_some_and(Value::is_string) {
+                    fields.insert("pattern".to_owned(), "".into());
+                }
+                for (key, value) in fields.iter_mut() {
+                    if !matches!(key.as_str(), "enum" | "const" | "default" | "examples") {
+                        strip(value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+    strip(&mut schema);
+    schema
 }
 
 /// The place of a local reference that leads nowhere.
@@ -177,7 +278,7 @@ mod tests {
 
     fn refused(tool: &str) -> Vec<String> {
         let node = parse_json(&Source::new("t.json", tool)).expect("JSON");
-        check("t", &node).iter().map(ToString::to_string).collect()
+        check("t", &node, &mut Patterns::default()).iter().map(ToString::to_string).collect()
     }
 
     fn with_input(input: &str) -> Vec<String> {

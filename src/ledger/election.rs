@@ -336,6 +336,7 @@ mod tests {
         }
     }
 
+    // F1, F2
     #[test]
     fn a_fence_holds_for_its_time_and_its_epoch() {
         let hand = Arc::new(Hand::default());

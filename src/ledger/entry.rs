@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(read, AgentRecord { format: FORMAT, drift_healed: 3, ..AgentRecord::default() });
     }
 
+    // R7
     #[test]
     fn a_newer_record_is_read_only_even_when_it_cannot_be_read() {
         let newer = json!({"format": FORMAT + 1, "phase": "Hovering", "novel": 1});
@@ -201,6 +202,7 @@ mod tests {
         assert_eq!(record(&kept).unknown["novel"], json!({"a": 1}));
     }
 
+    // R7
     #[test]
     fn a_record_that_cannot_be_read_is_never_written() {
         for broken in [json!({"format": FORMAT, "phase": 7}), json!({"format": "x"}), json!({"format": -1})] {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::name::shown;
+
 /// A SHA-256 digest, printed as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -13,7 +15,7 @@ pub struct Digest([u8; 32]);
 
 /// The text is not a SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a SHA-256 digest: 64 hex digits are expected")]
+#[error("`{}` is not a SHA-256 digest: 64 hex digits are expected", shown(.0))]
 pub struct InvalidDigest(String);
 
 /// Names a release by the SHA-256 of its canonical form.

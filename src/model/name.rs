@@ -10,11 +10,23 @@ pub const MAX_AGENT_AND_WORKER: usize = 42;
 
 /// The text cannot name an agent, a worker or an environment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` cannot be the name of {what}: {why}")]
+#[error("`{}` cannot be the name of {what}: {why}", shown(.name))]
 pub struct InvalidName {
     name: String,
     what: &'static str,
     why: String,
+}
+
+/// Characters of a text that is repeated in an error.
+const SHOWN: usize = 128;
+
+/// A text of somebody else's, as it is repeated in an error: escaped, and not whole where it is long.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Why `name` is no DNS label (RFC 1123) without `--`, or nothing.

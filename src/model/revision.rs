@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::shown;
+
 /// A full Git commit id: 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -12,7 +14,7 @@ pub struct CommitId(String);
 
 /// The text is no full commit id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a full commit id: 40 lower-case hex digits are expected")]
+#[error("`{}` is not a full commit id: 40 lower-case hex digits are expected", shown(.0))]
 pub struct InvalidCommitId(String);
 
 /// A branch or tag at a commit, in Flux's notation: `main@sha1:3f9c…`.
@@ -27,7 +29,7 @@ pub struct Revision {
 
 /// The text is no revision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a revision: `<branch>@sha1:<commit>` is expected")]
+#[error("`{}` is not a revision: `<branch>@sha1:<commit>` is expected", shown(.0))]
 pub struct InvalidRevision(String);
 
 // === impl CommitId ===

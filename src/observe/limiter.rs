@@ -126,6 +126,7 @@ mod tests {
         assert!(asked.elapsed() < Duration::from_millis(1900), "spread over half of the time again");
     }
 
+    // K10
     #[tokio::test]
     async fn those_held_back_do_not_come_as_a_herd() {
         let limiter = Limiter::seeded(100, 7);

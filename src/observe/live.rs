@@ -372,6 +372,7 @@ mod tests {
         assert_eq!(names(&mut live, "a"), Vec::<String>::new());
     }
 
+    // K4
     #[test]
     fn a_kind_that_is_refused_is_unseen_and_keeps_nobody_waiting() {
         let mut live = Live::default();

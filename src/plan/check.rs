@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::planner::is_ours;
-use super::{Note, NoteKind, Plan, PlanInput, PruneReason, Step, admit};
+use super::{Note, NoteKind, Plan, PlanInput, PruneReason, Step, admit, admit_deletion};
 use crate::model::Severity;
 
 /// What a careful reader would point at; an error among it means that the plan must not be carried out.
@@ -45,11 +45,14 @@ fn check_one_step_an_object(plan: &Plan) -> impl Iterator<Item = Note> + '_ {
 }
 
 fn check_the_gate<'a>(plan: &'a Plan, input: &'a PlanInput<'_>) -> impl Iterator<Item = Note> + 'a {
-    plan.steps.iter().filter_map(|step| match step {
+    plan.steps.iter().chain(&plan.then).filter_map(|step| match step {
         Step::Create { manifest } | Step::Update { manifest, .. } | Step::Adopt { manifest, .. } => {
             admit(manifest, input.gate).err().map(|forbidden| error(NoteKind::Forbidden(forbidden.to_string())))
         }
-        Step::Handover { .. } | Step::Prune { .. } => None,
+        Step::Prune { object, .. } => {
+            admit_deletion(object, input.gate).err().map(|why| error(NoteKind::Forbidden(why)))
+        }
+        Step::Handover { .. } => None,
     })
 }
 

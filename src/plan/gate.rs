@@ -168,6 +168,30 @@ pub fn admit(manifest: &Manifest, policy: &GatePolicy) -> Result<(), Forbidden> 
     violations(manifest, policy).into_iter().next().map_or(Ok(()), Err)
 }
 
+/// Lets an object be deleted, or says why not: what is Backstay's own, elsewhere or of the whole cluster is never ours to
+/// delete, whatever a record says of it. A kind that is no longer allowed can still be cleaned up.
+///
+/// # Errors
+///
+/// In one sentence, why not.
+pub fn admit_deletion(object: &ObjectRef, policy: &GatePolicy) -> Result<(), String> {
+    let (group, kind) = (object.group.as_str(), object.kind.as_str());
+    let why = if group == "backstay.dev" || group.ends_with(".backstay.dev") {
+        "its kind is Backstay's own"
+    } else if CLUSTER_SCOPED.iter().any(|(g, k)| *g == group && (*k == "*" || *k == kind)) {
+        "it belongs to the whole cluster"
+    } else if object.namespace != policy.namespace || CLUSTER_NAMESPACES.contains(&object.namespace.as_str()) {
+        "it is not in the target's namespace"
+    } else if policy.own_names.contains(&object.name)
+        || kind == "ServiceAccount" && policy.accounts.contains(&object.name)
+    {
+        "it is Backstay's own"
+    } else {
+        return Ok(());
+    };
+    Err(format!("refused to delete {object}: {why}"))
+}
+
 /// Everything about an object that the policy does not allow, the object itself first.
 pub fn violations(manifest: &Manifest, policy: &GatePolicy) -> Vec<Forbidden> {
     let mut gate = Gate { manifest, policy, found: vec![] };
@@ -268,7 +292,10 @@ impl Gate<'_> {
         if policy.own_names.contains(&object.name) {
             self.refuse("metadata.name", "is the name of an object of Backstay's own", "choose another name");
         }
-        if object.kind == "ServiceAccount" && policy.accounts.contains(&object.name) {
+        if object.kind == "ServiceAccount"
+            && policy.accounts.contains(&object.name)
+            && !policy.own_names.contains(&object.name)
+        {
             self.refuse("metadata.name", "is an account that Backstay uses", "choose another name");
         }
     }
@@ -286,7 +313,7 @@ impl Gate<'_> {
         }
     }
 
-    /// What is particular to Services and Secrets.
+    /// What is particular to single kinds.
     fn kind_of_its_own(&mut self) {
         let (object, body, policy) = (&self.manifest.object, &*self.manifest.body, self.policy);
         match (object.group.as_str(), object.kind.as_str()) {
@@ -322,6 +349,17 @@ impl Gate<'_> {
                 {
                     self.refuse("spec.ports", "opens a port of every node", "remove `nodePort`");
                 }
+            }
+            // What is listed there comes to every pod of the account.
+            ("", "ServiceAccount") => {
+                for list in ["imagePullSecrets", "secrets"] {
+                    for (n, secret) in elements(body, list).enumerate() {
+                        self.own_secret(secret.get("name"), &format!("{list}[{n}].name"));
+                    }
+                }
+            }
+            ("autoscaling", "HorizontalPodAutoscaler") => {
+                self.own_secret(body.pointer("/spec/scaleTargetRef/name"), "spec.scaleTargetRef.name");
             }
             ("", "Secret") if text(body, "type") == Some("kubernetes.io/service-account-token") => {
                 self.refuse("type", "asks for the token of an account that never ends", "mount a projected token");
@@ -391,7 +429,7 @@ impl Gate<'_> {
         let named =
             ["serviceAccountName", "serviceAccount"].into_iter().filter_map(|field| Some((field, text(spec, field)?)));
         for (field, account) in named.chain(account.is_none().then_some(("serviceAccountName", "default"))) {
-            if policy.accounts.contains(account) {
+            if policy.accounts.contains(account) || policy.own_names.contains(account) {
                 let why = format!("is `{account}`, an account that Backstay uses");
                 self.refuse(&format!("{path}.{field}"), why, "declare `workload.serviceAccount` with another name");
             }
@@ -451,6 +489,10 @@ impl Gate<'_> {
         }
         self.own_secret(volume.pointer("/secret/secretName"), &format!("{path}.secret.secretName"));
         self.own_secret(volume.pointer("/configMap/name"), &format!("{path}.configMap.name"));
+        self.own_secret(
+            volume.pointer("/csi/nodePublishSecretRef/name"),
+            &format!("{path}.csi.nodePublishSecretRef.name"),
+        );
         for source in volume.get("projected").into_iter().flat_map(|projected| elements(projected, "sources")) {
             for kind in ["secret", "configMap"] {
                 self.own_secret(
@@ -539,10 +581,10 @@ impl Gate<'_> {
         }
     }
 
-    /// A Secret or ConfigMap of Backstay's own is not for agents to read.
+    /// A Secret or ConfigMap of Backstay's own is not for agents to read, nor its Deployment to scale.
     fn own_secret(&mut self, name: Option<&Value>, path: &str) {
         if name.and_then(Value::as_str).is_some_and(|name| self.policy.own_names.contains(name)) {
-            self.refuse(path, "names an object of Backstay's own", "use a Secret of the agent's own");
+            self.refuse(path, "names an object of Backstay's own", "use one of the agent's own");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
@@ -39,6 +39,22 @@ pub struct ChangeLine {
     pub depth: u8,
     /// The line, masked and without control characters, mark and indentation.
     pub text: String,
+}
+
+/// One field of a step as `plan -o json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FieldView {
+    /// Which: `spec.template.spec.containers[name=agent].image`.
+    pub path: String,
+    /// What is there; absent: nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Value>,
+    /// What it becomes; absent: it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Value>,
+    /// Whether something in `from` or `to` is or looks like a secret, and stands as `***`.
+    pub masked: bool,
 }
 
 // === impl Mark ===
@@ -83,25 +99,73 @@ pub fn object_lines(mark: Mark, object: &ObjectRef, changes: &[Change]) -> Vec<C
     for change in sorted {
         match (&change.from, &change.to) {
             (Some(from), Some(to)) => replaced(object, &change.path, from, to, &mut lines),
-            (None, Some(to)) => leaves(object, Mark::Add, &change.path, to, &mut lines),
-            (Some(from), None) => leaves(object, Mark::Remove, &change.path, from, &mut lines),
+            (None, Some(to)) => lines.extend(leaf_lines(object, Mark::Add, &change.path, to)),
+            (Some(from), None) => lines.extend(leaf_lines(object, Mark::Remove, &change.path, from)),
             (None, None) => {}
         }
     }
     lines
 }
 
+fn leaf_lines(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value) -> Vec<ChangeLine> {
+    let line = |(path, leaf): &(FieldPath, &Value)| {
+        let text = format!("{}: {}", escape(&path.to_string()), shown(object, path, leaf));
+        ChangeLine::new(Some(mark), 1, text)
+    };
+    leaves(path, value).iter().map(line).collect()
+}
+
 /// The lines of an object that is made: every field that a person declares or may care about.
 pub fn created_lines(object: &ObjectRef, body: &Value) -> Vec<ChangeLine> {
-    let fields = body.as_object().into_iter().flatten();
-    let fields = fields.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"));
-    let changes: Vec<_> = fields
-        .map(|(key, value)| Change { path: FieldPath::of(&[key]), from: None, to: Some(value.clone()) })
-        .collect();
-    let mut lines = object_lines(Mark::Add, object, &changes);
+    let mut lines = object_lines(Mark::Add, object, &created(body));
     // The line of the object says them.
     lines.retain(|line| !line.text.starts_with("metadata.name: ") && !line.text.starts_with("metadata.namespace: "));
     lines
+}
+
+/// Everything in an object that is made, but for its identity's first half.
+fn created(body: &Value) -> Vec<Change> {
+    let fields = body.as_object().into_iter().flatten();
+    let fields = fields.filter(|(key, _)| !matches!(key.as_str(), "apiVersion" | "kind"));
+    fields.map(|(key, value)| Change { path: FieldPath::of(&[key]), from: None, to: Some(value.clone()) }).collect()
+}
+
+// === impl FieldView ===
+
+impl FieldView {
+    /// What `changes` do to the fields of an object of this kind, sorted by path: as [`object_lines`] shows them.
+    pub fn of(kind: &str, changes: &[Change]) -> Vec<Self> {
+        let mut views = vec![];
+        for change in changes {
+            let (path, from, to) = (&change.path, change.from.as_ref(), change.to.as_ref());
+            match (from, to) {
+                (Some(_), Some(_)) => views.push(Self::one(kind, path, from, to)),
+                (None, Some(to)) => {
+                    views.extend(leaves(path, to).iter().map(|(at, to)| Self::one(kind, at, None, Some(to))))
+                }
+                (Some(from), None) => {
+                    views.extend(leaves(path, from).iter().map(|(at, from)| Self::one(kind, at, Some(from), None)));
+                }
+                (None, None) => {}
+            }
+        }
+        views.sort_by(|a, b| a.path.cmp(&b.path));
+        views
+    }
+
+    /// The fields of an object that is made, as [`created_lines`] shows them.
+    pub fn of_created(kind: &str, body: &Value) -> Vec<Self> {
+        let mut views = Self::of(kind, &created(body));
+        views.retain(|view| !matches!(view.path.as_str(), "metadata.name" | "metadata.namespace"));
+        views
+    }
+
+    fn one(kind: &str, path: &FieldPath, from: Option<&Value>, to: Option<&Value>) -> Self {
+        let shown = |value: Option<&Value>| value.map(|value| redact(kind, path, value));
+        let (shown_from, shown_to) = (shown(from), shown(to));
+        let masked = shown_from.as_ref() != from || shown_to.as_ref() != to;
+        Self { path: path.to_string(), from: shown_from, to: shown_to, masked }
+    }
 }
 
 fn replaced(object: &ObjectRef, path: &FieldPath, from: &Value, to: &Value, lines: &mut Vec<ChangeLine>) {
@@ -135,7 +199,14 @@ fn replaced(object: &ObjectRef, path: &FieldPath, from: &Value, to: &Value, line
     lines.push(ChangeLine::new(Some(Mark::Change), 1, format!("{}: {text}", escape(&path.to_string()))));
 }
 
-fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines: &mut Vec<ChangeLine>) {
+/// The fields of a value that is wholly new or gone, each with its path.
+fn leaves<'v>(path: &FieldPath, value: &'v Value) -> Vec<(FieldPath, &'v Value)> {
+    let mut found = vec![];
+    collect(path, value, &mut found);
+    found
+}
+
+fn collect<'v>(path: &FieldPath, value: &'v Value, found: &mut Vec<(FieldPath, &'v Value)>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (key, value) in fields {
@@ -145,7 +216,7 @@ fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines
                 if !in_path || fields.len() == 1 {
                     let mut path = path.clone();
                     path.0.push(Segment::Field(key.clone()));
-                    leaves(object, mark, &path, value, lines);
+                    collect(&path, value, found);
                 }
             }
         }
@@ -154,7 +225,7 @@ fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines
                 let mut path = path.clone();
                 let name = element.get("name").and_then(Value::as_str);
                 path.0.push(name.map_or(Segment::Index(n), |name| Segment::Key(vec![("name".into(), name.into())])));
-                leaves(object, mark, &path, element, lines);
+                collect(&path, element, found);
             }
         }
         leaf @ (Value::Null
@@ -162,10 +233,7 @@ fn leaves(object: &ObjectRef, mark: Mark, path: &FieldPath, value: &Value, lines
         | Value::Number(_)
         | Value::String(_)
         | Value::Array(_)
-        | Value::Object(_)) => {
-            let text = format!("{}: {}", escape(&path.to_string()), shown(object, path, leaf));
-            lines.push(ChangeLine::new(Some(mark), 1, text));
-        }
+        | Value::Object(_)) => found.push((path.clone(), leaf)),
     }
 }
 

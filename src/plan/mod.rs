@@ -10,8 +10,8 @@ mod redact;
 mod step;
 
 pub use diff::{Change, FieldChange, FieldPath, Segment, changes, drift, dropped};
-pub use gate::{Forbidden, GatePolicy, admit, violations};
-pub use lines::{ChangeLine, Mark, created_lines, object_lines};
+pub use gate::{Forbidden, GatePolicy, admit, admit_deletion, violations};
+pub use lines::{ChangeLine, FieldView, Mark, created_lines, object_lines};
 pub use planner::{PlanInput, differences, plan};
 pub use redact::{MASK, mask_text, redact};
 pub use step::{Inverse, Note, NoteKind, Plan, PruneReason, Step, StepView, WaitingOn};

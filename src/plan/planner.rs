@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{
-    FieldChange, FieldPath, GatePolicy, Inverse, Plan, PruneReason, Segment, Step, WaitingOn, admit, check, drift,
-    dropped,
+    FieldChange, FieldPath, GatePolicy, Inverse, Plan, PruneReason, Segment, Step, WaitingOn, admit, admit_deletion,
+    check, drift, dropped,
 };
 use crate::desired::{Allow, Consent};
 use crate::model::{AgentName, Digest, LiveObject, LiveState, Manifest, ObjectRef, Uid};
@@ -293,6 +293,10 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
         else {
             continue;
         };
+        if let Err(why) = admit_deletion(object, input.gate) {
+            blocked.push(WaitingOn::Mended { object: object.clone(), why });
+            continue;
+        }
         if let Some(why) = protected(input, live) {
             blocked.push(WaitingOn::Consent { allow: "prune", object: object.clone(), why });
             continue;

@@ -7,6 +7,9 @@ use super::diff::{FieldPath, Segment};
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
 
+/// Bytes of a text that is looked into for JSON; a longer one is not shown whole by anybody.
+const MAX_WITHIN: usize = 256 << 10;
+
 /// Masks what is or looks like a secret in the value of a field of an object of this kind.
 ///
 /// All of a Secret's content; variables, keys and arguments whose names speak of a secret; the user part of URLs.
@@ -68,11 +71,25 @@ fn masked<'v>(value: &'v Value, names: &mut Vec<&'v str>, variable: Option<&str>
                 owner.ends_with("Ref") || matches!(*owner, "secret" | "credentials" | "configMap" | "database")
             });
             let of_key = !reference && names.last().is_some_and(|name| is_secret_key(name));
-            if of_variable || of_key { Value::from(MASK) } else { Value::from(mask_text(text)) }
+            match (of_variable || of_key, within(text)) {
+                (true, _) => Value::from(MASK),
+                // JSON in a text, as `kubectl` keeps what it applied last.
+                (false, Some(inner)) => {
+                    let kind = inner.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+                    Value::from(redact(&kind, &FieldPath(vec![]), &inner).to_string())
+                }
+                (false, None) => Value::from(mask_text(text)),
+            }
         }
         Value::Number(_) if names.last().is_some_and(|name| is_password(name)) => Value::from(MASK),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
+}
+
+/// The JSON that a text holds.
+fn within(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if text.len() > MAX_WITHIN || !text.starts_with(['{', '[']) { None } else { serde_json::from_str(text).ok() }
 }
 
 /// `--token abc`, `--token=abc`: the argument of an option that speaks of a secret.
@@ -208,7 +225,7 @@ fn mask_urls(line: &str) -> String {
 fn mask_tokens(line: &str) -> String {
     const FORMS: [&str; 12] =
         ["sk-", "sk_live_", "ghp_", "gho_", "ghs_", "github_pat_", "glpat-", "xoxb-", "xoxp-", "AKIA", "AIza", "eyJ"];
-    let end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ';' | ')' | '}' | ']');
+    let end = |c: char| c.is_whitespace() || matches!(c, '`' | '"' | '\'' | ',' | ';' | ')' | '}' | ']');
     let mut out = String::new();
     let mut after_scheme = false;
     let mut rest = line;
@@ -312,6 +329,18 @@ mod tests {
         ] {
             assert_eq!(mask_text(text), masked);
         }
+    }
+
+    #[test]
+    fn json_within_a_text_is_masked_by_its_keys() {
+        let shown = |text: &str| redact("ConfigMap", &FieldPath::of(&["data", "config.json"]), &json!(text));
+        let plain = r#"{"limits": {"max_tokens": 5}}"#;
+        assert_eq!(shown(plain), plain);
+        assert_eq!(shown(r#"{"a":{"api_key":"abc"},"b":["x"]}"#), r#"{"a":{"api_key":"***"},"b":["x"]}"#);
+        let nested = json!({"env": {"DB": "postgres://u:p@h/x"}, "again": r#"{"token":"abc"}"#}).to_string();
+        let masked = shown(&nested).to_string();
+        assert!(!masked.contains("u:p") && !masked.contains("abc"), "{masked}");
+        assert_eq!(shown("{not json, api_key: x"), "{not json, api_key: x");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::FieldChange;
+use super::{Change, FieldChange, FieldView};
 use crate::model::{GroupKind, LiveObject, Manifest, ObjectRef, ResourceVersion, Severity, Uid};
 
 /// What will be done to one agent, in order, up to the first thing that must be waited for.
@@ -269,25 +269,31 @@ pub struct StepView {
     /// Where it was declared: `file:line:column`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// Paths of the fields that change; values that may be secrets are masked.
+    /// The fields that change, or that an object is made with; values that are or look like secrets are masked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<String>,
+    pub fields: Vec<FieldView>,
 }
 
 impl From<&Step> for StepView {
     fn from(step: &Step) -> Self {
-        let (action, manifest, changes): (_, Option<&Manifest>, &[FieldChange]) = match step {
-            Step::Create { manifest } => ("create", Some(manifest), &[]),
-            Step::Update { manifest, changes, .. } => ("update", Some(manifest), changes),
-            Step::Adopt { manifest, changes, .. } => ("adopt", Some(manifest), changes),
-            Step::Handover { manifest, .. } => ("handover", Some(manifest), &[]),
-            Step::Prune { .. } => ("prune", None, &[]),
+        let of = |manifest: &Manifest, changes: &[FieldChange]| {
+            let changes: Vec<_> = changes.iter().cloned().map(Change::from).collect();
+            FieldView::of(&manifest.object.kind, &changes)
+        };
+        let (action, manifest, fields) = match step {
+            Step::Create { manifest } => {
+                ("create", Some(manifest), FieldView::of_created(&manifest.object.kind, &manifest.body))
+            }
+            Step::Update { manifest, changes, .. } => ("update", Some(manifest), of(manifest, changes)),
+            Step::Adopt { manifest, changes, .. } => ("adopt", Some(manifest), of(manifest, changes)),
+            Step::Handover { manifest, .. } => ("handover", Some(manifest), vec![]),
+            Step::Prune { .. } => ("prune", None, vec![]),
         };
         Self {
             action: action.to_owned(),
             object: step.object().to_string(),
             origin: manifest.map(|manifest| manifest.origin.to_string()),
-            fields: changes.iter().map(|change| change.path.to_string()).collect(),
+            fields,
         }
     }
 }

@@ -90,7 +90,15 @@ impl AgentState {
                 record.candidate = None;
                 self.save(record, actions);
             }
-            (None, None) => self.go_on(&ledger.record, refused.as_ref(), now, actions),
+            (None, None) => {
+                let mut record = ledger.record.clone();
+                let asked = self
+                    .desired_release()
+                    .filter(|asked| record.stable.as_ref().is_some_and(|stable| stable.release == *asked));
+                // Git asks for what stands: the hold has done its work, and who asks for the other one again gets it.
+                record.hold = record.hold.filter(|hold| asked.is_none_or(|asked| asked == hold.left));
+                self.go_on(&record, refused.as_ref(), now, actions);
+            }
         }
     }
 
@@ -116,6 +124,9 @@ impl AgentState {
         }
         if let Some(asked) = ledger.requests.retry.as_ref().filter(|asked| new("retry", &asked.request.id)) {
             record.handled.insert("retry".to_owned(), asked.request.id.clone());
+            if let Some(newest) = record.operations.first() {
+                record.handled.insert(course::RETRIED_AFTER.to_owned(), newest.id.to_string());
+            }
             let names = |short: &str, whole: String| {
                 asked.release.as_ref().is_none_or(|release| release == short || *release == whole)
             };
@@ -177,7 +188,8 @@ impl AgentState {
         actions.push(action);
     }
 
-    pub(super) fn save(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
+    pub(super) fn save(&mut self, mut record: AgentRecord, actions: &mut Vec<Action>) {
+        record.drift_healed += std::mem::take(&mut self.memory.untold);
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         let record = Arc::new(record);
         let action = Action::Record { expected, record: Arc::clone(&record) };
@@ -185,7 +197,7 @@ impl AgentState {
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.record().is_none_or(|held| **held != record) {
+        if self.memory.untold > 0 || self.record().is_none_or(|held| **held != record) {
             self.save(record, actions);
         }
     }

@@ -12,6 +12,9 @@ use crate::record::{
 };
 use crate::render::RendererVersion;
 
+/// Where a record keeps the operation that was the newest when a retry was handled.
+pub(super) const RETRIED_AFTER: &str = "retry/after";
+
 /// An operation that ought to be begun.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Begin {
@@ -116,10 +119,9 @@ fn retried(state: &AgentState, release: ReleaseId, record: &AgentRecord) -> Opti
     let whole = release.digest().to_string();
     let meant = asked.release.as_ref().is_none_or(|named| *named == short || *named == whole);
     let handled = record.handled.get("retry") == Some(&asked.request.id);
-    // The id of a request is the time it was asked, in nanoseconds.
-    let at: i128 = asked.request.id.parse().ok()?;
-    let newest = record.operations.first()?.started.as_nanosecond();
-    (tried && meant && handled && at > newest).then(|| asked.request.by.clone())
+    let newest = record.operations.first()?.id.to_string();
+    let since = record.handled.get(RETRIED_AFTER) == Some(&newest);
+    (tried && meant && handled && since).then(|| asked.request.by.clone())
 }
 
 /// Whether the open operation still goes where it should; a way back goes on until Git asks for something new.

@@ -155,6 +155,7 @@ impl AgentState {
         let message = match open.kind {
             OperationKind::Removal => {
                 record.phase = Phase::Removed;
+                record.settings = None;
                 if let Some(stable) = record.stable.take() {
                     course::remember(&mut record, stable);
                 }
@@ -174,6 +175,7 @@ impl AgentState {
                 }
                 record.history.retain(|standing| standing.release != to.release);
                 let message = format!("{} is stable ({})", to.release, open.cause);
+                record.settings = target.settings_to_keep(&to);
                 record.stable = Some(to);
                 self.collect_inventory(target, &mut record);
                 message

@@ -108,9 +108,7 @@ impl AgentState {
         if heal {
             let heals = self.memory.heals.entry(object.clone()).or_default();
             heals.push(now);
-            if let Some(ledger) = &mut self.ledger {
-                Arc::make_mut(&mut ledger.record).drift_healed += 1;
-            }
+            self.memory.untold += 1;
             let message = format!("{object} healed: it is as {} says again", write.manifest.origin);
             actions.push(Action::Announce(self.announcement(false, "DriftHealed", message)));
         }

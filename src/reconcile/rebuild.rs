@@ -1,7 +1,10 @@
 //! A lost ledger, made anew from the objects that carry our installation id and hash right.
 
+use std::sync::Arc;
+
 use super::Wanted;
-use super::state::{AgentState, read_release};
+use super::state::{AgentState, read_release, to_keep};
+use crate::desired::DesiredAgent;
 use crate::model::{CommitId, Digest, LiveObject, Revision, Timestamp};
 use crate::record::{AgentRecord, Cause, FORMAT, Operation, OperationId, OperationKind, Outcome, ShortId, Standing};
 use crate::render::{INSTALLATION_ANNOTATION, OPERATION_ANNOTATION, RELEASE_ID_ANNOTATION, RENDERER_ANNOTATION};
@@ -11,7 +14,7 @@ use crate::render::{INSTALLATION_ANNOTATION, OPERATION_ANNOTATION, RELEASE_ID_AN
 /// Objects of another installation or with another controller are not ours. `unconfirmed` keeps everything from being
 /// pruned until a person agrees.
 pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<AgentRecord> {
-    let ours = |live: &&std::sync::Arc<LiveObject>| {
+    let ours = |live: &&Arc<LiveObject>| {
         live.annotation(INSTALLATION_ANNOTATION) == Some(&*state.config.installation) && !has_controller(live)
     };
     let objects: Vec<_> = state.live.objects.values().filter(ours).collect();
@@ -54,6 +57,8 @@ pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<Agent
         outcome: Some(Outcome::Succeeded),
     };
     let mut record = AgentRecord { format: FORMAT, stable: Some(stable), history: known, ..AgentRecord::default() };
+    let stands = |desired: &&Arc<DesiredAgent>| record.stood(desired.release.id) == record.stable.as_ref();
+    record.settings = desired.filter(stands).and_then(|desired| to_keep(&desired.settings));
     record.operations.push(rebuilt);
     record.inventory.0 = objects.iter().map(|live| (live.object.clone(), live.uid.clone())).collect();
     record.unconfirmed = true;

@@ -11,7 +11,7 @@ use crate::model::{
     AgentName, Digest, EnvironmentName, LiveObject, LiveState, ObjectRef, ReleaseId, ResourceVersion, Timestamp,
 };
 use crate::plan::GatePolicy;
-use crate::record::{AgentRecord, Requests, Standing};
+use crate::record::{AgentRecord, MAX_SETTINGS, Requests, Standing};
 use crate::render::{Rendered, config_map_name};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
@@ -108,6 +108,8 @@ pub(super) struct Memory {
     pub(super) unsure: Vec<ObjectRef>,
     /// The same of the ledger.
     pub(super) ledger_unsure: bool,
+    /// Take-backs that the record does not count yet: healing waits for nobody, and is told after.
+    pub(super) untold: u64,
     /// When this decision wants to be looked at again.
     pub(super) alarm: Option<Timestamp>,
     /// What Git asked for when it could last be used.
@@ -266,10 +268,18 @@ impl AgentState {
         Some(release)
     }
 
-    /// Settings by their digest; where they are no longer known, those that Git asks for now.
-    pub(super) fn settings(&self, digest: Digest) -> Option<Arc<Settings>> {
-        let known = self.memory.settings.iter().find(|settings| settings.digest == digest);
-        known.cloned().or_else(|| self.memory.last_run.as_ref().map(|desired| Arc::clone(&desired.settings)))
+    /// Settings by their digest: from Git, from memory, or from the record; where nobody knows them any more, those that
+    /// Git asks for now.
+    pub(super) fn settings(&mut self, digest: Digest) -> Option<Arc<Settings>> {
+        if let Some(known) = self.memory.settings.iter().find(|settings| settings.digest == digest) {
+            return Some(Arc::clone(known));
+        }
+        let kept = self.record().and_then(|record| Settings::from_canonical(record.settings.as_ref()?, digest));
+        if let Some(kept) = kept.map(Arc::new) {
+            self.memory.keep_settings(&kept);
+            return Some(kept);
+        }
+        self.memory.last_run.as_ref().map(|desired| Arc::clone(&desired.settings))
     }
 
     /// Remembers what Git asks for.
@@ -285,6 +295,11 @@ impl AgentState {
         }
         self.admission = Some(Arc::clone(admission));
     }
+}
+
+/// Settings as a record keeps them; nothing where they are too long for it.
+pub(super) fn to_keep(settings: &Settings) -> Option<String> {
+    settings.canonical().ok().filter(|text| text.len() <= MAX_SETTINGS)
 }
 
 /// Reads the release that a ConfigMap holds, if its content hashes to what it is named by.
@@ -303,8 +318,12 @@ pub fn read_release(config_map: &LiveObject) -> Option<Release> {
 impl Memory {
     fn keep(&mut self, desired: &Arc<DesiredAgent>) {
         self.keep_release(&desired.release);
-        self.settings.retain(|settings| settings.digest != desired.settings.digest);
-        self.settings.insert(0, Arc::clone(&desired.settings));
+        self.keep_settings(&desired.settings);
+    }
+
+    fn keep_settings(&mut self, settings: &Arc<Settings>) {
+        self.settings.retain(|known| known.digest != settings.digest);
+        self.settings.insert(0, Arc::clone(settings));
         self.settings.truncate(MEMORY);
     }
 

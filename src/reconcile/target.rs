@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::learn::body_digest;
-use super::state::{AgentState, RenderKey, kept};
+use super::state::{AgentState, RenderKey, kept, to_keep};
 use super::{FailureKind, Reason, Wanted};
 use crate::desired::{Release, Settings};
 use crate::judge::{AgentHealth, Health, agent_health};
@@ -66,6 +66,11 @@ impl Target {
     /// How many old releases keep their ConfigMap.
     pub(super) fn history(&self) -> usize {
         self.settings.as_ref().map_or(10, |settings| settings.history as usize)
+    }
+
+    /// The settings of a standing, for the record.
+    pub(super) fn settings_to_keep(&self, standing: &Standing) -> Option<String> {
+        to_keep(self.settings.as_ref().filter(|settings| settings.digest == standing.settings)?)
     }
 
     /// When an operation that is not healthy by then is looked at for whose fault it is.

@@ -17,6 +17,8 @@ pub const MAX_OPERATIONS: usize = 50;
 pub const MAX_INVENTORY: usize = 64;
 /// Releases that a record keeps in quarantine.
 pub const MAX_QUARANTINE: usize = 32;
+/// Bytes of settings that a record keeps.
+pub const MAX_SETTINGS: usize = 8 * 1024;
 /// Bytes of a record as JSON; the oldest operations go first to keep it.
 pub const MAX_BYTES: usize = 32 * 1024;
 
@@ -36,6 +38,10 @@ pub struct AgentRecord {
     /// The release that holds the traffic.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stable: Option<Standing>,
+    /// The settings of what is stable, as the very bytes that their digest names: with them a rollback needs no Git.
+    /// Absent where they are longer than [`MAX_SETTINGS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub settings: Option<String>,
     /// The release on its way; present while an operation of kind `Release` is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub candidate: Option<Standing>,

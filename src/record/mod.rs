@@ -12,7 +12,7 @@ use crate::model::AgentName;
 
 pub use agent::{
     AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_INVENTORY, MAX_OPERATIONS,
-    MAX_QUARANTINE, Owned, Phase, Quarantined, Standing, Told, Truth,
+    MAX_QUARANTINE, MAX_SETTINGS, Owned, Phase, Quarantined, Standing, Told, Truth,
 };
 pub use environment::{EnvironmentRecord, EnvironmentRequests, RefusedMove, SyncRequest};
 pub use operation::{Cause, Evidence, Operation, OperationId, OperationKind, Outcome, ShortId};

@@ -12,7 +12,8 @@ pub struct Named {
     pub commits: Vec<String>,
     /// GitHub's `Reverts owner/repo#12`, GitLab's `This reverts merge request !12`.
     pub requests: Vec<u64>,
-    /// `Revert "<subject>"`, or `Reapply "<subject>"` of git 2.43 and later.
+    /// The subject of what is taken back: `<subject>` for `Revert "<subject>"`, and `Revert "<subject>"` for the
+    /// `Reapply "<subject>"` of git 2.43 and later. Also read in the title under `Merge pull request …`.
     pub subject: Option<String>,
 }
 
@@ -67,10 +68,18 @@ fn subject(message: &str) -> &str {
     message.lines().next().unwrap_or_default().trim()
 }
 
-/// The subject itself, or with the number that a squash puts behind it.
+/// What a commit is about: its subject; of the merge of a request, the title that GitHub and GitLab put under it.
+fn title(message: &str) -> &str {
+    let first = subject(message);
+    let merges = ["Merge pull request #", "Merge branch '"].iter().any(|form| first.starts_with(form));
+    let under = message.lines().skip(1).map(str::trim).find(|line| !line.is_empty());
+    under.filter(|_| merges).unwrap_or(first)
+}
+
+/// The subject or title itself, or with the number that a squash puts behind it.
 fn has_subject(message: &str, wanted: &str) -> bool {
-    let subject = subject(message);
-    subject == wanted || subject.strip_prefix(wanted).is_some_and(|rest| rest.trim().starts_with("(#"))
+    let is = |text: &str| text == wanted || text.strip_prefix(wanted).is_some_and(|rest| rest.trim().starts_with("(#"));
+    is(subject(message)) || is(title(message))
 }
 
 /// Whether this is the merge or squash of a pull or merge request.
@@ -89,9 +98,9 @@ fn merges(message: &str, number: u64) -> bool {
 /// GitLab's `This reverts merge request !N`.
 pub fn named(message: &str) -> Named {
     let mut named = Named::default();
-    let quoted =
-        |prefix: &str| subject(message).strip_prefix(prefix)?.rsplit_once('"').map(|(text, _)| text.to_owned());
-    named.subject = quoted("Revert \"").or_else(|| quoted("Reapply \"")).or_else(|| quoted("revert \""));
+    let quoted = |prefix: &str| title(message).strip_prefix(prefix)?.rsplit_once('"').map(|(text, _)| text.to_owned());
+    let reapplied = || quoted("Reapply \"").map(|subject| format!("Revert \"{subject}\""));
+    named.subject = quoted("Revert \"").or_else(reapplied).or_else(|| quoted("revert \""));
     let words: Vec<&str> = message.split_whitespace().collect();
     for (at, word) in words.iter().enumerate() {
         let after = |n: usize| words.get(at + n).copied().unwrap_or_default();
@@ -178,7 +187,7 @@ mod tests {
         assert_eq!(one.commits, [A]);
         assert_eq!(one.subject.as_deref(), Some("Ship it"));
         let again = named(&format!("Reapply \"Ship it\"\n\nThis reverts commit {A}.\n"));
-        assert_eq!((again.commits.len(), again.subject.as_deref()), (1, Some("Ship it")));
+        assert_eq!((again.commits.len(), again.subject.as_deref()), (1, Some("Revert \"Ship it\"")));
         let merge = named(&format!("Revert \"Merge x\"\n\nThis reverts commit {A}, reversing\nchanges made to {B}.\n"));
         assert_eq!(merge.commits, [A]);
         let several = named(&format!("Undo\n\nThis reverts commits {A} {B}.\n"));
@@ -197,6 +206,18 @@ mod tests {
         assert_eq!(gitlab.among(&earlier), [A.parse().expect("an id")]);
         let bare = named("Revert \"Ship it\"");
         assert_eq!(bare.among(&[info(A, "Ship it")]), [A.parse().expect("an id")]);
+    }
+
+    #[test]
+    fn the_merge_of_a_revert_says_what_it_takes_back() {
+        for merge in [
+            "Merge pull request #13 from acme/revert-12-topic\n\nRevert \"Ship it\"",
+            "Merge branch 'revert-3f9c2ab1' into 'main'\n\nRevert \"Ship it\"\n\nSee merge request acme/agents!13",
+        ] {
+            let shipped = info(A, "Merge pull request #12 from acme/topic\n\nShip it");
+            assert_eq!(named(merge).among(&[info(B, merge), shipped]), [A.parse().expect("an id")], "{merge}");
+        }
+        assert!(named("Merge branch 'topic'\n\nShip \"it\"").is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Tree;
+use super::{SigningKey, Store, Tree};
 use crate::model::{CommitId, Revision};
 
 /// One commit: who, when, what it says, and a view of its files.
@@ -36,7 +36,21 @@ pub struct Verified<T>(T);
 /// Decides whether a commit may be used.
 pub trait Verify: Send + Sync {
     /// Checks `checkout` itself and the way to it since `last_good`, the last verified commit of the reference.
-    fn verify(&self, checkout: &Checkout, last_good: Option<&CommitId>) -> Result<(), Unverified>;
+    fn verify(&self, store: &Store, checkout: &Checkout, last_good: Option<&CommitId>) -> Result<(), Unverified>;
+
+    /// Whether what this key signs now would pass.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in a sentence.
+    fn trusts(&self, _: &SigningKey) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether a commit needs more than to be served by the remote.
+    fn is_strict(&self) -> bool {
+        false
+    }
 }
 
 /// The commit may not be used; the last good one stays.
@@ -61,8 +75,13 @@ impl Verified<Checkout> {
     /// # Errors
     ///
     /// What the verifier found.
-    pub fn check(checkout: Checkout, last_good: Option<&CommitId>, verifier: &dyn Verify) -> Result<Self, Unverified> {
-        verifier.verify(&checkout, last_good)?;
+    pub fn check(
+        store: &Store,
+        checkout: Checkout,
+        last_good: Option<&CommitId>,
+        verifier: &dyn Verify,
+    ) -> Result<Self, Unverified> {
+        verifier.verify(store, &checkout, last_good)?;
         Ok(Self(checkout))
     }
 }
@@ -78,7 +97,7 @@ impl<T> std::ops::Deref for Verified<T> {
 // === impl NoVerification ===
 
 impl Verify for NoVerification {
-    fn verify(&self, _: &Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
+    fn verify(&self, _: &Store, _: &Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
         Ok(())
     }
 }

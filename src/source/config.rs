@@ -82,9 +82,9 @@ pub struct Limits {
     pub connect: Duration,
     /// Without a byte from the remote.
     pub idle: Duration,
-    /// For one fetch or push as a whole, once objects flow.
+    /// For one listing of references, one fetch or one push as a whole.
     pub whole: Duration,
-    /// References the remote may show.
+    /// References the remote may show, in as many times half a KiB.
     pub refs: usize,
     /// Bytes of one fetch.
     pub bytes: usize,

@@ -37,7 +37,7 @@ fn shut_out() -> Result<(), git2::Error> {
         opts::set_cache_max_size(CACHE)?;
     }
     opts::strict_hash_verification(true);
-    Ok(())
+    super::wire::register()
 }
 
 /// Sets how long a connection may take, and how long it may be silent. Holds for the whole process; the last call counts.

@@ -1,6 +1,6 @@
 //! What commits changed, as plain values: who reverts what is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository};
 
@@ -82,6 +82,24 @@ impl Store {
             walk.commits.push(commit);
         }
         Ok(walk)
+    }
+
+    /// All commits in the history of `new`, itself among them, that are not in the history of `old`; all of them, when
+    /// `old` is not there.
+    pub(super) fn not_in(&self, old: &CommitId, new: &CommitId) -> Result<BTreeSet<CommitId>, SourceError> {
+        self.with(|repository| {
+            let new = self.find(repository, new)?.id();
+            let old = oid(old).filter(|&id| repository.find_commit(id).is_ok());
+            let walked = || {
+                let mut walk = repository.revwalk()?;
+                walk.push(new)?;
+                if let Some(old) = old {
+                    walk.hide(old)?;
+                }
+                walk.map(|id| id.map(commit_id)).collect::<Result<_, git2::Error>>()
+            };
+            walked().map_err(|error| self.failed("walk the history", &error))
+        })
     }
 
     /// Whether `ancestor` is `commit` itself or in its history.

@@ -14,6 +14,8 @@ use super::store::{commit_id, oid};
 use super::{SourceConfig, SourceError, Store, hermetic, sweep};
 use crate::model::CommitId;
 
+/// Bytes of a commit or a tag, message and signature included: they are read whole.
+const COMMIT: usize = 1 << 20;
 /// Where commits are held that the remote may have dropped.
 const ACCEPTED: &str = "refs/backstay/accepted/";
 
@@ -264,7 +266,7 @@ impl Mirror {
             })?;
             let empty = listing.refs.is_empty();
             if fetched {
-                Self::move_references(store, repository, &before, &listing)?;
+                self.move_references(store, repository, &before, &listing)?;
                 if let Err(error) = sweep::packs(repository) {
                     return Err(store.failed("join packs", &error));
                 }
@@ -276,6 +278,7 @@ impl Mirror {
 
     /// Sets the mirror's references to those of the remote, now that the objects are there.
     fn move_references(
+        &self,
         store: &Store,
         repository: &Repository,
         before: &BTreeMap<String, Oid>,
@@ -284,8 +287,12 @@ impl Mirror {
         let failed = |error: git2::Error| store.failed("move a reference of the mirror", &error);
         let odb = repository.odb().map_err(failed)?;
         odb.refresh().map_err(failed)?;
-        for (name, &id) in &listing.refs {
-            if before.get(name) != Some(&id) && !is_whole(repository, id) {
+        for (name, &id) in listing.refs.iter().filter(|(name, id)| before.get(*name) != Some(*id)) {
+            if is_huge(&odb, id) {
+                let url = self.config.url.to_string();
+                return Err(SourceError::TooMuch { url, what: "bytes in one commit", limit: COMMIT });
+            }
+            if !is_whole(repository, id) {
                 store.note_damage();
                 return Err(SourceError::Damaged { why: format!("`{name}` came without its objects") });
             }
@@ -376,6 +383,12 @@ fn worth(repository: &Repository, before: &BTreeMap<String, Oid>, listing: &List
     }
     let missing = |commit: &CommitId| oid(commit).is_some_and(|id| repository.find_commit(id).is_err());
     followed.commits.iter().any(missing) && names.any(moved)
+}
+
+/// Whether an object is a commit or a tag of more bytes than are read.
+fn is_huge(odb: &git2::Odb<'_>, id: Oid) -> bool {
+    use git2::ObjectType::{Commit, Tag};
+    odb.read_header(id).is_ok_and(|(size, kind)| matches!(kind, Commit | Tag) && size > COMMIT)
 }
 
 /// Whether an object and, for a commit, its folder can be read.

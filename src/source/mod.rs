@@ -6,6 +6,7 @@
 //! | [`Mirror`] | a bare copy of all branches and tags, made anew whenever it is lost |
 //! | [`Poller`] | the thread that keeps the mirror current, and says how that goes |
 //! | [`Store`] | everything that is read from commits: trees, history, what a name points at |
+//! | [`SshSigners`], [`NoVerification`] | whether a commit may be used |
 //! | [`Move`], [`Settled`] | whether a reference may move to where the remote has it |
 //! | [`Draft`], [`Mirror::push`] | commits written back |
 //!
@@ -34,7 +35,9 @@ mod resolve;
 mod store;
 mod sweep;
 mod tree;
+mod verify;
 mod watch;
+mod wire;
 mod write;
 
 pub use checkout::{Checkout, CommitInfo, NoVerification, Unverified, Verified, Verify};
@@ -50,4 +53,5 @@ pub use push::PushError;
 pub use resolve::Track;
 pub use store::Store;
 pub use tree::{ContentId, Entry, EntryKind, MemoryTree, Tree, TreeError};
+pub use verify::{AllowedSigners, InvalidSigners, SignError, SignersError, SigningKey, SshSigners};
 pub use write::{Conflict, Draft, Edit, Person, Reverted, WriteError};

@@ -172,7 +172,7 @@ impl Store {
         last_good: Option<&CommitId>,
         verifier: &dyn Verify,
     ) -> Result<Verified<Checkout>, NotVerified> {
-        Ok(Verified::check(self.checkout(revision)?, last_good, verifier)?)
+        Ok(Verified::check(self, self.checkout(revision)?, last_good, verifier)?)
     }
 }
 

@@ -51,6 +51,11 @@ fn turns(c: char) -> bool {
     matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Whether a character takes no room, so that a name with it reads as one without.
+fn unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{e0000}'..='\u{e007f}')
+}
+
 /// `.git` in any case, and the forms that some file systems take for it.
 fn is_git(name: &str) -> bool {
     let plain: String = name.chars().filter(|c| !matches!(c, '\u{200b}'..='\u{200f}' | '\u{feff}')).collect();
@@ -83,7 +88,7 @@ pub(super) fn shown(name: &[u8]) -> String {
     let mut shown = String::new();
     for chunk in name.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || turns(c) || c == '\\' {
+            if c.is_control() || turns(c) || unseen(c) || c == '\\' {
                 shown.extend(c.escape_default());
             } else {
                 shown.push(c);

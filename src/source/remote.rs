@@ -13,11 +13,15 @@ use git2::{
 
 use super::config::Kind;
 use super::error::plain;
-use super::{Auth, PushError, Secret, SourceConfig, SourceError, SshKey, hermetic};
+use super::wire::{Meter, Over};
+use super::{Auth, Limits, PushError, Secret, SourceConfig, SourceError, SshKey, hermetic};
 use crate::model::CommitId;
 
 /// Times that one connection may ask for a key or password: a refused one is asked for again and again.
 const ATTEMPTS: u32 = 2;
+/// Bytes that one reference takes in a list, and what is said around the list.
+const REFERENCE: usize = 512;
+const AROUND: usize = 1 << 20;
 /// What is kept of a server's talk during a push.
 const TALK: usize = 2048;
 
@@ -33,12 +37,15 @@ pub(super) struct Listing {
 /// What one connection went through, for the words of its failure.
 struct Talk<'a> {
     config: &'a SourceConfig,
+    meter: Meter,
     began: Instant,
     attempts: u32,
     over: Option<SourceError>,
     host_key: Option<(String, String, bool)>,
     said: Vec<u8>,
     refused: Vec<String>,
+    /// What was given to the remote to get in, in each form: it may say it back.
+    told: Vec<String>,
 }
 
 /// Lists what the remote has, and downloads what `wanted` says of it before the connection is closed.
@@ -53,6 +60,7 @@ pub(super) fn fetch(
 ) -> Result<Listing, SourceError> {
     let talk = RefCell::new(Talk::new(config));
     let failed = |deed, error: &git2::Error| talk.borrow_mut().failure(deed, error);
+    let _metered = talk.borrow().meter.here();
     guarded("fetch", || {
         let mut remote = open(repository, config)?;
         let mut options = FetchOptions::new();
@@ -116,12 +124,14 @@ pub(super) fn push(
 ) -> Result<(), PushError> {
     let talk = RefCell::new(Talk::new(config));
     let moved = RefCell::new(None);
+    let _metered = talk.borrow().meter.here();
     let result = guarded("push", || {
         let mut remote = open(repository, config)?;
         let mut callbacks = callbacks(&talk);
         callbacks.push_update_reference(|_, status| {
             if let Some(why) = status {
-                talk.borrow_mut().refused.push(plain(why));
+                let why = talk.borrow().plain(why);
+                talk.borrow_mut().refused.push(why);
             }
             Ok(())
         });
@@ -168,7 +178,7 @@ pub(super) fn push(
     if race.iter().any(|words| why.contains(words)) {
         return Err(PushError::Moved { reference: reference.to_owned(), at: None });
     }
-    let said = plain(&String::from_utf8_lossy(&talk.said));
+    let said = talk.plain(&String::from_utf8_lossy(&talk.said));
     let message = if said.is_empty() { why } else { format!("{why}: {said}") };
     Err(PushError::Refused { reference: reference.to_owned(), message })
 }
@@ -251,14 +261,19 @@ fn callbacks<'a>(talk: &'a RefCell<Talk<'a>>) -> RemoteCallbacks<'a> {
 
 impl<'a> Talk<'a> {
     fn new(config: &'a SourceConfig) -> Self {
+        let Limits { connect, idle, whole, refs, .. } = config.limits;
+        let meter = Meter::new(connect, idle);
+        meter.allow(refs.saturating_mul(REFERENCE).saturating_add(AROUND), whole);
         Self {
             config,
+            meter,
             began: Instant::now(),
             attempts: 0,
             over: None,
             host_key: None,
             said: Vec::new(),
             refused: Vec::new(),
+            told: Vec::new(),
         }
     }
 
@@ -266,6 +281,8 @@ impl<'a> Talk<'a> {
     fn again(&mut self) {
         self.attempts = 0;
         self.began = Instant::now();
+        let limits = &self.config.limits;
+        self.meter.allow(limits.bytes.saturating_add(AROUND), limits.whole);
     }
 
     fn url(&self) -> String {
@@ -288,13 +305,17 @@ impl<'a> Talk<'a> {
                 stop
             })
         };
+        let (user_name, secret) = match &self.config.auth {
+            Auth::Token(token) => ("x-access-token", Some(token)),
+            Auth::Basic { username, password } => (username.as_str(), Some(password)),
+            Auth::None | Auth::Ssh(_) => ("", None),
+        };
+        if let (Some(secret), true) = (secret, kinds.contains(CredentialType::USER_PASS_PLAINTEXT)) {
+            let secret = reveal(secret)?;
+            self.told.extend([base64(format!("{user_name}:{secret}").as_bytes()), secret.clone()]);
+            return Cred::userpass_plaintext(user_name, &secret);
+        }
         match &self.config.auth {
-            Auth::Token(token) if kinds.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                Cred::userpass_plaintext("x-access-token", &reveal(token)?)
-            }
-            Auth::Basic { username, password } if kinds.contains(CredentialType::USER_PASS_PLAINTEXT) => {
-                Cred::userpass_plaintext(username, &reveal(password)?)
-            }
             Auth::Ssh(SshKey { key, passphrase, .. }) if kinds.contains(CredentialType::SSH_KEY) => {
                 let passphrase = passphrase.as_ref().map(reveal).transpose()?;
                 Cred::ssh_key(user.unwrap_or("git"), None, key, passphrase.as_deref())
@@ -343,6 +364,12 @@ impl<'a> Talk<'a> {
         self.within(0, 0)
     }
 
+    /// Text of the remote, plain, and without what we told it to get in.
+    fn plain(&self, text: &str) -> String {
+        let known = self.told.iter().filter(|told| !told.is_empty());
+        plain(&known.fold(text.to_owned(), |text, told| text.replace(told.as_str(), "…")))
+    }
+
     fn late(&self, what: &'static str, limit: Duration) -> SourceError {
         SourceError::Timeout { url: self.url(), what, limit }
     }
@@ -352,7 +379,18 @@ impl<'a> Talk<'a> {
         if let Some(over) = self.over.take() {
             return over;
         }
-        let (url, why) = (self.url(), plain(error.message()));
+        match self.meter.over() {
+            Some(Over::Time) => return self.late("for one transfer", self.config.limits.whole),
+            Some(Over::Bytes) if deed.starts_with("list") => {
+                let limit = self.config.limits.refs;
+                return SourceError::TooMuch { url: self.url(), what: "references", limit };
+            }
+            Some(Over::Bytes) => {
+                return SourceError::TooMuch { url: self.url(), what: "bytes", limit: self.config.limits.bytes };
+            }
+            None => {}
+        }
+        let (url, why) = (self.url(), self.plain(error.message()));
         let has = |words: &[&str]| words.iter().any(|word| why.to_ascii_lowercase().contains(word));
         if error.code() == ErrorCode::Timeout || has(&["timed out", "timeout", "time out"]) {
             return self.late("to answer", self.config.limits.idle);

@@ -14,6 +14,8 @@ use crate::model::{CommitId, Revision, Timestamp};
 
 /// Handles that are kept open while nobody uses them.
 const IDLE: usize = 4;
+/// The most bytes of a commit whose signature is looked at.
+const COMMIT: usize = 1 << 20;
 /// Entries of folders that are kept in memory, all together.
 const KEPT: usize = 400_000;
 
@@ -188,6 +190,18 @@ impl Store {
     /// What a commit says of itself.
     pub fn commit(&self, commit: &CommitId) -> Result<CommitInfo, SourceError> {
         self.with(|repository| Ok(info(&self.find(repository, commit)?)))
+    }
+
+    /// The bytes of a commit, as they are hashed and signed.
+    pub(super) fn raw_commit(&self, commit: &CommitId) -> Result<Vec<u8>, SourceError> {
+        let none = |why: String| SourceError::NoCommit { name: commit.to_string(), why };
+        let id = oid(commit).ok_or_else(|| none("ids of this length are not supported".to_owned()))?;
+        let allowed = |size: usize| {
+            let (path, limit) = (commit.to_string(), COMMIT);
+            if size > limit { Err(TreeError::Budget { path, what: "bytes", limit }) } else { Ok(()) }
+        };
+        let raw = self.object(id, ObjectType::Commit, commit.as_str(), allowed, <[u8]>::to_vec);
+        raw.map_err(|error| none(error.to_string()))
     }
 
     /// When a commit was made, by its committer's clock.

@@ -8,7 +8,7 @@ use git2::{MergeOptions, ObjectType, Oid, Repository, Signature, Time};
 use super::error::plain;
 use super::names;
 use super::store::commit_id;
-use super::{Changed, GitTree, SourceError, Store, Tree, TreeError};
+use super::{Changed, GitTree, SignError, SigningKey, SourceError, Store, Tree, TreeError};
 use crate::model::{CommitId, Timestamp};
 
 /// One change of a file.
@@ -81,6 +81,9 @@ pub enum WriteError {
     /// Nothing would change.
     #[error("the commit would change nothing")]
     Unchanged,
+    /// It cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// The text does not name a person.
     #[error("`{0}` names no person: `Name <address>` is expected")]
     Person(String),
@@ -242,6 +245,22 @@ impl Draft {
         at: Timestamp,
         message: &str,
     ) -> Result<CommitId, WriteError> {
+        self.signed_commit(author, committer, at, message, None)
+    }
+
+    /// The same, signed with a key.
+    ///
+    /// # Errors
+    ///
+    /// The key cannot sign, too.
+    pub fn signed_commit(
+        &self,
+        author: &Person,
+        committer: &Person,
+        at: Timestamp,
+        message: &str,
+        key: Option<&SigningKey>,
+    ) -> Result<CommitId, WriteError> {
         if self.tree == self.base_tree {
             return Err(WriteError::Unchanged);
         }
@@ -253,7 +272,16 @@ impl Draft {
                 return Err(WriteError::Empty);
             }
             let parent = self.store.find(repository, &self.base)?;
-            let id = repository.commit(None, &author, &committer, message, &tree, &[&parent]).map_err(failed)?;
+            let id = match key {
+                None => repository.commit(None, &author, &committer, message, &tree, &[&parent]).map_err(failed)?,
+                Some(key) => {
+                    let made = repository.commit_create_buffer(&author, &committer, message, &tree, &[&parent]);
+                    let made = made.map_err(failed)?;
+                    let text = String::from_utf8_lossy(&made);
+                    let signature = key.sign(text.as_bytes())?;
+                    repository.commit_signed(&text, signature.trim_end(), Some("gpgsig")).map_err(failed)?
+                }
+            };
             Ok(commit_id(id))
         })
     }

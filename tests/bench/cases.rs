@@ -215,12 +215,7 @@ fn against(agents: usize, measured: Measured, limit: Limit) -> Row {
         case: format!("{} {agents} agents", measured.name),
         measured: format!("{:.2} s", measured.took.as_secs_f64()),
         value: measured.took.as_secs_f64(),
-        limit: format!(
-            "{:.2} s, {} writes, {} in flight",
-            limit.took.as_secs_f64(),
-            limit.writes,
-            limit.in_flight
-        ),
+        limit: format!("{:.2} s, {} writes, {} in flight", limit.took.as_secs_f64(), limit.writes, limit.in_flight),
         ratio: Some(ratio),
         reached: ratio <= TIMES_LIMIT,
         requests: Some(measured.requests),

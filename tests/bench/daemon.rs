@@ -75,7 +75,8 @@ impl Place {
     /// A place for daemons that follow `url` into `namespace`.
     pub(crate) fn new(url: &str, namespace: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
         let at = |name: &str| folder.path().join(name).display().to_string();
         let config = format!(
             "installation = \"{INSTALLATION}\"\n[source]\nurl = \"{url}\"\n[[target]]\nenvironment = \"{ENVIRONMENT}\"\n\
@@ -97,7 +98,12 @@ impl Place {
     fn spawn(&self, arguments: &[&str]) -> Daemon {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.at("log")).expect("a log");
         let mut command = Command::new(BACKSTAY);
-        command.arg("run").args(arguments).arg("--config").arg(self.at("backstay.toml")).env("HOME", self.folder.path());
+        command
+            .arg("run")
+            .args(arguments)
+            .arg("--config")
+            .arg(self.at("backstay.toml"))
+            .env("HOME", self.folder.path());
         let started = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("the daemon");
         Daemon { child, port: self.port, started }

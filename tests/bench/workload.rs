@@ -220,7 +220,8 @@ impl Repository {
         write(std::io::BufWriter::new(pipe)).expect("written");
         assert!(child.wait().expect("git ends").success());
         self.commits += 1;
-        let head = Command::new("git").arg("-C").arg(self.bare()).args(["rev-parse", "main"]).output().expect("git runs");
+        let head =
+            Command::new("git").arg("-C").arg(self.bare()).args(["rev-parse", "main"]).output().expect("git runs");
         String::from_utf8_lossy(&head.stdout).trim().to_owned()
     }
 }

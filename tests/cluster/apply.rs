@@ -114,6 +114,7 @@ async fn an_apply_hits_exactly_what_was_read() {
     assert_eq!(lab.see("configmaps", "one").await, Some(anew));
 }
 
+// K8
 #[tokio::test]
 async fn a_field_is_dropped_only_when_our_creation_lets_go_of_it() {
     let Some(lab) = lab("a_field_is_dropped_only_when_our_creation_lets_go_of_it").await else { return };
@@ -136,6 +137,7 @@ async fn a_field_is_dropped_only_when_our_creation_lets_go_of_it() {
     assert_eq!(same.version, again.version, "the same again writes nothing (K13)");
 }
 
+// K9
 #[tokio::test]
 async fn an_adoption_takes_over_what_tools_wrote() {
     let Some(lab) = lab("an_adoption_takes_over_what_tools_wrote").await else { return };
@@ -416,6 +418,7 @@ impl Fence for Gate {
     }
 }
 
+// F1
 #[tokio::test]
 async fn behind_a_closed_fence_nothing_is_written() {
     let Some(lab) = lab("behind_a_closed_fence_nothing_is_written").await else { return };

@@ -150,6 +150,13 @@ async fn every_verb_with_a_daemon() {
     let schema = desk.json(&["schema", "plan"]);
     let validator = jsonschema::validator_for(&schema).expect("a schema");
     assert!(validator.is_valid(&planned), "{:?}", validator.iter_errors(&planned).next().map(|e| e.to_string()));
+    let steps = planned.pointer("/environments/0/agents/0/steps").and_then(Value::as_array).expect("steps");
+    let deployment =
+        steps.iter().find(|step| step["object"].as_str().is_some_and(|object| object.starts_with("Deployment/")));
+    let fields = deployment.and_then(|step| step["fields"].as_array()).expect("fields");
+    let image = fields.iter().find(|field| field["path"].as_str().is_some_and(|path| path.ends_with(".image")));
+    let image = image.expect("an image");
+    assert!(image["to"].is_string() && image["from"].is_null() && image["masked"] == false, "{image}");
     assert_eq!(desk.backstay(&["plan", "--exit-code"]).0, 1);
 
     // Once: it converges, and ends.
@@ -196,6 +203,24 @@ async fn every_verb_with_a_daemon() {
     let subject = || desk.git(&["--git-dir", "origin.git", "log", "-1", "--format=%s", "main"]);
     eventually("Git is told", async || subject().starts_with("Revert \"Whisper.\"").then_some(())).await;
     assert!(desk.done(&["history", "assistant"]).contains("rollback by"), "{third}");
+
+    // An environment that follows this one is planned by what is stable here, though its own place is empty.
+    std::fs::write(
+        desk.path("clone/environments/late.yaml"),
+        "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: late}\nspec:\n  images: tags\n  after: \
+         {environment: production, for: 1s}\n",
+    )
+    .expect("written");
+    desk.git(&["-C", "clone", "pull", "--quiet", "origin", "main"]);
+    desk.git(&["-C", "clone", "add", "--all"]);
+    desk.git(&["-C", "clone", "commit", "--quiet", "--message", "One more environment"]);
+    desk.git(&["-C", "clone", "push", "--quiet", "origin", "main"]);
+    let toml = std::fs::read_to_string(desk.path("backstay.toml")).expect("read");
+    let late =
+        format!("[[target]]\nenvironment = \"late\"\nkubernetes = {{ namespace = \"{}-late\" }}\n", lab.namespace);
+    std::fs::write(desk.path("both.toml"), format!("{toml}{late}")).expect("written");
+    let plan = desk.done(&["plan", "-e", "late", "--config", desk.path("both.toml").to_str().expect("a path")]);
+    assert!(plan.contains("assistant: nothing -> r-") && plan.contains("+ Deployment/"), "{plan}");
 
     // Left alone, and not.
     assert!(desk.done(&["suspend", "assistant", "--reason", "a look"]).contains("suspended"));

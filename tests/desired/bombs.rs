@@ -67,6 +67,7 @@ fn eat() {
     println!("{:?} JSON", began.elapsed());
 }
 
+// S7
 #[test]
 fn bombs_are_defined_errors_in_little_memory() {
     if std::env::var_os(EATER).is_some() {

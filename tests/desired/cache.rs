@@ -323,6 +323,7 @@ fn a_model_retires_while_nothing_changes() {
     assert_eq!(at("2026-12-31T00:00:00Z"), (Err(1), 1), "gone");
 }
 
+// S10
 #[test]
 fn a_pinned_agent_is_read_from_its_commit() {
     let pinned = format!(

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"crypto/subtle"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/cgi"
@@ -53,6 +55,10 @@ func runGitHTTP(args []string) int {
 			http.Error(answer, "who are you?", http.StatusUnauthorized)
 			return
 		}
+		if err := measure(answer, request); err != nil {
+			http.Error(answer, err.Error(), http.StatusRequestEntityTooLarge)
+			return
+		}
 		backend(name).ServeHTTP(answer, request)
 	})
 	if *logFile != "" {
@@ -73,6 +79,23 @@ func runGitHTTP(args []string) int {
 		return complain("git-http", server.ServeTLS(listener, *certificate, *key))
 	}
 	return complain("git-http", server.Serve(listener))
+}
+
+// largestPush is the most that a request may bring, in bytes.
+const largestPush = 64 << 20
+
+// measure reads a body whose length the client did not say: CGI wants to know
+// it beforehand, and a push comes in chunks.
+func measure(answer http.ResponseWriter, request *http.Request) error {
+	if request.ContentLength >= 0 && len(request.TransferEncoding) == 0 {
+		return nil
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(answer, request.Body, largestPush))
+	if err != nil {
+		return err
+	}
+	request.Body, request.ContentLength, request.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	return nil
 }
 
 // logged writes one line for each request, once it has been answered.

@@ -1,7 +1,7 @@
 //! What is rendered is compared with what a server shows, and with what was rendered before.
 
 use backstay::model::ObjectRef;
-use backstay::plan::{Change, FieldPath, Mark, changes, created_lines, drift, dropped, object_lines};
+use backstay::plan::{Change, FieldPath, FieldView, Mark, changes, created_lines, drift, dropped, object_lines};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -442,6 +442,44 @@ fn changes_print_as_people_read_them() {
       - spec.template.spec.hostname: "gone"
     "#);
     assert_eq!(Mark::Replace.to_string(), "±");
+}
+
+#[test]
+fn fields_have_their_values_and_say_what_is_masked() {
+    let old = deployment(json!({"hostname": "gone", "containers": [{"name": "agent", "image": "x@sha256:1",
+        "env": [{"name": "API_TOKEN", "value": "abc"}]}]}));
+    let new = deployment(json!({"containers": [{"name": "agent", "image": "x@sha256:2",
+        "env": [{"name": "API_TOKEN", "value": "def"}, {"name": "NEW", "value": "postgres://u:p@db/x"}]}]}));
+    let fields = json!(FieldView::of("Deployment", &changes(&old, &new)));
+    let at = |end: &str| format!("spec.template.spec.{end}");
+    let agent = |end: &str| at(&format!("containers[name=agent].{end}"));
+    assert_eq!(
+        fields,
+        json!([
+            {"path": agent("env[name=API_TOKEN].value"), "from": "***", "to": "***", "masked": true},
+            {"path": agent("env[name=NEW].value"), "to": "postgres://***@db/x", "masked": true},
+            {"path": agent("image"), "from": "x@sha256:1", "to": "x@sha256:2", "masked": false},
+            {"path": at("hostname"), "from": "gone", "masked": false},
+        ])
+    );
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "namespace": "n", "labels": {"a": "b"}},
+        "data": {"t": "a\nb\n", "password": "x"}});
+    let made = json!(FieldView::of_created("ConfigMap", &body));
+    assert_eq!(
+        made,
+        json!([
+            {"path": "data.password", "to": "***", "masked": true},
+            {"path": "data.t", "to": "a\nb\n", "masked": false},
+            {"path": "metadata.labels.a", "to": "b", "masked": false},
+        ])
+    );
+    // The same fields, in the same words, as a person reads.
+    let object = ObjectRef { group: "apps".into(), kind: "Deployment".into(), namespace: "n".into(), name: "s".into() };
+    let text = printed(&object_lines(Mark::Change, &object, &changes(&old, &new)));
+    for field in fields.as_array().expect("a list") {
+        assert!(text.contains(field["path"].as_str().expect("a path")), "{field} in {text}");
+    }
+    assert!(!text.contains("abc") && !text.contains("u:p"));
 }
 
 #[test]

@@ -496,6 +496,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 }
 
 proptest! {
+    // R5
     /// What a cluster shows may be anything: nothing panics.
     #[test]
     fn every_reader_is_total(a in any_json(), b in any_json(), kind in prop::sample::select(vec!["Deployment", "Pod", "ReplicaSet", "Job"])) {

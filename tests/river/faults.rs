@@ -11,6 +11,7 @@ fn quarantine(record: &Value) -> usize {
     record["quarantine"].as_array().map_or(0, Vec::len)
 }
 
+// S3
 #[tokio::test]
 async fn a_bad_commit_leaves_what_runs() {
     let Some(lab) = lab("bad").await else { return };
@@ -101,6 +102,7 @@ async fn a_release_that_cannot_be_pulled_is_blamed_on_nobody() {
     assert_eq!(river.greets("Hello!").await, first);
 }
 
+// R1
 #[tokio::test]
 async fn a_daemon_that_is_killed_goes_on_where_it_was() {
     let Some(lab) = lab("killed").await else { return };

@@ -1,16 +1,116 @@
 //! The daemon as it is installed: a pod from `manifests/`, with its account's token and only its rights.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::audit::Audit;
 use crate::daemon::{Repo, River, Server, name_image, until};
 use crate::lab::lab;
+use crate::rights::{self, Right};
 
 /// The pods' network, as the lab has it.
 const REACHED_BY_PODS: &str = "10.244.0.1:0";
 const IMAGE: &str = "registry.example.com/backstay";
+
+/// One object of each kind that an agent may bring, with a field that goes at the next commit.
+const EVERYTHING: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: every, annotations: {note: first}}
+data: {a: b}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: every, annotations: {note: first}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: every, annotations: {note: first}}
+spec: {selector: {app: every}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: every, annotations: {note: first}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: every, annotations: {note: first}}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: every}}
+  template:
+    metadata: {labels: {app: every}}
+    spec: {containers: [{name: one, image: registry.example.com/support-agent:1}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: every, annotations: {note: first}}
+spec:
+  replicas: 0
+  serviceName: every
+  selector: {matchLabels: {app: every}}
+  template:
+    metadata: {labels: {app: every}}
+    spec: {containers: [{name: one, image: registry.example.com/support-agent:1}]}
+---
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata: {name: every, annotations: {note: first}}
+spec:
+  maxReplicas: 2
+  scaleTargetRef: {apiVersion: apps/v1, kind: StatefulSet, name: every}
+  metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: every, annotations: {note: first}}
+spec:
+  schedule: '0 0 1 1 *'
+  suspend: true
+  jobTemplate:
+    spec:
+      template:
+        spec: {restartPolicy: Never, containers: [{name: one, image: registry.example.com/support-agent:1}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: every, annotations: {note: first}}
+spec:
+  suspend: true
+  template:
+    spec: {restartPolicy: Never, containers: [{name: one, image: registry.example.com/support-agent:1}]}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: theirs}
+spec:
+  suspend: true
+  template:
+    spec: {restartPolicy: Never, containers: [{name: one, image: registry.example.com/support-agent:1}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: every, annotations: {note: first}}
+spec: {hostnames: [every.example.com]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: every, annotations: {note: first}}
+spec: {podSelector: {matchLabels: {app: every}}, policyTypes: [Ingress]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: every, annotations: {note: first}}
+spec: {maxUnavailable: 1, selector: {matchLabels: {app: every}}}
+";
+
+/// Rights that a run without mishaps does not show, and why the daemon needs them.
+const UNSEEN: [(&str, &str, &str, &str); 1] =
+    [("backstay.dev", "agentreleases", "get", "the record is read again after a write of it that was lost or refused")];
 
 /// What `manifests/` installs for one environment, with the daemon and its environment in the test's own namespace.
 fn documents(namespace: &str, source: &str) -> Vec<Value> {
@@ -52,6 +152,7 @@ async fn from_its_manifests_under_its_own_rights() {
     let server = Server::http_at(repo.parent(), REACHED_BY_PODS);
     let source = format!("http://{}/repo.git", server.address);
     let river = River::with_source(lab, repo, String::new()).await;
+    let audit = Audit::now();
     name_image(IMAGE);
     for object in documents(&river.lab.namespace, &source) {
         let told = format!("{} {}", object["kind"], object["metadata"]["name"]);
@@ -80,4 +181,83 @@ async fn from_its_manifests_under_its_own_rights() {
     // The workloads were written by the environment's account, never by the daemon's own.
     let deployment = river.lab.ask(Method::GET, &format!("{deployments}/support"), None).await.expect("a Deployment");
     assert_eq!(deployment["metadata"]["labels"]["app.kubernetes.io/managed-by"], "backstay");
+
+    // Each kind that an agent may bring, made; a field of each taken back; gone again.
+    let file = "agents/support/manifests/everything.yaml";
+    river.repo.write(file, EVERYTHING);
+    // A Job is never changed, but one that somebody made is taken over.
+    let theirs = rights::parsed(EVERYTHING).into_iter().find(|object| object["metadata"]["name"] == "theirs");
+    river.lab.make("batch/v1/jobs", theirs.expect("a Job")).await;
+    let consent = "agent: support\nenvironment: development\nexpires: 2036-06-30\n";
+    river.repo.write("consent/job.yaml", &format!("{consent}allow: adopt\nobject: Job/theirs\n"));
+    let made = river.repo.commit("Bring one of each");
+    river.settled(&made).await;
+    river.repo.write(file, &EVERYTHING.replace(", annotations: {note: first}", ""));
+    let changed = river.repo.commit("Take the notes off");
+    river.settled(&changed).await;
+    river.repo.git(&["rm", "-q", file]);
+    river.repo.write("consent/claim.yaml", &format!("{consent}allow: prune\nobject: PersistentVolumeClaim/every\n"));
+    let gone = river.repo.commit("Take them away");
+    river.settled(&gone).await;
+    until("they are gone", async || river.lab.see("persistentvolumeclaims", "every").await.is_none().then_some(()))
+        .await;
+    // A watch is in the record once it ends.
+    river.lab.remove("apps/v1/deployments", "backstay").await;
+    let running = async || {
+        let pods = river.lab.ask(Method::GET, &river.lab.path("pods"), None).await.expect("the pods");
+        pods["items"].as_array().expect("a list").iter().any(|pod| pod["spec"]["serviceAccountName"] == "backstay")
+    };
+    until("the daemon is gone", async || (!running().await).then_some(())).await;
+    the_rights_are_those_that_were_used(&audit, &river.lab.namespace).await;
+}
+
+/// Whatever the two accounts asked for was allowed, by `manifests/`; and whatever that allows was asked for.
+async fn the_rights_are_those_that_were_used(audit: &Audit, namespace: &str) {
+    let daemon = format!("system:serviceaccount:{namespace}:backstay");
+    let environment = format!("system:serviceaccount:{namespace}:backstay-development");
+    let of = |name: &str| {
+        let documents = rights::documents("rbac.yaml");
+        let role =
+            documents.iter().find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == name);
+        rights::rights(role.expect("a role"))
+    };
+    let unseen = UNSEEN.map(|(group, resource, verb, _)| (group.to_owned(), resource.to_owned(), verb.to_owned()));
+    let mut granted: BTreeMap<&str, BTreeSet<Right>> =
+        BTreeMap::from([("itself", of("backstay-daemon")), ("for its environment", of("backstay-environment"))]);
+    let named = |right: &Right| !right.1.is_empty();
+    let look = || {
+        let calls = audit.calls(namespace).into_iter().filter(|call| call.user == daemon && named(&call.right));
+        let mut used: BTreeMap<&str, BTreeSet<Right>> = BTreeMap::from([("itself", BTreeSet::new())]);
+        for call in calls {
+            assert_ne!(call.code, 403, "what it asks for is allowed: {call:?}");
+            let who = match &call.acting_as {
+                None => "itself",
+                Some(account) => {
+                    assert_eq!(account, &environment, "nobody else is impersonated: {call:?}");
+                    "for its environment"
+                }
+            };
+            used.entry(who).or_default().insert(call.right);
+        }
+        used
+    };
+    for (who, used) in look() {
+        let more: Vec<_> = used.difference(&granted[who]).collect();
+        assert!(more.is_empty(), "asked for, and allowed by something else than `manifests/`, {who}: {more:?}");
+    }
+    granted.get_mut("itself").expect("a role").retain(|right| !unseen.contains(right));
+    let mut idle = granted.clone();
+    let all_seen = async || {
+        let used = look();
+        for (who, rights) in &mut idle {
+            rights.retain(|right| used.get(who).is_none_or(|used| !used.contains(right)));
+        }
+        idle.values().all(BTreeSet::is_empty).then_some(())
+    };
+    let in_time =
+        tokio::time::timeout(std::time::Duration::from_secs(20), until("every right is seen", all_seen)).await;
+    assert!(in_time.is_ok(), "granted and never used: {idle:?}");
+    let used = look();
+    let known = unseen.iter().all(|right| !used["itself"].contains(right));
+    assert!(known, "what is seen needs no reason: {unseen:?}");
 }

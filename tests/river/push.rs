@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Repo, River, Server, until};
+use crate::audit::{self, Audit};
+use crate::daemon::{Daemon, Repo, River, Server, condition, until};
 use crate::lab::lab;
 
 /// The ConfigMaps of `support` that hold a release, by name, with their UIDs.
@@ -33,6 +34,7 @@ async fn quiet(daemon: &Daemon) -> f64 {
     .await
 }
 
+// K13
 #[tokio::test]
 async fn a_push_deploys_and_a_revert_takes_it_back() {
     let Some(lab) = lab("push").await else { return };
@@ -65,9 +67,15 @@ async fn a_push_deploys_and_a_revert_takes_it_back() {
     assert!(status.contains(&first) && status.contains(&wanted), "{status}");
 
     river.at_rest().await;
-    let before = river.versions().await;
+    let (before, audit) = (river.versions().await, Audit::now());
     looks(&daemon, 5.0).await;
     assert_eq!(river.versions().await, before, "who has nothing to do writes nothing");
+    // Nor does it ask for a write that changes nothing: its Lease apart, as the server's own record has it.
+    let calls = audit.calls(&river.lab.namespace);
+    let by_us = |call: &&audit::Call| call.user == "admin" && call.writes() && call.right.1 != "leases";
+    let writes: Vec<_> = calls.iter().filter(by_us).collect();
+    assert!(writes.is_empty(), "{writes:?}");
+    assert!(calls.iter().any(|call| call.user == "admin"), "the record shows this time");
 }
 
 #[tokio::test]
@@ -78,7 +86,15 @@ async fn over_ssh_too_and_only_from_the_host_that_is_known() {
     let wrong = server.ssh_source(&repo, "other");
     let river = River::with_source(lab, repo, wrong).await;
     let daemon = river.spawn("stranger", "");
-    until("the host key is refused", async || daemon.log().contains("the host key of").then_some(())).await;
+    until("the host key is refused", async || {
+        river.environment().await.filter(|record| {
+            let ready = condition(record, "Ready");
+            ready.is_some_and(|ready| ready["status"] == "False" && ready["reason"] == "UnknownHostKey")
+        })
+    })
+    .await;
+    let status = daemon.done(&["status"]);
+    assert!(status.contains("Git cannot be read: the host key of") && status.contains("hint:"), "{status}");
     daemon.kill();
     assert!(river.record("support").await.is_none(), "nothing came from a host that is not known");
 

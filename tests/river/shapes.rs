@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Repo, River, condition, until};
+use crate::daemon::{Repo, River, holds, until};
 use crate::lab::lab;
 
 /// The commits that a cause names, sorted.
@@ -94,7 +94,9 @@ async fn every_shape_of_a_revert_is_known() {
     assert_eq!(daemon.run(&["sync", "--accept-rewind", &one]).code, 3, "another commit than the one it was moved to");
     daemon.done(&["sync", "--accept-rewind", &by_hand]);
     assert_eq!(comes_to(&by_hand, "Hello!", "KnownRelease", &[]).await, first);
-    let record = river.environment().await.expect("a record");
-    assert!(record["refused"].is_null(), "{record}");
-    assert_eq!(condition(&record, "Ready").expect("it is told")["status"], "True");
+    until("the environment is as it should be", async || {
+        let ready = |record: &Value| holds(record, "Ready", "");
+        river.environment().await.filter(|record| record["refused"].is_null() && ready(record))
+    })
+    .await;
 }

@@ -238,6 +238,7 @@ fn nobody_elses_configuration_is_read() {
     }
 }
 
+// S7
 #[test]
 fn caps_hold() {
     let repo = TestRepo::with_one_commit();

@@ -81,6 +81,7 @@ fn a_redirect_to_another_host_is_refused_and_one_on_the_same_host_followed() {
     assert!(mirror(config(here.url("old.git"))).poll(&main_and_tags()).is_ok());
 }
 
+// S2
 #[test]
 fn silence_ends_at_the_limit() {
     let repo = TestRepo::with_one_commit();
@@ -124,6 +125,7 @@ fn what_servers_say_is_told_apart() {
     assert!(matches!(unreachable, SourceError::Unreachable { .. }), "{unreachable:?}");
 }
 
+// S5
 #[test]
 fn a_pack_that_breaks_off_leaves_the_mirror_as_it_was() {
     let repo = TestRepo::with_one_commit();

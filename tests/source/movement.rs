@@ -1,7 +1,9 @@
 //! S4: what happens when a reference moves against its history.
 
 use backstay::model::{CommitId, Revision};
-use backstay::source::{Move, MovePolicy, NoVerification, NotVerified, Rewind, SourceError, Track, Unverified, Verify};
+use backstay::source::{
+    Checkout, Move, MovePolicy, NoVerification, NotVerified, Rewind, SourceError, Store, Track, Unverified, Verify,
+};
 
 use crate::git::TestRepo;
 use crate::{TestMirror, at, config, main_and_tags, mirror};
@@ -42,6 +44,7 @@ fn forward_is_followed() {
     assert_eq!((settled.moved, settled.serve, settled.refused), (Move::Forward, Some(at("main", &tip)), None));
 }
 
+// S4
 #[test]
 fn a_force_push_is_refused_until_it_is_accepted() {
     let repo = TestRepo::with_one_commit();
@@ -67,6 +70,7 @@ fn a_force_push_is_refused_until_it_is_accepted() {
     assert_eq!(settle(&mirror, Some(&good), &once(&base)).serve, Some(at("main", &good)), "another one was accepted");
 }
 
+// S4
 #[test]
 fn a_deleted_branch_stays_and_a_recreated_one_is_judged_by_its_history() {
     let repo = TestRepo::with_one_commit();
@@ -93,6 +97,7 @@ fn a_deleted_branch_stays_and_a_recreated_one_is_judged_by_its_history() {
     assert_eq!(settle(&mirror, Some(&good), &accept()).serve, Some(at("main", &unrelated)));
 }
 
+// S4
 #[test]
 fn an_empty_repository_is_nothing_and_later_keeps_what_was() {
     let repo = TestRepo::new();
@@ -106,6 +111,7 @@ fn an_empty_repository_is_nothing_and_later_keeps_what_was() {
     assert_eq!(settled.serve, Some(at("main", &good)), "an empty list is not `delete all`");
 }
 
+// S4
 #[test]
 fn a_moved_tag_is_refused_wherever_it_goes() {
     let repo = TestRepo::with_one_commit();
@@ -156,6 +162,7 @@ fn of_several_tags_the_next_one_is_followed_and_a_deleted_one_kept() {
     assert_eq!((none.moved, none.serve), (Move::Absent, None), "all are passed over");
 }
 
+// S4, S5
 #[test]
 fn an_accepted_commit_survives_the_mirror_or_its_loss_is_said() {
     let repo = TestRepo::with_one_commit();
@@ -186,7 +193,7 @@ fn an_accepted_commit_survives_the_mirror_or_its_loss_is_said() {
 struct Nothing;
 
 impl Verify for Nothing {
-    fn verify(&self, checkout: &backstay::source::Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
+    fn verify(&self, _: &Store, checkout: &Checkout, _: Option<&CommitId>) -> Result<(), Unverified> {
         Err(Unverified { commit: checkout.commit.id.clone(), why: "nothing passes".to_owned() })
     }
 }

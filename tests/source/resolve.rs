@@ -77,6 +77,7 @@ fn a_pin_must_be_there() {
     assert!(matches!(store.pinned(&long), Err(SourceError::NoCommit { .. })), "SHA-256 is not spoken");
 }
 
+// S6
 #[test]
 fn a_persons_repository_is_read_in_place_and_a_shallow_one_refused() {
     let repo = TestRepo::with_one_commit();

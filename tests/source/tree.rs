@@ -192,6 +192,7 @@ fn damaged_objects_are_said() {
     }
 }
 
+// S8, S9
 #[test]
 fn a_plain_folder_has_the_same_rules() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -234,6 +235,7 @@ fn a_plain_folder_has_the_same_rules() {
     assert!(FolderTree::new(at("pointer")).is_err() && FolderTree::new(at("nothing")).is_err());
 }
 
+// S6
 #[test]
 fn ten_thousand_agents_are_read_quickly_and_a_small_commit_at_once() {
     let repo = TestRepo::new();

@@ -77,6 +77,7 @@ fn a_consent_or_a_person_lets_it_try_again() {
     world.requests.retry = Some(RetryRequest { request: request("1"), release: None });
     let by_person = world.settle();
     assert_eq!(by_person.stable(), Some(id("bad")));
+    assert_eq!(by_person.record().operations[0].cause, Cause::Retry { by: "alice".to_owned() });
     assert!(by_person.holds(ConditionKind::Ready));
 }
 
@@ -118,7 +119,10 @@ fn a_rollback_moves_the_target_holds_and_tells_git() {
     let world = world.git("hello").settle();
     assert!(world.writes.iter().all(|write| write == "record"), "{:?}", world.writes);
     assert!(world.holds(ConditionKind::Ready) && world.record().differs.is_none());
-    // A new release ends the hold.
+    assert_eq!(world.record().hold, None, "the hold has done its work");
+    // Who asks for the release that was left once more gets it.
+    let world = world.git("bad").settle();
+    assert_eq!(world.running(), Some(id("bad")));
     let world = world.git("better").settle();
     assert_eq!(world.running(), Some(id("better")));
     assert_eq!(world.record().hold, None);
@@ -147,6 +151,7 @@ fn a_rollback_that_cannot_be_done_says_why_and_changes_nothing() {
     assert!(refused[1].contains("was never stable here"), "{}", refused[1]);
 }
 
+// R8
 #[test]
 fn a_suspended_agent_is_left_alone_until_it_is_resumed() {
     let mut world = World::new().git("hello").settle();
@@ -158,4 +163,32 @@ fn a_suspended_agent_is_left_alone_until_it_is_resumed() {
     let world = world.settle();
     assert_eq!(world.running(), Some(id("good day")));
     assert!(!world.holds(ConditionKind::Suspended));
+}
+
+#[test]
+fn a_rollback_needs_neither_git_nor_a_mirror_nor_a_memory() {
+    let edit = |settings: &mut backstay::desired::Settings| settings.replicas = Some(5);
+    let world = World::new().git_with("hello", |_, settings| edit(settings)).settle();
+    let mut world = world.git_with("bad", |_, settings| edit(settings)).settle().git_lost();
+    let deployment = world.find("Deployment", "support").expect("a Deployment");
+    rollback(&mut world, "1", None, false);
+    let world = world.settle();
+    assert_eq!((world.stable(), world.running()), (Some(id("hello")), Some(id("hello"))));
+    assert_eq!(world.objects[&deployment]["spec"]["replicas"], 5, "the settings that stood");
+    assert_eq!(world.record().hold.as_ref().expect("a hold").git, Told::Pending, "Git is told when it is back");
+}
+
+#[test]
+fn settings_that_were_tampered_with_are_not_used() {
+    let mut world = World::new().git("hello").settle().git("bad").settle().git_lost();
+    let record = world.record.as_mut().expect("a record");
+    let settings = record.settings.as_mut().expect("they are kept");
+    *settings = settings.replace("\"replicas\":2", "\"replicas\":9");
+    rollback(&mut world, "1", None, false);
+    let world = world.settle();
+    assert_eq!(world.running(), Some(id("bad")), "it waits for Git");
+    let world = world.git("bad").settle();
+    assert_eq!(world.running(), Some(id("hello")), "and goes back when Git is there");
+    let deployment = world.find("Deployment", "support").expect("a Deployment");
+    assert_eq!(world.objects[&deployment]["spec"]["replicas"], 2);
 }

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use backstay::desired::{After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, WriteBack};
 use backstay::model::{AgentName, Diagnostic, Diagnostics, ObjectRef, Origin, Uid};
-use backstay::reconcile::{
-    Admission, Admitted, EnvironmentInput, Followed, PruneLimits, Ties, Wanted, admit, after,
-};
+use backstay::reconcile::{Admission, Admitted, EnvironmentInput, Followed, PruneLimits, Ties, Wanted, admit, after};
 use backstay::record::{AgentRecord, ConditionKind, Inventory, Records, Standing, Truth};
 use jiff::SignedDuration;
 
@@ -90,6 +88,7 @@ fn word(admitted: &Admitted, agent: &str) -> &'static str {
     }
 }
 
+// S3, K12
 #[test]
 fn a_bad_agent_never_stops_another() {
     let mut told = told(&["good", "bad"], &[]);
@@ -127,12 +126,14 @@ fn few_go_at_once_and_many_wait_for_a_person() {
     assert_eq!(word(&decide(&three), "b"), "PruneLimit", "an expired consent allows nothing");
 }
 
+// K6
 #[test]
 fn an_empty_list_is_not_delete_all() {
     let admitted = decide(&told(&[], &["a", "b"]));
     assert_eq!(word(&admitted, "a"), "PruneLimit");
 }
 
+// K6
 #[test]
 fn one_agent_of_many_objects_waits_too() {
     let mut told = told(&["a"], &["a"]);
@@ -180,13 +181,17 @@ fn an_object_that_moves_between_agents_is_moved() {
     let admitted = decide(&told);
     assert_eq!(admitted.agents[&name("b")].takes.get(&object), Some(&Uid("a-0".to_owned())));
     assert_eq!(admitted.agents[&name("a")].leaves.get(&object), Some(&false), "not deleted, and not yet let go");
-    Arc::make_mut(told.records.get_mut(&name("b")).expect("b")).inventory.0.insert(object.clone(), Uid("a-0".to_owned()));
+    Arc::make_mut(told.records.get_mut(&name("b")).expect("b"))
+        .inventory
+        .0
+        .insert(object.clone(), Uid("a-0".to_owned()));
     assert_eq!(decide(&told).agents[&name("a")].leaves.get(&object), Some(&true), "now it is the other's");
 }
 
 /// Git's words in which agents have to do with one another in every way there is, and a bystander.
 fn tied() -> Told {
-    let mut told = told(&["web", "db", "a", "b", "bystander"], &["web", "db", "a", "b", "bystander", "helpdesk", "gone"]);
+    let mut told =
+        told(&["web", "db", "a", "b", "bystander"], &["web", "db", "a", "b", "bystander", "helpdesk", "gone"]);
     let needs = desired(&name("web"), "new", |_, settings| settings.depends_on = vec![name("db")]);
     told.desired.agents.insert(name("web"), Ok(Arc::new(needs)));
     let renamed =

@@ -25,6 +25,7 @@ fn an_object_that_exists_is_left_as_it_is_without_consent() {
     assert!(world.writes.contains(&"± Service/support".to_owned()));
 }
 
+// K9
 #[test]
 fn what_flux_or_argo_manage_is_never_adopted() {
     for (map, key, who) in [
@@ -39,6 +40,7 @@ fn what_flux_or_argo_manage_is_never_adopted() {
     }
 }
 
+// K8
 #[test]
 fn drift_is_healed_at_once_and_other_peoples_fields_stay() {
     let mut world = World::new().git("hello").settle();
@@ -47,7 +49,8 @@ fn drift_is_healed_at_once_and_other_peoples_fields_stay() {
         body["spec"]["replicas"] = json!(7);
     });
     let mut world = world.settle();
-    assert_eq!(world.writes, ["~ Deployment/support"], "healing needs no record");
+    assert_eq!(world.writes, ["~ Deployment/support", "record"], "healing waits for no record, and is told after");
+    assert_eq!(world.record().drift_healed, 1);
     assert!(world.told.iter().any(|news| news.starts_with("DriftHealed")));
     world.writes.clear();
     world.edit("Deployment", "support", |body| body["metadata"]["labels"]["team"] = json!("blue"));

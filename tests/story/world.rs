@@ -101,8 +101,7 @@ pub(crate) fn desired(
         flags: None,
     };
     edit(&mut spec, &mut settings);
-    let parts = (settings.replicas, &settings.autoscaling, &settings.rolling, settings.manifests.len());
-    settings.digest = Digest::of(format!("{parts:?}").as_bytes());
+    let settings = settings.named().expect("settings");
     DesiredAgent {
         name: name.clone(),
         revision: revision(prompt),
@@ -152,6 +151,13 @@ impl World {
 
     pub(crate) fn git_removes(mut self) -> Self {
         self.admit(Wanted::Remove);
+        self
+    }
+
+    /// The daemon starts again, and neither Git nor the mirror is there.
+    pub(crate) fn git_lost(mut self) -> Self {
+        self.restart();
+        self.admission = None;
         self
     }
 

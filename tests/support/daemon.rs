@@ -66,7 +66,6 @@ pub(crate) struct Daemon {
 
 /// What a command of `backstay` came to.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what it said is shown when a test fails")]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) out: String,
@@ -269,6 +268,14 @@ impl Repo {
     pub(crate) fn push(&self) -> String {
         self.git(&["push", "-q", "origin", "main"]);
         self.head()
+    }
+
+    /// Puts a hook of the bare repository in place: a shell script.
+    pub(crate) fn hook(&self, name: &str, script: &str) {
+        let path = self.bare().join("hooks").join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a folder for hooks");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a hook");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     }
 
     /// The commit of the clone.
@@ -541,6 +548,8 @@ impl Daemon {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(BACKSTAY);
         command.args(arguments).arg("--config").arg(&self.config);
+        // What it keeps goes with the test.
+        command.env("XDG_CACHE_HOME", self.config.with_extension("cache"));
         let output = command.stdin(Stdio::null()).output().expect("the program runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }

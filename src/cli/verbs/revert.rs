@@ -1,19 +1,22 @@
 //! `backstay revert AGENT -e ENV [--to RELEASE]`
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::rollback::release;
-use crate::cli::client::{mirror_folder, place};
+use crate::cli::client::{Place, mirror_folder, place};
 use crate::cli::wait::{self, Came, WaitArgs};
 use crate::cli::{CliError, Exit, Format, Globals, Out};
 use crate::daemon::COMMITTER;
 use crate::daemon::config::Config;
 use crate::daemon::write_back::{CannotTell, Request, Way, Written, write};
 use crate::desired::{self, ReleaseRef, WriteBack};
-use crate::model::{AgentName, EnvironmentName, ReleaseId, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ReleaseId, Timestamp};
 use crate::reconcile::LedgerEntry;
 use crate::record::{AgentRecord, Standing};
-use crate::source::{Followed, Mirror, Person, PushError, SourceConfig, Track, WriteError};
+use crate::source::{Followed, Mirror, NoVerification, Person, PushError, SourceConfig, Track, Verify, WriteError};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -31,6 +34,10 @@ pub(in crate::cli) struct Args {
     /// As whom to commit [default: `[[person]] git` of the caller, or `GIT_AUTHOR_NAME` and `GIT_AUTHOR_EMAIL`]
     #[arg(long, value_name = "NAME <ADDRESS>", value_parser = str::parse::<Person>)]
     author: Option<Person>,
+
+    /// The private key that signs the commit, without a passphrase [default: `[source] signing_key`]
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
 
     /// The config repository, where there is no configuration that says so
     #[arg(long, value_name = "URL")]
@@ -54,6 +61,8 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
     let record = place.agent(&args.agent).await?.record;
     let asker = place.asker(&args.reason).await?;
     let author = author(args, config.as_ref(), &asker.by)?;
+    let (verifier, signing_key) = signing(args, config.as_ref())?;
+    let accepted = accepted(&place, &source.branch).await?;
     let (left, back_to) = way(&args.agent, &record, args.to.as_deref())?;
     let evidence = match args.reason.trim() {
         "" => format!("{} asked for it.", asker.by),
@@ -67,8 +76,19 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
         let committer: Person = COMMITTER.parse()?;
         let mirror = Mirror::open(mirror_folder(&source), source)?;
         let write_back = write_back(&mirror, &environment)?;
-        let request = Request { agent, environment, left, back_to, author, committer, evidence, write_back };
-        Ok::<_, CliError>(write(&mirror, &request, now)?)
+        let request = Request {
+            agent,
+            environment,
+            left,
+            back_to,
+            author,
+            committer,
+            evidence,
+            write_back,
+            accepted,
+            signing_key,
+        };
+        Ok::<_, CliError>(write(&mirror, &*verifier, &request, now)?)
     });
     let written =
         work.await.map_err(|error| CliError::new(Exit::Broken, "the commit was not made").because(error))??;
@@ -173,6 +193,26 @@ fn source(args: &Args, config: Option<&Config>) -> Result<SourceConfig, CliError
     }
 }
 
+/// Who decides whether the commit will be accepted, and what signs it: the key that the caller names, or the
+/// configuration's. With a repository of its own, `--repo`, nobody here knows what the daemon accepts.
+fn signing(args: &Args, config: Option<&Config>) -> Result<(Arc<dyn Verify>, Option<PathBuf>), CliError> {
+    let source = config.filter(|_| args.repo.is_none()).map(|config| &config.source);
+    let verifier = source.map_or_else(|| Ok(Arc::new(NoVerification) as Arc<dyn Verify>), |source| source.verifier());
+    let verifier = verifier.map_err(|error| {
+        CliError::new(Exit::Refused, error.to_string())
+            .hint("the file of `[source.verify]` is needed here too; `git revert -S` needs nothing of this")
+    })?;
+    let key = args.signing_key.clone().or_else(|| source.and_then(|source| source.signing_key.clone()));
+    Ok((verifier, key))
+}
+
+/// What the branch was accepted at last in this environment.
+async fn accepted(place: &Place, branch: &str) -> Result<Option<CommitId>, CliError> {
+    let entry = place.ledger().environment().await?;
+    let key = Track::Branch(branch.to_owned()).key();
+    Ok(entry.and_then(|entry| entry.record.accepted.get(&key).map(|revision| revision.commit.clone())))
+}
+
 /// The person that the commit is made for.
 fn author(args: &Args, config: Option<&Config>, caller: &str) -> Result<Person, CliError> {
     if let Some(author) = &args.author {
@@ -214,7 +254,9 @@ impl From<CannotTell> for CliError {
             CannotTell::Source(source) | CannotTell::Push(PushError::Source(source)) => return source.into(),
             CannotTell::Write(error) => return error.into(),
             CannotTell::Push(PushError::Moved { .. }) | CannotTell::Restless(_) => Self::new(Exit::Broken, message),
-            CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } => Self::new(Exit::Refused, message),
+            CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } | CannotTell::NotAccepted { .. } => {
+                Self::new(Exit::Refused, message)
+            }
         };
         match hint {
             Some(hint) => own.hint(hint),
@@ -228,7 +270,11 @@ impl From<WriteError> for CliError {
         let exit = match error {
             WriteError::Person(_) => Exit::Usage,
             WriteError::Source(source) => return source.into(),
-            WriteError::Path(_) | WriteError::Root(_) | WriteError::Empty | WriteError::Unchanged => Exit::Refused,
+            WriteError::Path(_)
+            | WriteError::Root(_)
+            | WriteError::Empty
+            | WriteError::Unchanged
+            | WriteError::Sign(_) => Exit::Refused,
         };
         Self::new(exit, error.to_string())
     }

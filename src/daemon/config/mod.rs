@@ -12,6 +12,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,7 +25,7 @@ use crate::model::{Diagnostics, EnvironmentName};
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
 use crate::reconcile::PruneLimits;
-use crate::source::{self, Auth, SourceConfig, SshKey};
+use crate::source::{self, Auth, NoVerification, SignersError, SourceConfig, SshKey, SshSigners, SystemClock, Verify};
 
 /// Where the file is when nobody names another.
 pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
@@ -116,6 +117,23 @@ pub struct Source {
     /// What happens when a followed reference moves to a commit that does not descend from the accepted one.
     #[serde(default)]
     pub rewind: Rewind,
+    /// Whose commits are accepted; absent: whatever the remote serves.
+    #[serde(default)]
+    pub verify: Verification,
+    /// Private key (OpenSSH, Ed25519, without a passphrase) that signs the commits made here; `verify` must trust it.
+    #[serde(default)]
+    pub signing_key: Option<PathBuf>,
+}
+
+/// Whose commits are accepted.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Verification {
+    /// Keys that may sign commits, as `ssh-keygen -Y verify` takes them: every commit on the first-parent path since the
+    /// last accepted one must be signed by one of them, for `git`. Read at every look; what was accepted stays.
+    #[serde(default)]
+    pub ssh_allowed_signers: Option<PathBuf>,
 }
 
 /// What happens when a followed reference is rewound.
@@ -273,7 +291,7 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
 pub struct Journal {
-    /// A file, or `stdout`.
+    /// A file, or `stdout`. A file of 16 MiB becomes `<path>.1`; four full ones are kept.
     #[serde(default = "value::default_journal")]
     pub path: PathBuf,
 }
@@ -422,6 +440,18 @@ impl Prune {
 // === impl Source ===
 
 impl Source {
+    /// What decides whether a commit may be used.
+    ///
+    /// # Errors
+    ///
+    /// The file of allowed signers cannot be used.
+    pub fn verifier(&self) -> Result<Arc<dyn Verify>, SignersError> {
+        Ok(match &self.verify.ssh_allowed_signers {
+            Some(file) => Arc::new(SshSigners::open(file, Arc::new(SystemClock))?),
+            None => Arc::new(NoVerification),
+        })
+    }
+
     /// As the mirror wants it. Secrets in files are read by it, whenever it needs them.
     pub fn remote(&self) -> SourceConfig {
         let given = |secret: Option<&Secret>, file: Option<&PathBuf>| match (secret, file) {

@@ -15,7 +15,7 @@ use crate::model::{Diagnostic, Diagnostics, Origin};
 
 /// Keys of the format that this version does not deliver.
 const NOT_DELIVERED: &[(&str, &str)] = &[
-    ("source.verify", "verification of signatures"),
+    ("source.verify.openpgp", "verification of signatures of OpenPGP"),
     ("target.{n}.host", "the target `host`"),
     ("metrics", "a metrics server"),
 ];
@@ -323,6 +323,7 @@ impl Reader<'_> {
                 snippet: if format == "git-remote" { None } else { node.at.snippet.clone() },
                 ..node.at.clone()
             };
+            let why = crate::plan::mask_text(&why);
             let complaint = complain(&plain, format!("`{}` cannot be used: {why}", shown(path)));
             self.found.push(match format {
                 "git-remote" => complaint.hint(
@@ -400,6 +401,11 @@ impl Reader<'_> {
                 let both = format!("`source.{one}` and `source.{other}` exclude each other");
                 self.found.push(complain(&second.key, both).hint("keep one of them"));
             }
+        }
+        // A table without keys would look as if something were verified.
+        if let Some(verify) = source.field("verify").filter(|verify| verify.field("ssh_allowed_signers").is_none()) {
+            let complaint = complain(&verify.key, "`source.verify` names nobody whose commits are accepted".to_owned());
+            self.found.push(complaint.hint("add `ssh_allowed_signers`, or take the table out"));
         }
         self.targets(root);
     }

@@ -126,8 +126,25 @@ fn what_is_missing_says_how_to_add_it() {
 
 #[test]
 fn what_is_not_delivered_is_refused_plainly() {
-    let text = "[source]\nurl = \"/srv/a\"\n[source.verify]\nssh_allowed_signers = \"/a\"\n[[target]]\nenvironment = \"dev\"\nhost = {}\n[metrics.main]\nprometheus = { url = \"http://p\" }\n";
+    let text = "[source]\nurl = \"/srv/a\"\n[source.verify]\nssh_allowed_signers = \"/a\"\nopenpgp = \"/b\"\n[[target]]\nenvironment = \"dev\"\nhost = {}\n[metrics.main]\nprometheus = { url = \"http://p\" }\n";
     insta::assert_snapshot!(errors(parse(text)));
+}
+
+#[test]
+fn verification_names_somebody_or_is_not_there() {
+    let source = |verify: &str| {
+        let target = "[[target]]\nenvironment = \"dev\"\nkubernetes = { namespace = \"dev\" }\n";
+        parse(&format!("[source]\nurl = \"/srv/a\"\nsigning_key = \"/k\"\n{verify}{target}"))
+    };
+    let config = source("[source.verify]\nssh_allowed_signers = \"/a\"\n").expect("valid");
+    assert_eq!(config.source.verify.ssh_allowed_signers.as_deref(), Some(Path::new("/a")));
+    assert!(config.source.verifier().is_err_and(|error| error.to_string().contains("`/a`")), "there is no such file");
+    let none = source("").expect("valid");
+    assert!(none.source.verifier().is_ok_and(|verifier| !verifier.is_strict()));
+    let empty = errors(source("[source.verify]\n"));
+    assert!(empty.contains("backstay.toml:4:9") && empty.contains("add `ssh_allowed_signers`"), "{empty}");
+    let near = errors(source("[source.verify]\nssh_alowed_signers = \"/a\"\n"));
+    assert!(near.contains("did you mean `ssh_allowed_signers`?"), "{near}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::model::{Diagnostic, Diagnostics};
 
 /// Names that a hint lists at most.
 const LISTED: usize = 24;
+/// Bytes of a word that is compared with others, for a hint.
+const LONGEST_WORD: usize = 256;
 
 /// What `schema` has against `node`; nothing when it fits.
 pub(in crate::desired) fn check(schema: &Value, node: &Node) -> Diagnostics {
@@ -21,11 +23,16 @@ pub(in crate::desired) fn check(schema: &Value, node: &Node) -> Diagnostics {
 
 /// The name among `known` that is meant by `word`, if one is near.
 pub(in crate::desired) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST_WORD {
+        return None;
+    }
     let plain = |name: &str| name.replace(['_', '-', '.'], "").to_ascii_lowercase();
     let near = (word.chars().count() / 3).max(1);
+    let meant = plain(word);
     known
         .into_iter()
-        .map(|name| (if plain(name) == plain(word) { 0 } else { distance(word, name) }, name))
+        .filter(|name| name.len() <= LONGEST_WORD)
+        .map(|name| (if plain(name) == meant { 0 } else { distance(word, name) }, name))
         .filter(|(distance, _)| *distance <= near)
         .min()
         .map(|(_, name)| name)

@@ -193,8 +193,10 @@ impl Parser<'_> {
             }
             self.at += 1;
             let value = self.value(depth + 1)?;
-            if secrets::named(&key) && value.text().is_some_and(|text| !text.is_empty()) {
-                self.hidden.insert(value.spot.line());
+            if secrets::named(&key) {
+                let texts = value.list().unwrap_or(std::slice::from_ref(&value)).iter();
+                let texts = texts.filter(|value| value.text().is_some_and(|text| !text.is_empty()));
+                self.hidden.extend(texts.map(|value| value.spot.line()));
             }
             if keys.insert(key.clone()) {
                 fields.push(Field { key, spot: place, value });

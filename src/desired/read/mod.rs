@@ -25,7 +25,7 @@ pub(super) const MAX_BYTES: usize = 1 << 20;
 /// Levels of lists and maps in one file.
 const MAX_DEPTH: usize = 64;
 /// Values in one file, aliases expanded.
-const MAX_NODES: usize = 50_000;
+pub(super) const MAX_NODES: usize = 50_000;
 /// Bytes of one key.
 const MAX_KEY: usize = 1024;
 /// Uses of anchors in one file.

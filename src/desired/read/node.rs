@@ -173,6 +173,15 @@ impl Node {
         Self { spot, kind: Kind::Map(Map::default()) }
     }
 
+    /// How many values it holds, itself included.
+    pub(in crate::desired) fn count(&self) -> usize {
+        1 + match &self.kind {
+            Kind::List(items) => items.iter().map(Self::count).sum(),
+            Kind::Map(map) => map.0.iter().map(|field| field.value.count()).sum::<usize>(),
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) => 0,
+        }
+    }
+
     pub(in crate::desired) fn map(&self) -> Option<&Map> {
         if let Kind::Map(map) = &self.kind { Some(map) } else { None }
     }

@@ -335,8 +335,11 @@ impl Builder<'_> {
         let lines = (line(span.start.line()), line(end.max(span.start.line())));
         if secrets::shape(text).is_some() {
             self.hidden.extend(lines.0..=lines.1);
-        } else if let Some(Open { content: Content::Map { key: Some((key, _)), suspect, .. }, .. }) =
-            self.open.last_mut()
+            return;
+        }
+        // A list is the value of the key that it stands behind.
+        let within = self.open.iter_mut().rev().find(|open| !matches!(open.content, Content::List(_)));
+        if let Some(Open { content: Content::Map { key: Some((key, _)), suspect, .. }, .. }) = within
             && !text.is_empty()
             && secrets::named_variable(key)
         {

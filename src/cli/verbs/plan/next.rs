@@ -121,17 +121,20 @@ pub(in crate::cli::verbs) async fn look_at(globals: &Globals, out: &mut Out) -> 
         CliError::usage("the daemon's configuration is needed: it says which repository goes where")
             .hint("name it with `--config FILE`; `plan --from REVISION --to REVISION` needs none")
     })?;
-    let mut progress = out.progress("reading Git and the cluster");
-    let mut told = Vec::new();
-    for target in client::targets(&config, globals.environment.as_ref())? {
-        let mut target = target.clone();
+    let mut config = config;
+    for target in &mut config.target {
         let at = &mut target.kubernetes;
         at.kubeconfig = globals.kubeconfig.clone().or(at.kubeconfig.take());
         at.context = globals.context.clone().or(at.context.take());
+    }
+    let config = config;
+    let mut progress = out.progress("reading Git and the cluster");
+    let mut told = Vec::new();
+    for target in client::targets(&config, globals.environment.as_ref())? {
         let folder = client::mirror_folder(&config.source.remote());
         let now = Timestamp::now();
         let what = format!("reading Git and the environment `{}`", target.environment);
-        let mut looking = std::pin::pin!(look(&config, &target, &folder, now));
+        let mut looking = std::pin::pin!(look(&config, target, &folder, now));
         let looked = loop {
             tokio::select! {
                 looked = &mut looking => break looked?,
@@ -260,7 +263,7 @@ pub(in crate::cli::verbs) fn object_lines(step: &Step) -> Vec<ChangeLine> {
     match step {
         Step::Create { manifest } => created_lines(&manifest.object, &manifest.body),
         Step::Update { manifest, changes, drops_fields, .. } => {
-            let fields: Vec<Change> = changes.iter().map(field).collect();
+            let fields: Vec<Change> = changes.iter().cloned().map(Change::from).collect();
             let mut lines = crate::plan::object_lines(Mark::Change, &manifest.object, &fields);
             if *drops_fields {
                 let text = "fields that were rendered before and are no longer".to_owned();
@@ -269,15 +272,11 @@ pub(in crate::cli::verbs) fn object_lines(step: &Step) -> Vec<ChangeLine> {
             lines
         }
         Step::Adopt { manifest, changes, .. } => {
-            let fields: Vec<Change> = changes.iter().map(field).collect();
+            let fields: Vec<Change> = changes.iter().cloned().map(Change::from).collect();
             crate::plan::object_lines(Mark::Change, &manifest.object, &fields)
         }
         Step::Handover { manifest, .. } => crate::plan::object_lines(Mark::Change, &manifest.object, &[]),
         Step::Prune { object, why: PruneReason::Replace, .. } => crate::plan::object_lines(Mark::Replace, object, &[]),
         Step::Prune { object, .. } => crate::plan::object_lines(Mark::Remove, object, &[]),
     }
-}
-
-fn field(change: &crate::plan::FieldChange) -> Change {
-    Change { path: change.path.clone(), from: change.live.clone(), to: Some(change.ours.clone()) }
 }

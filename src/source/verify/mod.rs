@@ -1,0 +1,17 @@
+//! Signatures of commits: who may sign, whether a commit is signed by one of them, and commits signed here.
+//!
+//! The policy is on keys, not on the names of authors or committers, which anybody can write. Nothing outside is run:
+//! no `git`, no `gpg.program`, no `ssh-keygen`, and no configuration but the daemon's own is read.
+
+mod allowed;
+mod commit;
+mod sign;
+mod signature;
+mod signers;
+
+pub use allowed::{AllowedSigners, InvalidSigners};
+pub use sign::{SignError, SigningKey};
+pub use signers::{SignersError, SshSigners};
+
+/// What signatures of Git are made for.
+const NAMESPACE: &str = "git";

@@ -1,0 +1,81 @@
+//! R5: no panic from data. The corpus of the fuzzer, replayed; under `cargo fuzz`, the fuzzer itself (see `Cargo.toml`).
+#![cfg_attr(fuzzing, no_main)]
+#![allow(clippy::disallowed_methods, reason = "tests read files")]
+
+mod targets;
+#[path = "../story/world.rs"]
+#[allow(dead_code, reason = "the stories use more of it")]
+mod world;
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    static TARGET: std::sync::OnceLock<targets::Target> = std::sync::OnceLock::new();
+    let target = TARGET.get_or_init(|| {
+        let name = std::env::var("BACKSTAY_FUZZ").expect("BACKSTAY_FUZZ names a target");
+        targets::find(&name).unwrap_or_else(|| panic!("there is no target `{name}`"))
+    });
+    target(data);
+});
+
+// R5
+#[cfg(not(fuzzing))]
+#[test]
+fn the_corpus_is_replayed() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut replayed = 0;
+    for (name, target) in targets::TARGETS {
+        let folder = corpus.join(name);
+        let files = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut files: Vec<_> = files.map(|file| file.expect("a file").path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "{name} has no corpus");
+        for file in files {
+            let data = std::fs::read(&file).expect("a file");
+            // A panic is the failure; its place is told by the name of the file.
+            let told = std::panic::catch_unwind(|| target(&data));
+            assert!(told.is_ok(), "{} panics", file.display());
+            replayed += 1;
+        }
+    }
+    assert!(replayed >= targets::TARGETS.len() * 2, "{replayed}");
+}
+
+// R5: and what is near to it, so that a mistake of yesterday's kind is found without a fuzzer.
+#[cfg(not(fuzzing))]
+#[test]
+fn what_is_near_to_the_corpus_is_tried() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus");
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |below: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap_or_default() % below.max(1)
+    };
+    for (name, target) in targets::TARGETS {
+        let mut files: Vec<_> =
+            std::fs::read_dir(corpus.join(name)).expect("a corpus").map(|file| file.expect("a file").path()).collect();
+        files.sort();
+        for file in files.iter().take(8) {
+            let whole = std::fs::read(file).expect("a file");
+            if whole.len() > 20_000 {
+                continue;
+            }
+            for _ in 0..12 {
+                let mut data = whole.clone();
+                for _ in 0..=next(4) {
+                    let at = next(data.len());
+                    match next(4) {
+                        0 if !data.is_empty() => data[at] = u8::try_from(next(256)).unwrap_or_default(),
+                        1 => data.truncate(at),
+                        2 => data.insert(at, b"{}[]:,\"'\n\t -0\xff"[next(14)]),
+                        _ => {
+                            let piece = data[at..].iter().take(40).copied().collect::<Vec<_>>();
+                            data.splice(at..at, piece);
+                        }
+                    }
+                }
+                let told = std::panic::catch_unwind(|| target(&data));
+                assert!(told.is_ok(), "{name}: {:?} panics", String::from_utf8_lossy(&data));
+            }
+        }
+    }
+}
