@@ -91,7 +91,7 @@ impl AgentState {
                 self.save(record, actions);
             }
             (None, None) => {
-                let mut record = ledger.record.clone();
+                let mut record = AgentRecord::clone(&ledger.record);
                 let asked = self
                     .desired_release()
                     .filter(|asked| record.stable.as_ref().is_some_and(|stable| stable.release == *asked));
