@@ -51,7 +51,8 @@ impl std::ops::Deref for TestMirror {
 
 /// A configuration with short limits.
 fn config(url: RemoteUrl) -> SourceConfig {
-    let limits = Limits { connect: Duration::from_secs(5), idle: Duration::from_secs(20), ..Limits::default() };
+    // Where a test runs beside many others, Git may take its time to start.
+    let limits = Limits { connect: Duration::from_secs(20), idle: Duration::from_secs(90), ..Limits::default() };
     SourceConfig { limits, ..SourceConfig::new(url) }
 }
 

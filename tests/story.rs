@@ -2,7 +2,28 @@
 //!
 //! Three laws hold in every story: it ends as told, the next round writes nothing, and a crash at any effect changes
 //! nothing of the end.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    clippy::match_same_arms,
+    clippy::struct_excessive_bools,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::needless_range_loop,
+    clippy::semicolon_if_nothing_returned,
+    clippy::print_stdout,
+    reason = "the world is plain values, and its table is printed"
+)]
 
+#[path = "story/cluster.rs"]
+mod cluster;
+#[path = "story/git.rs"]
+mod git;
+#[path = "story/oracle.rs"]
+mod oracle;
+#[path = "story/plane.rs"]
+mod plane;
+#[path = "story/scenarios.rs"]
+mod scenarios;
 #[path = "story/world.rs"]
 mod world;
 
@@ -16,6 +37,8 @@ mod faults;
 mod guards;
 #[path = "story/ownership.rs"]
 mod ownership;
+#[path = "story/property.rs"]
+mod property;
 #[path = "story/quiet.rs"]
 mod quiet;
 #[path = "story/replay.rs"]
@@ -24,3 +47,5 @@ mod replay;
 mod river;
 #[path = "story/shapes.rs"]
 mod shapes;
+#[path = "story/table.rs"]
+mod table;

@@ -7,74 +7,34 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use jiff::SignedDuration;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Ended;
 use super::effect::word_of;
-use super::git::{Git, Wish};
+use super::git::Wish;
 use super::machines::Agent;
+use super::parts::Parts;
 use super::told::Tally;
 use super::word::{Ask, Heard, Word, listen};
-use super::write_back::WriteBacks;
-use super::{Ended, Metrics, Status};
-use crate::apply;
 use crate::desired::Cache;
-use crate::ledger::{Clock, EnvironmentEntry, Herald, Journal, LeaseFence, Ledger, LedgerChange, Role};
-use crate::model::{AgentName, CommitId, EnvironmentName, ResourceVersion, Timestamp};
-use crate::observe::{Changed, Observer, Pace};
-use crate::reconcile::{AgentConfig, Done, Failure, FailureKind, LedgerEntry, Observation, PruneLimits, Ties};
-use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Records, Truth};
+use crate::ledger::{EnvironmentEntry, Herald, LedgerChange, Role};
+use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, ResourceVersion, Timestamp};
+use crate::observe::{Changed, Pace};
+use crate::reconcile::{Done, Failure, FailureKind, LedgerEntry, Observation, Ties};
+use crate::record::{ConditionKind, EnvironmentRecord, FORMAT, Records, Truth};
 use crate::source::{self, SourceError, SourceStatus};
 
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
 /// When what could not be recorded is tried again.
-const RECORD_AGAIN: Duration = Duration::from_secs(5);
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 /// How long people's news are waited for when it ends.
 const LAST_NEWS: Duration = Duration::from_secs(10);
 /// News that are heard before it is decided what follows, even if there are more.
 const MANY: usize = 1000;
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
-
-/// Records of all environments that this daemon serves, for `after`.
-pub(crate) type Shared = Arc<std::sync::Mutex<BTreeMap<EnvironmentName, Records>>>;
-
-/// What the task of one environment needs.
-pub(crate) struct Parts {
-    pub(crate) config: Arc<AgentConfig>,
-    pub(crate) limits: PruneLimits,
-    pub(crate) git: Arc<Git>,
-    pub(crate) ledger: Ledger,
-    pub(crate) target: Arc<apply::Target>,
-    pub(crate) observer: Observer,
-    pub(crate) role: watch::Receiver<Role>,
-    pub(crate) fence: LeaseFence,
-    pub(crate) journal: Arc<std::sync::Mutex<Journal>>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) status: Status,
-    pub(crate) shared: Shared,
-    pub(crate) write_backs: Arc<WriteBacks>,
-    pub(crate) instance: String,
-    /// Requests that are asked for before the next agent gets its turn.
-    pub(crate) at_work: usize,
-    /// Says how far this environment is, for `--once`.
-    pub(crate) settled: watch::Sender<Settled>,
-}
-
-/// How far an environment is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Settled {
-    /// Something is still going on, or nothing was decided yet.
-    #[default]
-    No,
-    /// Everything is as Git asks for, and Ready.
-    Ready,
-    /// Nothing goes on, but not all of it is Ready.
-    Stuck,
-}
 
 /// The task of one environment.
 #[expect(clippy::struct_excessive_bools, reason = "each is a piece of work that is due or under way")]
@@ -112,6 +72,8 @@ pub(crate) struct Environment {
     /// The round of the poller that answers what we wished for.
     round: u64,
     sync_round: Option<(String, u64)>,
+    /// The request to look at Git that what was heard last answers.
+    answered: Option<String>,
     /// The round after which an unverified commit was looked at last.
     judged: u64,
     recording: bool,
@@ -134,8 +96,8 @@ enum Told {
 /// What a spawned piece of work brings back.
 pub(super) enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
-    Heard { heard: Box<Heard>, cache: Box<Cache> },
-    Recorded(Result<ResourceVersion, Failure>),
+    Heard { heard: Box<Heard>, cache: Box<Cache>, round: u64 },
+    Recorded { expected: ResourceVersion, result: Result<ResourceVersion, Failure> },
     Journalled,
 }
 
@@ -167,6 +129,7 @@ impl Environment {
             away: None,
             round: 0,
             sync_round: None,
+            answered: None,
             judged: 0,
             recording: false,
             acknowledged: Records::new(),
@@ -292,6 +255,8 @@ impl Environment {
             self.admit_again = true;
             self.all_agents();
             self.asked_to_sync();
+            // What was heard before it led was not recorded then.
+            self.record_word();
         }
     }
 
@@ -301,6 +266,9 @@ impl Environment {
                 let entry = *entry;
                 if self.entries.get(&agent) == Some(&entry) {
                     return;
+                }
+                if self.word.is_none() {
+                    self.watch_what_is_owned(&entry);
                 }
                 let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
                 self.entries.insert(agent.clone(), entry.clone());
@@ -331,6 +299,14 @@ impl Environment {
                 self.parts.status.ledger(&self.parts.config.environment, false);
             }
         }
+    }
+
+    /// What is ours is watched before Git has spoken; later its word names the kinds.
+    fn watch_what_is_owned(&self, entry: &LedgerEntry) {
+        let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys());
+        let gate = &self.parts.config.gate;
+        let kinds: BTreeSet<_> = owned.map(ObjectRef::group_kind).filter(|kind| gate.kinds.contains(kind)).collect();
+        kinds.into_iter().for_each(|kind| self.parts.observer.watch_kind(kind));
     }
 
     /// Whether what stands at another release than Git asks for must be read again: for going back, and for healing.
@@ -364,11 +340,11 @@ impl Environment {
         if status.last_success.is_some() {
             self.parts.status.git_seen();
         }
-        if let Some((id, _)) = self.sync_round.take_if(|(_, round)| status.round >= *round) {
-            self.record_environment(|record| {
-                record.handled.insert("sync".to_owned(), id.clone());
-            });
+        // What a look that was asked for saw is heard first, and recorded with its answer; a failed one saw nothing.
+        if status.error.is_some() && self.answer(status.round) {
+            self.record_word();
         }
+        self.listen_again |= self.sync_round.as_ref().is_some_and(|(_, round)| status.round >= *round);
         // A commit that was not verified is looked at again: the signers may be others, or the time.
         if self.heard.unverified && status.round != self.judged {
             self.judged = status.round;
@@ -386,12 +362,21 @@ impl Environment {
         }
     }
 
+    /// A look at Git came to its end: whether somebody asked for it.
+    fn answer(&mut self, round: u64) -> bool {
+        let asked = self.sync_round.take_if(|(_, wanted)| round >= *wanted);
+        let answers = asked.is_some();
+        self.answered = asked.map(|(id, _)| id).or(self.answered.take());
+        answers
+    }
+
     fn asked_to_sync(&mut self) {
         let Some(Told::Present(entry)) = &self.entry else { return };
         let Some(sync) = &entry.requests.sync else { return };
         let id = sync.request.id.clone();
         let handled = entry.record.handled.get("sync") == Some(&id);
-        let under_way = self.sync_round.as_ref().is_some_and(|(known, _)| *known == id);
+        let known = self.sync_round.as_ref().map(|(known, _)| known).or(self.answered.as_ref());
+        let under_way = known == Some(&id);
         if !handled && !under_way && self.epoch.is_some() {
             self.wish();
             self.sync_round = Some((id, self.parts.git.look()));
@@ -415,17 +400,22 @@ impl Environment {
                     self.observe(&agent, *observation);
                 }
             }
-            Finished::Heard { heard, cache } => {
+            Finished::Heard { heard, cache, round } => {
                 self.cache = Some(*cache);
                 self.listening = false;
+                self.answer(round);
                 self.heard(*heard);
             }
-            Finished::Recorded(result) => {
+            Finished::Recorded { expected, result } => {
                 self.recording = false;
+                let Some(Told::Present(entry)) = &self.entry else { return };
                 match result {
                     // What came up meanwhile is written now, or when the watch shows this very write.
-                    Ok(written) => {
-                        if matches!(&self.entry, Some(Told::Present(entry)) if entry.version.is_at_least(&written)) {
+                    Ok(written) if entry.version.is_at_least(&written) => self.record_word(),
+                    Ok(_) => {}
+                    // Somebody else wrote: the same now that it is seen, or when the watch shows it.
+                    Err(failure) if failure.kind == FailureKind::Conflict => {
+                        if entry.version != expected {
                             self.record_word();
                         }
                     }
@@ -531,7 +521,7 @@ impl Environment {
                 now,
             };
             let heard = listen(&ask, &mut cache);
-            Finished::Heard { heard: Box::new(heard), cache: Box::new(cache) }
+            Finished::Heard { heard: Box::new(heard), cache: Box::new(cache), round: status.round }
         });
     }
 
@@ -580,7 +570,8 @@ impl Environment {
 
     /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
     pub(super) fn record_word(&mut self) {
-        if self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty() {
+        let silent = self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty();
+        if silent && self.answered.is_none() {
             return;
         }
         let accepted = self.word.as_ref().map(|word| word.accepted.clone());
@@ -590,8 +581,11 @@ impl Environment {
             let hint = error.hint().map_or_else(String::new, |hint| format!(" (hint: {hint})"));
             (error.reason(), format!("Git cannot be read: {error}{hint}"))
         });
-        let now = self.now();
+        let (now, answered) = (self.now(), self.answered.clone());
         self.record_environment(move |record| {
+            if let Some(id) = &answered {
+                record.handled.insert("sync".to_owned(), id.clone());
+            }
             if let Some(accepted) = &accepted {
                 record.accepted.clone_from(accepted);
             }
@@ -611,7 +605,7 @@ impl Environment {
                 (None, None, Some(error)) => (Truth::False, "Invalid", error.clone()),
                 (None, None, None) => (Truth::True, "Ready", String::new()),
             };
-            set(record, ConditionKind::Ready, status, reason, &message, now);
+            record.set_condition(ConditionKind::Ready, status, reason, &message, now);
         });
     }
 
@@ -630,25 +624,11 @@ impl Environment {
         let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
         self.effects.spawn(async move {
             let result = ledger.record_environment(Some(&version), &record).await;
-            Finished::Recorded(result)
+            Finished::Recorded { expected: version, result }
         });
     }
 }
 
 fn standing_of(entry: Option<&LedgerEntry>) -> Option<crate::model::ReleaseId> {
     entry?.record()?.stable.as_ref().map(|stable| stable.release)
-}
-
-fn set(
-    record: &mut EnvironmentRecord,
-    kind: ConditionKind,
-    status: Truth,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
-    // The rules for times are the same as an agent's.
-    let mut agent = AgentRecord { conditions: std::mem::take(&mut record.conditions), ..AgentRecord::default() };
-    agent.set_condition(kind, status, reason, message, now);
-    record.conditions = agent.conditions;
 }

@@ -50,11 +50,8 @@ pub async fn look(
     folder: &std::path::Path,
     now: Timestamp,
 ) -> Result<Looked, DaemonError> {
-    let client = reach(target, None).await?;
-    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
+    let (api, ledger) = ledger_of(config, target).await?;
     let namespace = target.kubernetes.namespace.to_string();
-    let ledger =
-        Ledger::new(api.clone(), namespace.clone(), target.environment.clone(), config.installation.to_string());
     let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
     let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
     let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
@@ -138,6 +135,15 @@ pub async fn look(
     Ok(looked)
 }
 
+/// The cluster of a target, and the ledger of its environment there.
+async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), DaemonError> {
+    let client = reach(target, None).await?;
+    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
+    let namespace = target.kubernetes.namespace.to_string();
+    let ledger = Ledger::new(api.clone(), namespace, target.environment.clone(), config.installation.to_string());
+    Ok((api, ledger))
+}
+
 /// What another environment's ledger says; what `after` waits for there. An error where the caller may not read it.
 async fn records_of(config: &Config, target: &Target) -> Result<Records, Diagnostic> {
     let environment = &target.environment;
@@ -145,10 +151,7 @@ async fn records_of(config: &Config, target: &Target) -> Result<Records, Diagnos
         let message = format!("cannot read the ledger of `{environment}`, which `after` waits for: {why}");
         Diagnostic::error(Origin::file(format!("environments/{environment}.yaml")), message)
     };
-    let client = reach(target, None).await.map_err(|error| wrong(error.to_string()))?;
-    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
-    let namespace = target.kubernetes.namespace.to_string();
-    let ledger = Ledger::new(api, namespace, environment.clone(), config.installation.to_string());
+    let (_, ledger) = ledger_of(config, target).await.map_err(|error| wrong(error.to_string()))?;
     let entries = ledger.agents().await.map_err(|failure| wrong(failure.message))?;
     Ok(entries.into_iter().filter_map(|(agent, entry)| Some((agent, Arc::clone(entry.record()?)))).collect())
 }

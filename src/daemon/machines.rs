@@ -223,7 +223,8 @@ impl Environment {
                 let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
                 let write_backs = Arc::clone(&self.parts.write_backs);
                 let environment = self.name().clone();
-                let accepted = self.accepted_head();
+                // Only a commit of our own is held against it.
+                let accepted = if matches!(effect, Action::TellGit(_)) { self.accepted_head() } else { None };
                 self.effects.spawn(async move {
                     let begun = clock.monotonic();
                     let observation =

@@ -10,6 +10,7 @@ mod git;
 mod look;
 mod machines;
 mod metrics;
+mod parts;
 mod run;
 mod status;
 pub mod telemetry;
@@ -18,9 +19,9 @@ mod word;
 pub mod write_back;
 
 pub use app::{App, Serve, Serving};
-pub use environment::Settled;
 pub use git::GitError;
 pub use look::{Looked, look};
 pub use metrics::{Ended, HintFate, Metrics};
+pub use parts::Settled;
 pub use run::{COMMITTER, Daemon, DaemonError};
 pub use status::{Status, WaitingFor};

@@ -10,8 +10,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Target};
-use super::environment::{Environment, Parts, Settled, Shared};
+use super::environment::Environment;
 use super::git::{Git, GitError};
+use super::parts::{Parts, Settled, Shared};
 use super::write_back::WriteBacks;
 use super::{Metrics, Status};
 use crate::apply;

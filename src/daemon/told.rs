@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::environment::{Environment, Settled};
+use super::environment::Environment;
+use super::parts::Settled;
 use crate::model::Timestamp;
 use crate::record::{AgentRecord, ConditionKind, Phase, Truth};
 

@@ -141,7 +141,7 @@ impl FieldView {
             match (from, to) {
                 (Some(_), Some(_)) => views.push(Self::one(kind, path, from, to)),
                 (None, Some(to)) => {
-                    views.extend(leaves(path, to).iter().map(|(at, to)| Self::one(kind, at, None, Some(to))))
+                    views.extend(leaves(path, to).iter().map(|(at, to)| Self::one(kind, at, None, Some(to))));
                 }
                 (Some(from), None) => {
                     views.extend(leaves(path, from).iter().map(|(at, from)| Self::one(kind, at, Some(from), None)));

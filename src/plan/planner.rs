@@ -10,8 +10,8 @@ use super::{
     check, drift, dropped,
 };
 use crate::desired::{Allow, Consent};
-use crate::model::{AgentName, Digest, LiveObject, LiveState, Manifest, ObjectRef, Uid};
-use crate::record::{AgentRecord, OperationId};
+use crate::model::{AgentName, Digest, GroupKind, LiveObject, LiveState, Manifest, ObjectRef, Uid};
+use crate::record::AgentRecord;
 use crate::render::OPERATION_ANNOTATION;
 
 /// Kinds that are never deleted, nor dragged along, without a consent that names the object.
@@ -31,8 +31,6 @@ pub struct PlanInput<'a> {
     pub live: &'a LiveState,
     /// What is remembered.
     pub record: &'a AgentRecord,
-    /// The newest operation: objects that carry its mark were made by it, before a crash.
-    pub operation: Option<OperationId>,
     /// Objects that move here from another agent.
     pub takes: &'a BTreeMap<ObjectRef, Uid>,
     /// Objects that move to another agent.
@@ -71,7 +69,8 @@ pub fn differences(changes: &[FieldChange]) -> Digest {
 pub fn plan(input: &PlanInput<'_>) -> Plan {
     let mut plan = Plan::default();
     let mut whole = true;
-    for manifest in input.desired {
+    // What moves to another agent is that one's to write, even while this one still asks for it.
+    for manifest in input.desired.iter().filter(|manifest| !input.leaves.contains_key(&manifest.object)) {
         if !whole && is_late(&manifest.object) {
             break;
         }
@@ -123,12 +122,25 @@ fn restarts(step: &Step) -> bool {
     }
 }
 
-/// Whether this very object is ours.
+/// Whether this very object, which `record` asks for by name, is ours.
 pub(super) fn is_ours(input: &PlanInput<'_>, live: &LiveObject) -> bool {
-    let mark = input.operation.map(|operation| format!("{}/{operation}", input.agent));
-    input.record.inventory.owns(&live.object, &live.uid)
-        || input.takes.get(&live.object) == Some(&live.uid)
-        || mark.is_some_and(|mark| live.annotation(OPERATION_ANNOTATION) == Some(mark.as_str()))
+    owns(input.agent, input.record, input.takes, live)
+}
+
+/// Whether an object that `agent` asks for by name is its own: by the inventory, by a move from another agent, or made
+/// by one of its recorded operations before the inventory could say so.
+///
+/// The mark of an operation counts only for names that are asked for: a copy under another name carries it too.
+pub fn owns(agent: &AgentName, record: &AgentRecord, takes: &BTreeMap<ObjectRef, Uid>, live: &LiveObject) -> bool {
+    let made = || {
+        let (maker, number) = live.annotation(OPERATION_ANNOTATION)?.split_once('/')?;
+        let number: u64 = number.parse().ok()?;
+        let mut recorded = record.operation.iter().chain(&record.operations);
+        (maker == agent.as_str()).then(|| recorded.any(|operation| operation.id.0 == number))
+    };
+    record.inventory.owns(&live.object, &live.uid)
+        || takes.get(&live.object) == Some(&live.uid)
+        || made().unwrap_or(false)
 }
 
 /// What must be done to one object that shall stand; or what must be waited for.
@@ -284,6 +296,7 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
         !desired.contains(object) && !input.kept.contains(object) && !input.leaves.contains_key(object)
     };
     let (mut steps, mut blocked) = (vec![], vec![]);
+    let blind = blind(input);
     for (object, uid) in input.record.inventory.0.iter().rev().filter(|(object, _)| goes(object)) {
         if let Some(why) = input.live.unseen.get(&object.group_kind()) {
             blocked.push(WaitingOn::Sight { kind: object.group_kind(), why: why.clone() });
@@ -295,6 +308,10 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
         };
         if let Err(why) = admit_deletion(object, input.gate) {
             blocked.push(WaitingOn::Mended { object: object.clone(), why });
+            continue;
+        }
+        if let Some((kind, why)) = &blind {
+            blocked.push(WaitingOn::Sight { kind: (*kind).clone(), why: (*why).clone() });
             continue;
         }
         if let Some(why) = protected(input, live) {
@@ -314,6 +331,19 @@ fn prunes(input: &PlanInput<'_>) -> (Vec<Step>, Vec<WaitingOn>) {
         steps.push(Step::Prune { object: object.clone(), uid: uid.clone(), version: live.version.clone(), why });
     }
     (steps, blocked)
+}
+
+/// A kind that was not seen whole and that deletions depend on: what is owned, what every agent has, what it drags along.
+fn blind<'a>(input: &PlanInput<'a>) -> Option<(&'a GroupKind, &'a String)> {
+    let asked = input.desired.iter().map(|manifest| &manifest.object);
+    let ours: BTreeSet<_> = input.record.inventory.0.keys().chain(asked).map(ObjectRef::group_kind).collect();
+    let counts = |kind: &GroupKind| {
+        let name = kind.kind.as_str();
+        ours.contains(kind)
+            || matches!(name, "ConfigMap" | "Service" | "Deployment" | "ReplicaSet" | "Pod")
+            || PROTECTED.contains(&name)
+    };
+    input.live.unseen.iter().find(|(kind, _)| counts(kind))
 }
 
 /// Why deleting `live` needs a consent that names it, if it does and there is none.

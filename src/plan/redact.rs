@@ -76,7 +76,8 @@ fn masked<'v>(value: &'v Value, names: &mut Vec<&'v str>, variable: Option<&str>
                 // JSON in a text, as `kubectl` keeps what it applied last.
                 (false, Some(inner)) => {
                     let kind = inner.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-                    Value::from(redact(&kind, &FieldPath(vec![]), &inner).to_string())
+                    let shown = redact(&kind, &FieldPath(vec![]), &inner);
+                    if shown == inner { value.clone() } else { Value::from(shown.to_string()) }
                 }
                 (false, None) => Value::from(mask_text(text)),
             }

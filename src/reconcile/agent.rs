@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::course::{self, Begin};
 use super::state::{AgentState, Ledger, Pending};
-use super::target::Situation;
+use super::target::{Situation, Target};
 use super::{Action, Announcement, Observation, Wanted, rebuild};
 use crate::model::{ReleaseId, Timestamp};
 use crate::record::{AgentRecord, Cause, FORMAT, OperationKind, Outcome};
@@ -21,7 +21,7 @@ pub fn step(mut state: AgentState, observation: Observation, now: Timestamp, see
     match observation {
         Observation::Admitted(admission) => state.learn(&admission),
         Observation::Live(live) => state.see(live, now),
-        Observation::Ledger(entry) => state.read_entry(entry, &mut actions),
+        Observation::Ledger(entry) => state.read_entry(entry),
         Observation::Done(done) => state.end_effect(done, now, seed, &mut actions),
         Observation::Woken => state.woken_at = None,
     }
@@ -153,6 +153,12 @@ impl AgentState {
     pub(super) fn begin(&mut self, record: &AgentRecord, begin: Begin, now: Timestamp, actions: &mut Vec<Action>) {
         self.memory.new_operation();
         let mut record = record.clone();
+        // What the operation that ends here has made is ours, whether or not the next one asks for it.
+        if record.operation.is_some()
+            && let Ok(Some(target)) = Target::of(self, &record)
+        {
+            self.collect_inventory(&target, &mut record);
+        }
         if let Some(hold) = &record.hold {
             // Git asks for another release than the one that was left: the hold has done its work.
             let left = begin.to.as_ref().is_some_and(|to| to.release == hold.left);
@@ -183,7 +189,20 @@ impl AgentState {
 // === small parts ===
 
 impl AgentState {
+    /// Sends an effect on its way.
+    ///
+    /// The first list of the ledger after a start may be old: before anything is changed by it, it is read past all
+    /// caches, unless a record of our own was acknowledged since.
     pub(super) fn send(&mut self, pending: Pending, action: Action, actions: &mut Vec<Action>) {
+        let changes = match &pending {
+            Pending::Write { .. } | Pending::DryRun { .. } | Pending::Delete(_) | Pending::TellGit(_) => true,
+            Pending::Record(_) | Pending::Read(_) | Pending::ReadLedger => false,
+        };
+        if changes && !self.ledger_confirmed {
+            self.pending = Some(Pending::ReadLedger);
+            actions.push(Action::ReadLedger);
+            return;
+        }
         self.pending = Some(pending);
         actions.push(action);
     }

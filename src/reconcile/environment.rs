@@ -71,6 +71,11 @@ pub fn admit(input: &EnvironmentInput<'_>) -> Admitted {
         let verdict = remove(input, &name, prune_blocked.as_deref());
         wanted.insert(name, verdict);
     }
+    // A tombstone learns that what it left to another agent is that one's now.
+    let gone = input.records.iter().filter(|(_, record)| record.phase == Phase::Removed);
+    for (name, _) in gone {
+        wanted.entry(name.clone()).or_insert(Wanted::Remove);
+    }
     let moves = moves(input, &wanted);
     let none = Moves::default();
     let agents = wanted.into_iter().map(|(name, wanted)| {

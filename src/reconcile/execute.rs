@@ -12,8 +12,8 @@ use crate::judge::{AgentHealth, Fault};
 use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
-    AgentRecord, Cause, ConditionKind, FORMAT, Operation, OperationId, OperationKind, Outcome, Phase, Quarantined,
-    Standing, Told,
+    AgentRecord, Cause, Condition, ConditionKind, FORMAT, Operation, OperationId, OperationKind, Outcome, Phase,
+    Quarantined, Standing, Told,
 };
 use crate::render::OPERATION_ANNOTATION;
 
@@ -74,6 +74,10 @@ impl AgentState {
         now: Timestamp,
         actions: &mut Vec<Action>,
     ) {
+        // Only Git knows what another agent takes over of an agent that goes.
+        if open.kind == OperationKind::Removal && self.admission.is_none() {
+            return;
+        }
         if let Some(step) = plan.steps.first() {
             return self.effect(step, open.id, actions);
         }
@@ -221,7 +225,9 @@ impl AgentState {
         let newest = record.operations.first().map_or(OperationId(0), |operation| operation.id);
         for step in &plan.steps {
             let object = step.object();
-            if self.memory.contested.contains_key(object) {
+            // Whether another agent takes over what goes, only Git knows.
+            let unknown = matches!(step, Step::Prune { .. }) && self.admission.is_none();
+            if unknown || self.memory.contested.contains_key(object) {
                 continue;
             }
             if let Step::Update { manifest, uid, version, changes, .. } = step {
@@ -268,9 +274,14 @@ impl AgentState {
         }
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
-        self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
+        // What is told by Git's word stands until Git speaks again.
+        let by_health =
+            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy"));
+        if by_health || self.admission.is_some() {
+            self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
+        }
         // The record says first that Git asks for something else: telling it may take long.
-        if next == *record && self.tell_git(&next, actions) {
+        if next == *record && self.tell_git(&next, now, actions) {
             return;
         }
         self.save_if_changed(next, actions);
@@ -288,6 +299,7 @@ impl AgentState {
             Some(Wanted::Keep(reason)) => Some(reason),
             Some(Wanted::Run(_) | Wanted::Remove) | None => None,
         };
+        let before = record.conditions.clone();
         let unhealthy = plan.waiting.iter().any(|waiting| matches!(waiting, WaitingOn::Healthy(_)));
         let blocked: Vec<_> =
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
@@ -299,6 +311,13 @@ impl AgentState {
         }
         if let Some(reason) = keep {
             Situation::Kept(reason).tell(record, now);
+            // Told in two breaths: only what is another truth at the end of both has changed.
+            for condition in &mut record.conditions {
+                let same = |old: &&Condition| old.kind == condition.kind && old.status == condition.status;
+                if let Some(old) = before.iter().find(same) {
+                    condition.last_transition_time = old.last_transition_time;
+                }
+            }
         }
     }
 
@@ -308,6 +327,11 @@ impl AgentState {
         course::differ(&mut next, refused, self.desired_release().is_some(), now);
         match self.admission.as_deref().map(|admission| &admission.wanted) {
             Some(Wanted::Keep(reason)) => Situation::Kept(reason).tell(&mut next, now),
+            Some(Wanted::Remove) if next.phase == Phase::Removed => {
+                let leaves = self.admission.as_deref().map(|admission| &admission.leaves);
+                next.inventory.0.retain(|object, _| leaves.and_then(|leaves| leaves.get(object)) != Some(&true));
+                Situation::Removed.tell(&mut next, now);
+            }
             Some(Wanted::Run(_) | Wanted::Remove) | None => {}
         }
         // An agent that never ran leaves no record of a bad first commit but this.
@@ -318,7 +342,7 @@ impl AgentState {
     }
 
     /// Git is told of a rollback once the target has moved.
-    fn tell_git(&mut self, record: &AgentRecord, actions: &mut Vec<Action>) -> bool {
+    fn tell_git(&mut self, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let (Some(hold), Some(stable), Some(admission)) = (&record.hold, &record.stable, self.admission.as_deref())
         else {
             return false;
@@ -326,6 +350,10 @@ impl AgentState {
         let due = matches!(hold.git, Told::Pending | Told::Refused(_));
         let Some(left) = record.history.iter().find(|standing| standing.release == hold.left) else { return false };
         if !due || !self.desires(hold.left) {
+            return false;
+        }
+        if self.git_backoff.holds(now) {
+            self.wake_at(self.git_backoff.until);
             return false;
         }
         let reason = record.operations.iter().find_map(|operation| {

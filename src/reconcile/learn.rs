@@ -14,7 +14,7 @@ use crate::record::{AgentRecord, Told};
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(2);
 
 impl AgentState {
-    pub(super) fn read_entry(&mut self, entry: LedgerEntry, actions: &mut Vec<Action>) {
+    pub(super) fn read_entry(&mut self, entry: LedgerEntry) {
         let asked = matches!(self.pending, Some(Pending::ReadLedger));
         let known = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         match entry {
@@ -32,9 +32,7 @@ impl AgentState {
             }
             // A list that is older than our own creation does not know it: only a fresh read counts.
             LedgerEntry::Absent if known.is_some() && !asked => {
-                if self.pending.is_none() {
-                    self.send(Pending::ReadLedger, Action::ReadLedger, actions);
-                }
+                self.ledger_again();
                 return;
             }
             LedgerEntry::Absent => {
@@ -44,6 +42,7 @@ impl AgentState {
         }
         if asked {
             self.pending = None;
+            self.ledger_confirmed = true;
         }
     }
 
@@ -53,6 +52,7 @@ impl AgentState {
             (pending, Done::Failed(failure)) => self.failed(pending, failure, now, seed, actions),
             (Pending::Record(record), Done::Recorded(version)) => {
                 self.backoff.clear();
+                self.ledger_confirmed = true;
                 if let Some(ledger) = &mut self.ledger {
                     ledger.record = record;
                     ledger.version = Some(version);
@@ -131,7 +131,7 @@ impl AgentState {
     }
 
     fn told(&mut self, commit: Option<String>, actions: &mut Vec<Action>) {
-        self.backoff.clear();
+        self.git_backoff.clear();
         let Some(ledger) = &mut self.ledger else { return };
         let mut record = AgentRecord::clone(&ledger.record);
         if let Some(hold) = &mut record.hold {
@@ -162,7 +162,7 @@ impl AgentState {
                 self.ledger_again();
             }
             (Pending::TellGit(_), kind) => {
-                self.backoff.fail(&message, retry_after(&kind), now, seed);
+                self.git_backoff.fail(&message, retry_after(&kind), now, seed);
                 self.git_refused(message, actions);
             }
             (Pending::Read(_), kind) => self.backoff.fail(&message, retry_after(&kind), now, seed),

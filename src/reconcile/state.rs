@@ -12,10 +12,12 @@ use crate::model::{
 };
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, MAX_SETTINGS, Requests, Standing};
-use crate::render::{Rendered, config_map_name};
+use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
+/// The same of an object that no watch of ours shows, since somebody else made it.
+const UNWATCHED: SignedDuration = SignedDuration::from_mins(2);
 /// Releases, settings and renderings that are kept in memory for one agent.
 const MEMORY: usize = 4;
 
@@ -44,6 +46,10 @@ pub struct AgentState {
     pub(super) pending: Option<Pending>,
     pub(super) memory: Memory,
     pub(super) backoff: Backoff,
+    /// The same of telling Git, which is another server.
+    pub(super) git_backoff: Backoff,
+    /// What the ledger holds was read past all caches, or written by us, since the start.
+    pub(super) ledger_confirmed: bool,
     pub(super) fenced: Option<String>,
     seen: LiveState,
     overlay: BTreeMap<ObjectRef, Overlay>,
@@ -160,6 +166,8 @@ impl AgentState {
             pending: None,
             memory: Memory::default(),
             backoff: Backoff::default(),
+            git_backoff: Backoff::default(),
+            ledger_confirmed: false,
             fenced: None,
             seen: LiveState::default(),
             overlay: BTreeMap::new(),
@@ -226,8 +234,10 @@ impl AgentState {
             self.memory.gone.insert(object.clone());
             self.memory.refused.remove(object);
         }
-        self.overlay
-            .insert(object.clone(), Overlay { object: shown, until: now.saturating_add(OVERLAY).unwrap_or(now) });
+        // No watch shows what is not labelled as ours: asking for it every few seconds would never end.
+        let watched = shown.as_ref().is_none_or(|live| live.label(MANAGED_BY_LABEL) == Some(MANAGED_BY));
+        let lasts = if watched { OVERLAY } else { UNWATCHED };
+        self.overlay.insert(object.clone(), Overlay { object: shown, until: now.saturating_add(lasts).unwrap_or(now) });
         self.merge();
     }
 

@@ -11,7 +11,7 @@ use super::{FailureKind, Reason, Wanted};
 use crate::desired::{Release, Settings};
 use crate::judge::{AgentHealth, Health, agent_health};
 use crate::model::{LiveObject, Manifest, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
-use crate::plan::{Plan, PlanInput, WaitingOn, plan};
+use crate::plan::{Plan, PlanInput, WaitingOn, owns, plan};
 use crate::record::{AgentRecord, ConditionKind, Operation, OperationKind, Requests, Standing, Truth};
 use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Set, render};
 
@@ -115,14 +115,12 @@ impl Target {
         let refused = refused
             .map(|(object, refusal)| (object.clone(), (refusal.why.clone(), refusal.kind == FailureKind::Immutable)))
             .collect();
-        let newest = record.operation.as_ref().or(record.operations.first());
         let mut plan = plan(&PlanInput {
             agent: &state.agent,
             desired: self.manifests(),
             previous: self.previous.as_ref().map(|previous| &*previous.manifests),
             live: &state.live,
             record,
-            operation: newest.map(|operation| operation.id),
             takes: admission.map_or(&none, |admission| &admission.takes),
             leaves: &self.leaves,
             consents,
@@ -216,7 +214,12 @@ impl AgentState {
 
     /// Puts every object of ours that stands into the inventory, and takes out what is gone.
     pub(super) fn collect_inventory(&self, target: &Target, record: &mut AgentRecord) {
+        let none = BTreeMap::new();
+        let takes = self.admission.as_deref().map_or(&none, |admission| &admission.takes);
         let desired = target.manifests().iter().filter_map(|manifest| self.live.objects.get(&manifest.object));
+        // Somebody else's object under a name of ours is not ours for that.
+        let desired = desired
+            .filter(|live| owns(&self.agent, record, takes, live) && target.leaves.get(&live.object) != Some(&true));
         let mut next: BTreeMap<_, _> = desired.map(|live| (live.object.clone(), live.uid.clone())).collect();
         for (object, uid) in &record.inventory.0 {
             // Absence from a watch alone proves nothing: a list may be old.

@@ -294,23 +294,10 @@ impl AgentRecord {
 
     /// Sets a condition; its time moves only when `status` does.
     pub fn set_condition(&mut self, kind: ConditionKind, status: Truth, reason: &str, message: &str, now: Timestamp) {
-        let last_transition_time = match self.condition(kind) {
-            Some(old) if old.status == status => old.last_transition_time,
-            Some(_) | None => now,
-        };
-        let condition = Condition {
-            kind,
-            status,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            last_transition_time,
-            observed_generation: self.observed_generation,
-        };
-        match self.conditions.iter_mut().find(|condition| condition.kind == kind) {
-            Some(old) => *old = condition,
-            None => self.conditions.push(condition),
-        }
-        self.conditions.sort_by_key(|condition| condition.kind);
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        let observed_generation = self.observed_generation;
+        Condition { kind, status, reason, message, last_transition_time: now, observed_generation }
+            .put_into(&mut self.conditions);
     }
 
     /// Takes a condition away.
@@ -329,6 +316,24 @@ impl AgentRecord {
         while self.operations.len() > 1 && serde_json::to_vec(self).map_or(0, |bytes| bytes.len()) > MAX_BYTES {
             self.operations.pop();
         }
+    }
+}
+
+// === impl Condition ===
+
+impl Condition {
+    /// Takes the place of the condition of its kind; its time is the older one's where `status` is the same.
+    pub(super) fn put_into(mut self, conditions: &mut Vec<Self>) {
+        match conditions.iter_mut().find(|old| old.kind == self.kind) {
+            Some(old) => {
+                if old.status == self.status {
+                    self.last_transition_time = old.last_transition_time;
+                }
+                *old = self;
+            }
+            None => conditions.push(self),
+        }
+        conditions.sort_by_key(|condition| condition.kind);
     }
 }
 

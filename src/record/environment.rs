@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Condition, Request};
+use super::{Condition, ConditionKind, Request, Truth};
 use crate::model::{CommitId, Revision, Timestamp};
 
 /// What is remembered of one environment: the `status` of its `AgentEnvironment`.
@@ -39,6 +39,15 @@ pub struct EnvironmentRecord {
     #[serde(flatten)]
     #[schemars(skip)]
     pub unknown: BTreeMap<String, Value>,
+}
+
+impl EnvironmentRecord {
+    /// Sets a condition; its time moves only when `status` does.
+    pub fn set_condition(&mut self, kind: ConditionKind, status: Truth, reason: &str, message: &str, now: Timestamp) {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Condition { kind, status, reason, message, last_transition_time: now, observed_generation: None }
+            .put_into(&mut self.conditions);
+    }
 }
 
 /// A reference moved in a way that needs consent.

@@ -10,12 +10,10 @@ use git2::{Oid, Repository, RepositoryInitOptions};
 
 use super::error::plain;
 use super::remote::{self, Listing};
-use super::store::{commit_id, oid};
+use super::store::{COMMIT, commit_id, oid};
 use super::{SourceConfig, SourceError, Store, hermetic, sweep};
 use crate::model::CommitId;
 
-/// Bytes of a commit or a tag, message and signature included: they are read whole.
-const COMMIT: usize = 1 << 20;
 /// Where commits are held that the remote may have dropped.
 const ACCEPTED: &str = "refs/backstay/accepted/";
 

@@ -14,8 +14,8 @@ use crate::model::{CommitId, Revision, Timestamp};
 
 /// Handles that are kept open while nobody uses them.
 const IDLE: usize = 4;
-/// The most bytes of a commit whose signature is looked at.
-const COMMIT: usize = 1 << 20;
+/// Bytes of a commit or a tag, message and signature included: they are read whole.
+pub(super) const COMMIT: usize = 1 << 20;
 /// Entries of folders that are kept in memory, all together.
 const KEPT: usize = 400_000;
 

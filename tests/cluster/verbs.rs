@@ -154,7 +154,8 @@ async fn every_verb_with_a_daemon() {
     let deployment =
         steps.iter().find(|step| step["object"].as_str().is_some_and(|object| object.starts_with("Deployment/")));
     let fields = deployment.and_then(|step| step["fields"].as_array()).expect("fields");
-    let image = fields.iter().find(|field| field["path"].as_str().is_some_and(|path| path.ends_with(".image")));
+    let image =
+        fields.iter().find(|field| field["path"].as_str().is_some_and(|path| path.rsplit('.').next() == Some("image")));
     let image = image.expect("an image");
     assert!(image["to"].is_string() && image["from"].is_null() && image["masked"] == false, "{image}");
     assert_eq!(desk.backstay(&["plan", "--exit-code"]).0, 1);

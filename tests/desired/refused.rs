@@ -567,7 +567,7 @@ fn tools_that_are_none() {
     "##);
     let pattern = "{\"name\": \"t\", \"description\": \"d\", \"inputSchema\": {\"type\": \"object\", \"properties\": {\"a\": {\"pattern\": \"(a+)+\\\\1\"}}}}";
     assert_snapshot!(with("  tools: {t: t.json}\n", &[("agents/a/t.json", pattern)]), @r#"
-    agents/a/t.json:1:101: error: `inputSchema` is no usable JSON Schema: a pattern cannot be run in linear time
+    agents/a/t.json:1:101: error: `inputSchema` is no usable JSON Schema: a pattern cannot be run in linear time, or is too large
       | {"name": "t", "description": "d", "inputSchema": {"type": "object", "properties": {"a": {"pattern": "(a+)+\\1"}}}}
       |                                                                                                     ^^^^^^^^^^
     "#);

@@ -1,10 +1,29 @@
 //! R5: no panic from data. The corpus of the fuzzer, replayed; under `cargo fuzz`, the fuzzer itself (see `Cargo.toml`).
 #![cfg_attr(fuzzing, no_main)]
 #![allow(clippy::disallowed_methods, reason = "tests read files")]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::match_same_arms,
+    clippy::struct_excessive_bools,
+    clippy::unused_self,
+    clippy::unnecessary_wraps,
+    clippy::needless_range_loop,
+    clippy::semicolon_if_nothing_returned,
+    dead_code,
+    unused_imports,
+    reason = "the world of the stories, which use more of it"
+)]
 
+#[path = "../story/cluster.rs"]
+mod cluster;
+#[path = "../story/git.rs"]
+mod git;
+#[path = "../story/oracle.rs"]
+mod oracle;
+#[path = "../story/plane.rs"]
+mod plane;
 mod targets;
 #[path = "../story/world.rs"]
-#[allow(dead_code, reason = "the stories use more of it")]
 mod world;
 
 #[cfg(fuzzing)]

@@ -15,13 +15,14 @@ use backstay::{flag, migration, revert};
 use jiff::SignedDuration;
 use serde_json::Value;
 
+use crate::plane::Class;
 use crate::world::World;
 
 /// One thing that is fed.
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const TARGETS: [(&str, Target); 23] = [
+pub(crate) const TARGETS: [(&str, Target); 25] = [
     ("agent", |data| tree("agents/a/agent.yaml", data)),
     ("environment", |data| tree("environments/prod.yaml", data)),
     ("repository", |data| tree("backstay.yaml", data)),
@@ -229,12 +230,12 @@ fn records(data: &[u8]) {
     if let Ok(mut record) = serde_json::from_slice::<AgentRecord>(data) {
         let text = serde_json::to_string(&record).expect("what was read can be written");
         assert!(serde_json::from_str::<AgentRecord>(&text).is_ok_and(|back| back == record), "{text}");
-        drop((record.is_writable(), record.next_operation()));
+        let _ = (record.is_writable(), record.next_operation());
         record.bound(3, None);
         record.set_condition(ConditionKind::Ready, backstay::record::Truth::True, "Ready", "", now());
         // The core takes whatever the ledger holds.
         let mut world = World::new();
-        world.record = Some(record);
+        world.ledger.entry(crate::git::agent()).or_default().rewrite(|known| *known = record);
         world.git("one").run();
     }
     let _ = serde_json::from_slice::<EnvironmentRecord>(data);
@@ -283,7 +284,7 @@ fn live(data: &[u8]) {
         assert!(!forbidden.to_string().chars().any(char::is_control), "{forbidden}");
     }
     if let Some(live) = LiveObject::of(theirs) {
-        drop((live.is_terminating(), live.version.is_at_least(&live.version)));
+        let _ = (live.is_terminating(), live.version.is_at_least(&live.version));
         if ["Pod", "Deployment", "ReplicaSet", "ConfigMap"].contains(&live.object.kind.as_str()) {
             let mut world = World::new().git("one");
             world.run();
@@ -292,8 +293,7 @@ fn live(data: &[u8]) {
                 serde_json::json!({"app.kubernetes.io/managed-by": "backstay", "backstay.dev/agent": "support"});
             if body["metadata"].is_object() {
                 body["metadata"]["labels"] = labels;
-                world = world.foreign(body);
-                drop(world.live());
+                drop(world.foreign(body).past());
             }
         }
     }
@@ -364,15 +364,13 @@ fn reconcile(data: &[u8]) {
                 world
             }
             5 => {
-                world.crash = Some((
-                    1 + with % 9,
-                    if with % 2 == 0 { crate::world::Crash::Before } else { crate::world::Crash::After },
-                ));
+                let class = if with % 2 == 0 { Class::CrashBefore } else { Class::CrashAfter };
+                world.plane.fault = Some((class, 1 + with % 9));
                 world
             }
             6 => {
                 let kind = ["ConfigMap", "Deployment", "Service", "ServiceAccount"][with % 4];
-                if let Some(object) = world.objects.keys().find(|object| object.kind == kind).cloned() {
+                if let Some(object) = world.cluster.objects.keys().find(|object| object.kind == kind).cloned() {
                     world.delete(kind, &object.name);
                 }
                 world
@@ -392,28 +390,29 @@ fn reconcile(data: &[u8]) {
             }
             9 => {
                 let release = world.running().unwrap_or_default();
-                if world.sick.remove(&release).is_none() {
-                    world.sick.insert(release, "CrashLoopBackOff");
+                if world.cluster.sick.remove(&release).is_none() {
+                    world.cluster.sick.insert(release, "CrashLoopBackOff");
                 }
                 world
             }
             10 => {
-                world.stale = if with % 2 == 0 { Some(world.live()) } else { None };
+                world.plane.stale = (with % 2 == 0).then(|| world.past());
                 world
             }
             11 => {
-                world.record = None;
+                world.lose_ledger();
                 world
             }
             12 => {
-                world.requests = Requests::default();
+                *world.requests() = Requests::default();
                 world
             }
             _ => world,
         };
         // What is old is shown for one deed only.
-        world.stale = world.stale.filter(|_| deed % 14 == 10);
+        world.plane.stale = world.plane.stale.filter(|_| deed % 14 == 10);
         world.run();
-        world.crash = None;
+        // A crash strikes in what is done next.
+        world.plane.fault = world.plane.fault.filter(|_| deed % 14 == 5);
     }
 }

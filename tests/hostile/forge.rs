@@ -1,7 +1,12 @@
 //! Trees that no `git` would make, beside ordinary files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use backstay::desired::Consent;
+use backstay::model::{AgentName, LiveState, Manifest};
+use backstay::plan::{GatePolicy, Plan, PlanInput, plan};
+use backstay::record::AgentRecord;
+use backstay::source::MemoryTree;
 use git2::Oid;
 
 use crate::git::TestRepo;
@@ -14,12 +19,58 @@ pub(crate) const MODULE: &str = "160000";
 /// An image by its digest.
 pub(crate) const IMAGE: &str = "a@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
+/// Mode, name and object of an entry.
+type Odd = (&'static str, Vec<u8>, Oid);
+
 /// A tree in the making: ordinary files, and entries of any mode and name at any place.
 pub(crate) struct Forge<'a> {
     pub(crate) repo: &'a TestRepo,
     files: BTreeMap<String, Oid>,
-    /// By folder: mode, name, object.
-    odd: BTreeMap<String, Vec<(&'static str, Vec<u8>, Oid)>>,
+    odd: BTreeMap<String, Vec<Odd>>,
+}
+
+/// A repository of the agent `a`, with these lines in its `spec`, and the environment `prod`.
+pub(crate) fn tree(spec: &str) -> MemoryTree {
+    MemoryTree::default()
+        .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
+        .with("agents/a/agent.yaml", agent(spec))
+        .with(
+            "environments/prod.yaml",
+            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
+        )
+}
+
+/// What stands in the way of one plan or leads to it; all else is as for an agent at rest.
+pub(crate) struct Planned<'a> {
+    pub(crate) agent: &'a AgentName,
+    pub(crate) desired: &'a [Manifest],
+    pub(crate) previous: Option<&'a [Manifest]>,
+    pub(crate) live: &'a LiveState,
+    pub(crate) record: &'a AgentRecord,
+    pub(crate) consents: &'a [Consent],
+    pub(crate) gate: &'a GatePolicy,
+}
+
+impl Planned<'_> {
+    pub(crate) fn plan(&self) -> Plan {
+        plan(&PlanInput {
+            agent: self.agent,
+            desired: self.desired,
+            previous: self.previous,
+            live: self.live,
+            record: self.record,
+            takes: &BTreeMap::new(),
+            leaves: &BTreeMap::new(),
+            consents: self.consents,
+            kept: &BTreeSet::new(),
+            accepted: &BTreeMap::new(),
+            refused: &BTreeMap::new(),
+            handed_over: &BTreeSet::new(),
+            dropped: &BTreeSet::new(),
+            unhealthy: None,
+            gate: self.gate,
+        })
+    }
 }
 
 /// An `agent.yaml` with an image and these lines in its `spec`.

@@ -1,18 +1,18 @@
 //! Section 3, a contributor by privilege: forbidden objects through every way into a target; none is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use backstay::desired::{Allow, At, Cache, Consent, DesiredAgent, Resolve, TargetKind, resolve};
 use backstay::model::{AgentName, EnvironmentName, LiveObject, LiveState, Origin, Revision, Uid};
-use backstay::plan::{GatePolicy, PlanInput, Step, plan, violations};
+use backstay::plan::{GatePolicy, Step, violations};
 use backstay::record::AgentRecord;
 use backstay::render::{Identity, RenderOptions, RendererVersion, Set, render};
 use backstay::source::MemoryTree;
 use serde_json::{Value, json};
 
-use crate::forge::{IMAGE, agent};
+use crate::forge::{self, IMAGE, Planned, agent};
 
 const NAMESPACE: &str = "agents-prod";
 
@@ -247,13 +247,7 @@ fn pod_spec(patch: &Value) -> Value {
 }
 
 fn tree() -> MemoryTree {
-    MemoryTree::default()
-        .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
-        .with("agents/a/agent.yaml", agent("  workload: {port: 8000}\n"))
-        .with(
-            "environments/prod.yaml",
-            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
-        )
+    forge::tree("  workload: {port: 8000}\n")
 }
 
 /// A way in: a tree that asks for what is forbidden, and an object that stands there and may be adopted.
@@ -263,11 +257,11 @@ fn entry(name: &'static str, build: impl Fn(&Value) -> MemoryTree + 'static) -> 
     (name, Box::new(move |evil| (build(evil), None)))
 }
 
-fn adoption(body: &Value) -> Option<Value> {
+fn adoption(body: &Value) -> Value {
     let mut live = body.clone();
     let metadata = json!({"uid": "u-1", "resourceVersion": "7", "namespace": NAMESPACE});
     json_patch::merge(&mut live["metadata"], &metadata);
-    Some(live)
+    live
 }
 
 fn ways_of_objects() -> Vec<Entry> {
@@ -278,7 +272,7 @@ fn ways_of_objects() -> Vec<Entry> {
             let first = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: fine}\n";
             tree().with("agents/a/manifests/evil.yaml", format!("{first}---\n{evil}\n"))
         }),
-        ("adoption consent", Box::new(move |evil| (file(evil), adoption(evil)))),
+        ("adoption consent", Box::new(move |evil| (file(evil), Some(adoption(evil))))),
         entry("workload.manifest", |evil| {
             let spec = "  workload: {manifest: d.yaml, container: agent}\n";
             tree().with("agents/a/agent.yaml", agent(spec)).with("agents/a/d.yaml", evil.to_string())
@@ -318,7 +312,10 @@ fn ways_of_pods() -> Vec<Entry> {
         entry("manifests/*.yaml, StatefulSet", move |evil| file(&stateful(evil))),
         entry("manifests/*.yaml, Job", move |evil| file(&job(evil))),
         entry("manifests/*.yaml, CronJob", move |evil| file(&cron(evil))),
-        ("adoption consent, Deployment", Box::new(move |evil| (file(&deployment(evil)), adoption(&deployment(evil))))),
+        (
+            "adoption consent, Deployment",
+            Box::new(move |evil| (file(&deployment(evil)), Some(adoption(&deployment(evil))))),
+        ),
         entry("workload.manifest", |evil| {
             let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
                 "spec": {"template": {"spec": pod_spec(evil)}}});
@@ -384,24 +381,16 @@ fn refused(tree: &MemoryTree, standing: Option<&Value>) -> Result<(&'static str,
         });
         live.objects.insert(standing.object.clone(), Arc::new(standing));
     }
-    let planned = plan(&PlanInput {
+    let planned = Planned {
         agent: &agent.name,
         desired: &rendered.manifests,
         previous: None,
         live: &live,
         record: &AgentRecord::default(),
-        operation: None,
-        takes: &BTreeMap::new(),
-        leaves: &BTreeMap::new(),
         consents: &consents,
-        kept: &BTreeSet::new(),
-        accepted: &BTreeMap::new(),
-        refused: &BTreeMap::new(),
-        handed_over: &BTreeSet::new(),
-        dropped: &BTreeSet::new(),
-        unhealthy: None,
         gate: &policy,
-    });
+    }
+    .plan();
     let touched = |step: &Step| bad.iter().any(|manifest| manifest.object == *step.object());
     if let Some(step) = planned.steps.iter().chain(&planned.then).find(|step| touched(step)) {
         return Err(format!("{} is planned", step.object()));
@@ -494,24 +483,16 @@ fn what_a_record_claims_is_not_deleted_when_it_cannot_be_ours() {
             expires: "2030-01-01T00:00:00Z".parse().expect("a time"),
             origin: Origin::file("consent/x.yaml"),
         }];
-        let planned = plan(&PlanInput {
+        let planned = Planned {
             agent: &"a".parse().expect("a name"),
             desired: &[],
             previous: None,
             live: &live,
             record: &record,
-            operation: None,
-            takes: &BTreeMap::new(),
-            leaves: &BTreeMap::new(),
             consents: &consents,
-            kept: &BTreeSet::new(),
-            accepted: &BTreeMap::new(),
-            refused: &BTreeMap::new(),
-            handed_over: &BTreeSet::new(),
-            dropped: &BTreeSet::new(),
-            unhealthy: None,
             gate: &policy(),
-        });
+        }
+        .plan();
         assert!(planned.steps.is_empty() && planned.then.is_empty(), "{object}: {:?}", planned.steps);
         assert!(planned.waiting.iter().any(|waiting| waiting.to_string().contains("refused to delete")), "{object}");
     }

@@ -1,6 +1,6 @@
 //! Law 11: a secret, wherever it lies, comes out in no word that is said of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use backstay::desired::{At, Cache, Resolve, TargetKind, resolve, validate};
 use backstay::model::{
     Diagnostics, EnvironmentName, LiveObject, LiveState, Manifest, ObjectRef, Origin, Revision, Uid,
 };
-use backstay::plan::{GatePolicy, PlanInput, changes, created_lines, object_lines, plan};
+use backstay::plan::{GatePolicy, changes, created_lines, object_lines};
 use backstay::record::AgentRecord;
 use backstay::source::{Auth, Followed, MemoryTree, Mirror, RemoteUrl, Secret, SourceConfig};
 use serde_json::{Value, json};
 
-use crate::forge::agent;
+use crate::forge::{self, Planned, agent};
 use crate::raw::Raw;
 
 /// Put together here, so that no scanner takes this file for a leak.
@@ -40,13 +40,7 @@ fn told(found: &Diagnostics) -> String {
 }
 
 fn small() -> MemoryTree {
-    MemoryTree::default()
-        .with("backstay.yaml", "apiVersion: backstay.dev/v1alpha1\nkind: Repository\n")
-        .with("agents/a/agent.yaml", agent(""))
-        .with(
-            "environments/prod.yaml",
-            "apiVersion: backstay.dev/v1alpha1\nkind: Environment\nmetadata: {name: prod}\n",
-        )
+    forge::tree("")
 }
 
 /// All that is said of a tree, and whether anything of it is refused.
@@ -137,7 +131,7 @@ fn what_is_said_of_a_repository_holds_no_secret() {
                 let text = text.replace("CANARY", &secret);
                 in_agent(spec).with(path, text)
             };
-            let trees = vec![
+            let trees = [
                 in_agent("  config: {note: \"use CANARY\"}\n"),
                 in_agent("  workload: {env: {NOTE: CANARY}}\n"),
                 in_agent("  models: {m: {provider: openai, model: CANARY}}\n"),
@@ -305,24 +299,16 @@ fn what_a_plan_says_holds_no_secret() {
                     }
                     seen.objects.insert(object.clone(), live);
                 }
-                let planned = plan(&PlanInput {
+                let planned = Planned {
                     agent: &"a".parse().expect("a name"),
                     desired: std::slice::from_ref(&manifest),
                     previous: Some(std::slice::from_ref(&manifest)),
                     live: &seen,
                     record: &record,
-                    operation: None,
-                    takes: &BTreeMap::new(),
-                    leaves: &BTreeMap::new(),
                     consents: &[],
-                    kept: &BTreeSet::new(),
-                    accepted: &BTreeMap::new(),
-                    refused: &BTreeMap::new(),
-                    handed_over: &BTreeSet::new(),
-                    dropped: &BTreeSet::new(),
-                    unhealthy: None,
                     gate: &gate,
-                });
+                }
+                .plan();
                 for step in &planned.steps {
                     let _ = writeln!(text, "{step}");
                 }

@@ -110,8 +110,10 @@ fn a_server_that_drips_is_cut_at_the_limit() {
         if asked.line.starts_with("GET") {
             out.send(advertised("ofs-delta"));
         } else {
-            out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\nPACK\0\0\0\x02\0\0\0\x01"));
-            out.drip(0x9f);
+            out.send(format!("{RESULT}Content-Length: 9000000000\r\n\r\n0008NAK\n"));
+            // One large file, deflated as it is: its bytes come one by one.
+            out.send(b"PACK\0\0\0\x02\0\0\0\x01\xbf\xff\x7f\x78\x01\x00\xff\xff\x00\x00");
+            out.drip(b'x');
         }
     };
     for (what, server) in [

@@ -84,14 +84,6 @@ spec:
   template:
     spec: {restartPolicy: Never, containers: [{name: one, image: registry.example.com/support-agent:1}]}
 ---
-apiVersion: batch/v1
-kind: Job
-metadata: {name: theirs}
-spec:
-  suspend: true
-  template:
-    spec: {restartPolicy: Never, containers: [{name: one, image: registry.example.com/support-agent:1}]}
----
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: every, annotations: {note: first}}
@@ -108,9 +100,14 @@ metadata: {name: every, annotations: {note: first}}
 spec: {maxUnavailable: 1, selector: {matchLabels: {app: every}}}
 ";
 
+const CONSENT: &str = "agent: support\nenvironment: development\nallow: prune\nobject: PersistentVolumeClaim/every\n\
+                       expires: 2036-06-30\n";
+
 /// Rights that a run without mishaps does not show, and why the daemon needs them.
-const UNSEEN: [(&str, &str, &str, &str); 1] =
-    [("backstay.dev", "agentreleases", "get", "the record is read again after a write of it that was lost or refused")];
+const UNSEEN: [(&str, &str, &str, &str); 2] = [
+    ("backstay.dev", "agentreleases", "get", "the record is read again after a write of it that was lost or refused"),
+    ("batch", "jobs", "get", "an object is read again after a write of it that was lost or refused"),
+];
 
 /// What `manifests/` installs for one environment, with the daemon and its environment in the test's own namespace.
 fn documents(namespace: &str, source: &str) -> Vec<Value> {
@@ -185,18 +182,23 @@ async fn from_its_manifests_under_its_own_rights() {
     // Each kind that an agent may bring, made; a field of each taken back; gone again.
     let file = "agents/support/manifests/everything.yaml";
     river.repo.write(file, EVERYTHING);
-    // A Job is never changed, but one that somebody made is taken over.
-    let theirs = rights::parsed(EVERYTHING).into_iter().find(|object| object["metadata"]["name"] == "theirs");
-    river.lab.make("batch/v1/jobs", theirs.expect("a Job")).await;
-    let consent = "agent: support\nenvironment: development\nexpires: 2036-06-30\n";
-    river.repo.write("consent/job.yaml", &format!("{consent}allow: adopt\nobject: Job/theirs\n"));
     let made = river.repo.commit("Bring one of each");
     river.settled(&made).await;
+    // A Job has its content in its name, so it is never changed but for drift.
+    let jobs = river.lab.ask(Method::GET, &river.lab.path("batch/v1/jobs"), None).await.expect("the Jobs");
+    let job = jobs["items"][0]["metadata"]["name"].as_str().expect("a name");
+    let theirs = json!({"metadata": {"annotations": {"note": "theirs"}}});
+    river.lab.merge("batch/v1/jobs", job, "somebody", &theirs).await;
+    until("it is healed", async || {
+        let job = river.lab.see("batch/v1/jobs", job).await?;
+        (job["metadata"]["annotations"]["note"] == "first").then_some(())
+    })
+    .await;
     river.repo.write(file, &EVERYTHING.replace(", annotations: {note: first}", ""));
     let changed = river.repo.commit("Take the notes off");
     river.settled(&changed).await;
     river.repo.git(&["rm", "-q", file]);
-    river.repo.write("consent/claim.yaml", &format!("{consent}allow: prune\nobject: PersistentVolumeClaim/every\n"));
+    river.repo.write("consent/claim.yaml", CONSENT);
     let gone = river.repo.commit("Take them away");
     river.settled(&gone).await;
     until("they are gone", async || river.lab.see("persistentvolumeclaims", "every").await.is_none().then_some(()))
@@ -245,7 +247,9 @@ async fn the_rights_are_those_that_were_used(audit: &Audit, namespace: &str) {
         let more: Vec<_> = used.difference(&granted[who]).collect();
         assert!(more.is_empty(), "asked for, and allowed by something else than `manifests/`, {who}: {more:?}");
     }
-    granted.get_mut("itself").expect("a role").retain(|right| !unseen.contains(right));
+    for rights in granted.values_mut() {
+        rights.retain(|right| !unseen.contains(right));
+    }
     let mut idle = granted.clone();
     let all_seen = async || {
         let used = look();
@@ -257,7 +261,4 @@ async fn the_rights_are_those_that_were_used(audit: &Audit, namespace: &str) {
     let in_time =
         tokio::time::timeout(std::time::Duration::from_secs(20), until("every right is seen", all_seen)).await;
     assert!(in_time.is_ok(), "granted and never used: {idle:?}");
-    let used = look();
-    let known = unseen.iter().all(|right| !used["itself"].contains(right));
-    assert!(known, "what is seen needs no reason: {unseen:?}");
 }

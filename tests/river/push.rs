@@ -40,7 +40,7 @@ async fn a_push_deploys_and_a_revert_takes_it_back() {
     let Some(lab) = lab("push").await else { return };
     let repo = Repo::whole();
     let server = Server::http(repo.parent());
-    let source = format!("url = \"http://{}/repo.git\"\ninterval = \"1s\"\n", server.address);
+    let source = server.http_source("1s");
     let river = River::with_source(lab, repo, source).await;
     let daemon = river.start().await;
     river.settled(&river.repo.head()).await;
@@ -118,7 +118,7 @@ async fn a_signed_hook_wakes_it() {
     let repo = Repo::small();
     // Not from a folder, which is watched.
     let server = Server::http(repo.parent());
-    let source = format!("url = \"http://{}/repo.git\"\ninterval = \"10m\"\n", server.address);
+    let source = server.http_source("10m");
     let river = River::with_source(lab, repo, source).await;
     let file = river.repo.parent().join("secret");
     std::fs::write(&file, "very secret, this one").expect("a secret");

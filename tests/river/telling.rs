@@ -36,7 +36,7 @@ async fn a_rollback_is_told_over_http() {
     let Some(lab) = lab("told-http").await else { return };
     let over = |repo: &Repo| {
         let server = Server::http(repo.parent());
-        let source = format!("url = \"http://{}/repo.git\"\ninterval = \"1s\"\n", server.address);
+        let source = server.http_source("1s");
         (server, source)
     };
     a_rollback_is_told(lab, over).await;
@@ -60,7 +60,7 @@ async fn a_revert_that_the_server_refuses_is_an_error() {
     let Some(lab) = lab("refused").await else { return };
     let repo = Repo::small();
     let server = Server::http(repo.parent());
-    let source = format!("url = \"http://{}/repo.git\"\ninterval = \"1s\"\n", server.address);
+    let source = server.http_source("1s");
     let river = River::with_source(lab, repo, source).await;
     let daemon = river.start().await;
     river.settled(&river.repo.head()).await;

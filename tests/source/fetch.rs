@@ -208,7 +208,17 @@ fn a_damaged_mirror_is_made_anew_and_keeps_what_is_held() {
 fn a_mirror_that_is_no_repository_any_more_is_made_anew() {
     let repo = TestRepo::with_one_commit();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let open = || Mirror::open(folder.path(), config(repo.url())).expect("a mirror");
+    // A process that another test is just starting may still hold a copy of the lock.
+    let open = || {
+        let tries = (0..200).find_map(|_| match Mirror::open(folder.path(), config(repo.url())) {
+            Err(SourceError::Busy { .. }) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                None
+            }
+            opened => Some(opened),
+        });
+        tries.expect("the lock is free").expect("a mirror")
+    };
     open().poll(&main_and_tags()).expect("a poll");
     std::fs::write(folder.path().join("mirror.git/HEAD"), "garbage").expect("a file");
     std::fs::write(folder.path().join("mirror.git/config"), "[core\n").expect("a file");

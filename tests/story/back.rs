@@ -14,7 +14,7 @@ fn request(id: &str) -> Request {
 }
 
 fn rollback(world: &mut World, id: &str, to: Option<&str>, no_git: bool) {
-    world.requests.rollback = Some(RollbackRequest { request: request(id), to: to.map(str::to_owned), no_git });
+    world.requests().rollback = Some(RollbackRequest { request: request(id), to: to.map(str::to_owned), no_git });
 }
 
 #[test]
@@ -36,10 +36,8 @@ fn a_revert_comes_back_to_the_very_same_objects() {
 
 #[test]
 fn going_back_does_not_wait_for_one_pod_after_another() {
-    let surge = |world: &World| {
-        let object = world.find("Deployment", "support").expect("a Deployment");
-        world.objects[&object]["spec"]["strategy"]["rollingUpdate"]["maxSurge"].clone()
-    };
+    let surge =
+        |world: &World| world.body("Deployment", "support")["spec"]["strategy"]["rollingUpdate"]["maxSurge"].clone();
     let world = World::new().git("hello").settle().git("bad").settle();
     assert_eq!(surge(&world), 1);
     let world = world.git("hello").settle();
@@ -51,7 +49,7 @@ fn going_back_does_not_wait_for_one_pod_after_another() {
 #[test]
 fn a_release_that_fails_by_its_own_fault_is_left_and_not_tried_again() {
     let mut world = World::new().git("hello").settle();
-    world.sick.insert(id("bad"), "CrashLoopBackOff");
+    world.cluster.sick.insert(id("bad"), "CrashLoopBackOff");
     let world = world.git("bad").settle();
     assert!(world.holds(ConditionKind::Progressing));
     assert_eq!(world.stable(), Some(id("hello")), "until the deadline nothing is decided");
@@ -69,12 +67,12 @@ fn a_release_that_fails_by_its_own_fault_is_left_and_not_tried_again() {
 #[test]
 fn a_consent_or_a_person_lets_it_try_again() {
     let mut world = World::new().git("hello").settle();
-    world.sick.insert(id("bad"), "CrashLoopBackOff");
+    world.cluster.sick.insert(id("bad"), "CrashLoopBackOff");
     let mut world = world.git("bad").settle().past_the_deadline();
-    world.sick.clear();
+    world.cluster.sick.clear();
     let by_file = world.clone().consent(Allow::Retry(ReleaseRef(id("bad")))).settle();
     assert_eq!(by_file.stable(), Some(id("bad")));
-    world.requests.retry = Some(RetryRequest { request: request("1"), release: None });
+    world.requests().retry = Some(RetryRequest { request: request("1"), release: None });
     let by_person = world.settle();
     assert_eq!(by_person.stable(), Some(id("bad")));
     assert_eq!(by_person.record().operations[0].cause, Cause::Retry { by: "alice".to_owned() });
@@ -84,7 +82,7 @@ fn a_consent_or_a_person_lets_it_try_again() {
 #[test]
 fn a_failure_that_is_not_its_own_blames_nobody() {
     let mut world = World::new().git("hello").settle();
-    world.sick.insert(id("slow"), "ContainerCreating");
+    world.cluster.sick.insert(id("slow"), "ContainerCreating");
     let world = world.git("slow").settle().past_the_deadline();
     assert_eq!(world.running(), Some(id("slow")), "it stays on its way");
     assert!(world.record().quarantine.is_empty());
@@ -94,7 +92,7 @@ fn a_failure_that_is_not_its_own_blames_nobody() {
 #[test]
 fn a_first_release_that_fails_stays_to_be_looked_at() {
     let mut world = World::new();
-    world.sick.insert(id("bad"), "CrashLoopBackOff");
+    world.cluster.sick.insert(id("bad"), "CrashLoopBackOff");
     let world = world.git("bad").settle().past_the_deadline();
     assert_eq!(world.record().stable, None);
     assert!(world.holds(ConditionKind::Degraded), "{:?}", world.record().conditions);
@@ -155,11 +153,11 @@ fn a_rollback_that_cannot_be_done_says_why_and_changes_nothing() {
 #[test]
 fn a_suspended_agent_is_left_alone_until_it_is_resumed() {
     let mut world = World::new().git("hello").settle();
-    world.requests.suspend = Some(request("1"));
+    world.requests().suspend = Some(request("1"));
     let mut world = world.git("good day").settle();
     assert_eq!(world.running(), Some(id("hello")));
     assert!(world.holds(ConditionKind::Suspended));
-    world.requests.resume = Some(request("2"));
+    world.requests().resume = Some(request("2"));
     let world = world.settle();
     assert_eq!(world.running(), Some(id("good day")));
     assert!(!world.holds(ConditionKind::Suspended));
@@ -170,25 +168,26 @@ fn a_rollback_needs_neither_git_nor_a_mirror_nor_a_memory() {
     let edit = |settings: &mut backstay::desired::Settings| settings.replicas = Some(5);
     let world = World::new().git_with("hello", |_, settings| edit(settings)).settle();
     let mut world = world.git_with("bad", |_, settings| edit(settings)).settle().git_lost();
-    let deployment = world.find("Deployment", "support").expect("a Deployment");
     rollback(&mut world, "1", None, false);
     let world = world.settle();
     assert_eq!((world.stable(), world.running()), (Some(id("hello")), Some(id("hello"))));
-    assert_eq!(world.objects[&deployment]["spec"]["replicas"], 5, "the settings that stood");
+    assert_eq!(world.body("Deployment", "support")["spec"]["replicas"], 5, "the settings that stood");
     assert_eq!(world.record().hold.as_ref().expect("a hold").git, Told::Pending, "Git is told when it is back");
 }
 
 #[test]
 fn settings_that_were_tampered_with_are_not_used() {
     let mut world = World::new().git("hello").settle().git("bad").settle().git_lost();
-    let record = world.record.as_mut().expect("a record");
-    let settings = record.settings.as_mut().expect("they are kept");
-    *settings = settings.replace("\"replicas\":2", "\"replicas\":9");
+    world.ledger.get_mut(&agent()).expect("an entry").rewrite(|record| {
+        let settings = record.settings.as_mut().expect("they are kept");
+        let other = settings.replace("\"replicas\":2", "\"replicas\":9");
+        assert_ne!(*settings, other);
+        *settings = other;
+    });
     rollback(&mut world, "1", None, false);
     let world = world.settle();
     assert_eq!(world.running(), Some(id("bad")), "it waits for Git");
     let world = world.git("bad").settle();
     assert_eq!(world.running(), Some(id("hello")), "and goes back when Git is there");
-    let deployment = world.find("Deployment", "support").expect("a Deployment");
-    assert_eq!(world.objects[&deployment]["spec"]["replicas"], 2);
+    assert_eq!(world.body("Deployment", "support")["spec"]["replicas"], 2);
 }

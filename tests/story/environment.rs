@@ -212,7 +212,7 @@ fn whatever_changes_an_admission_is_a_concern_and_a_bystander_is_none() {
         ("it is gone", |record| record.phase = backstay::record::Phase::Removed),
         ("it owns nothing", |record| record.inventory.0.clear()),
         ("it stands elsewhere", |record| record.stable = None),
-        ("it takes the object of a", |record| drop(record.inventory.0.extend(self::record("a", 1).inventory.0))),
+        ("it takes the object of a", |record| record.inventory.0.extend(self::record("a", 1).inventory.0)),
         ("it is the same", |_| {}),
     ];
     let (mut concerned, mut bystanders) = (0, 0);

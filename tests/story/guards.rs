@@ -50,7 +50,6 @@ fn removal(unseen: bool, leaves: bool) -> (ObjectRef, Plan) {
         previous: None,
         live: &state,
         record: &record,
-        operation: None,
         takes: &BTreeMap::new(),
         leaves: &leaves,
         consents: &[],
@@ -90,11 +89,11 @@ fn an_object_that_another_agent_asks_for_is_not_deleted_by_the_one_it_leaves() {
 #[test]
 fn nothing_is_pruned_before_the_new_release_is_healthy() {
     let mut world = World::new().git_with("hello", |_, settings| extra(settings)).settle();
-    world.sick.insert(id("slow"), "ContainerCreating");
+    world.cluster.sick.insert(id("slow"), "ContainerCreating");
     let mut world = world.git("slow").settle();
     assert_eq!(world.running(), Some(id("slow")));
     assert!(world.find("ConfigMap", "extra").is_some(), "the old pods may still need it: {:?}", world.writes);
-    world.sick.clear();
+    world.cluster.sick.clear();
     let world = world.settle();
     assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().conditions);
 }
@@ -142,11 +141,11 @@ fn a_config_map_that_holds_another_release_than_its_name_says_is_not_used() {
     // The second time, nobody remembers the first release but its ConfigMap.
     let mut world = World::new().git("hello").settle().git("next").settle().git("next").settle();
     let of = |prompt: &str| format!("support--{}", id(prompt));
-    let other = world.objects[&world.find("ConfigMap", &of("next")).expect("its files")]["data"].clone();
+    let other = world.body("ConfigMap", &of("next"))["data"].clone();
     world.edit("ConfigMap", &of("hello"), |body| body["data"] = other);
     world.restart();
     let request = Request { id: "1".to_owned(), by: "alice".to_owned(), reason: String::new() };
-    world.requests.rollback = Some(RollbackRequest { request, to: None, no_git: true });
+    world.requests().rollback = Some(RollbackRequest { request, to: None, no_git: true });
     let world = world.settle();
     assert_eq!((world.running(), world.stable()), (Some(id("next")), Some(id("next"))));
     assert!(world.message(ConditionKind::Stalled).contains("is not known"), "{:?}", world.record().conditions);
@@ -177,13 +176,13 @@ fn a_ledger_that_was_made_anew_prunes_nothing_until_a_person_agrees() {
     let story: [&dyn Fn(World) -> World; 2] = [&|world| world.git("hello"), &|world| world.git_removes()];
     for goes in story {
         let mut world = World::new().git_with("hello", |_, settings| extra(settings)).settle();
-        world.record = None;
+        world.lose_ledger();
         world.restart();
-        let mut world = goes(world).settle();
+        let mut world = goes(world.settle()).settle();
         assert!(world.record().unconfirmed && world.find("ConfigMap", "extra").is_some(), "{:?}", world.writes);
         assert!(world.holds(ConditionKind::PruneBlocked), "{:?}", world.record().conditions);
         let request = Request { id: "1".to_owned(), by: "alice".to_owned(), reason: String::new() };
-        world.requests.retry = Some(RetryRequest { request, release: None });
+        world.requests().retry = Some(RetryRequest { request, release: None });
         let world = world.settle();
         assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().conditions);
     }

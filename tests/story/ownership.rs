@@ -18,7 +18,7 @@ fn service() -> serde_json::Value {
 fn an_object_that_exists_is_left_as_it_is_without_consent() {
     let world = World::new().foreign(service()).git("hello").settle();
     let object = world.find("Service", "support").expect("the Service");
-    assert_eq!(world.objects[&object]["spec"], service()["spec"]);
+    assert_eq!(world.cluster.body(&object)["spec"], service()["spec"]);
     assert!(world.message(ConditionKind::Stalled).contains("`adopt`"), "{:?}", world.record().conditions);
     let world = world.consent(Allow::Adopt("Service/support".to_owned())).settle();
     assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
@@ -141,17 +141,17 @@ fn what_the_server_refuses_stops_and_is_not_made_anew() {
 #[test]
 fn a_lost_ledger_is_made_anew_and_nothing_is_pruned_until_a_person_agrees() {
     let mut world = World::new().git("hello").settle().git("next").settle();
-    world.record = None;
+    world.lose_ledger();
     world.restart();
-    let count = world.objects.len();
+    let count = world.cluster.objects.len();
     let mut world = world.settle();
-    assert_eq!(world.objects.len(), count);
+    assert_eq!(world.cluster.objects.len(), count);
     assert!(world.record().unconfirmed);
     assert_eq!(world.running(), world.stable());
     world = world.git("third").settle();
     assert_eq!(world.running(), world.stable());
     assert!(!world.writes.iter().any(|write| write.starts_with('-')), "{:?}", world.writes);
-    world.requests.retry = Some(backstay::record::RetryRequest {
+    world.requests().retry = Some(backstay::record::RetryRequest {
         request: backstay::record::Request { id: "1".to_owned(), by: "alice".to_owned(), reason: String::new() },
         release: None,
     });

@@ -22,17 +22,17 @@ fn life(mut note: impl FnMut(&World)) {
         &|world| world.git("good day").settle(),
         &|world| world.git("hello").settle(),
         &|mut world| {
-            world.requests.rollback = Some(RollbackRequest { request: request("1"), to: None, no_git: true });
+            world.requests().rollback = Some(RollbackRequest { request: request("1"), to: None, no_git: true });
             world.settle()
         },
         &|world| world.git_with("third", |_, settings| settings.replicas = Some(5)).settle(),
         &|mut world| {
-            world.sick.insert(bad.clone(), "CrashLoopBackOff");
+            world.cluster.sick.insert(bad.clone(), "CrashLoopBackOff");
             world.git("bad").settle().past_the_deadline()
         },
         &|mut world| {
-            world.sick.clear();
-            world.requests.retry = Some(RetryRequest { request: request("2"), release: None });
+            world.cluster.sick.clear();
+            world.requests().retry = Some(RetryRequest { request: request("2"), release: None });
             world.settle()
         },
         &|world| world.git_removes().settle(),

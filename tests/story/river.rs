@@ -77,7 +77,7 @@ fn an_autoscaler_takes_the_replicas_over_without_a_moment_with_one_pod() {
 #[test]
 fn a_removal_takes_all_of_it_and_leaves_a_tombstone() {
     let world = World::new().git("hello").settle().git("good day").settle().git_removes().settle();
-    assert!(world.objects.is_empty(), "{:?}", world.objects.keys());
+    assert!(world.cluster.objects.is_empty(), "{:?}", world.cluster.objects.keys());
     assert_eq!(world.record().phase, Phase::Removed);
     assert_eq!(world.record().history.len(), 2, "what stood here is remembered");
     let again = world.git("hello").settle();
@@ -101,7 +101,7 @@ fn a_bad_commit_leaves_what_runs_and_says_so() {
 #[test]
 fn a_bad_first_commit_is_told_in_a_record() {
     let world = World::new().git_is_bad().settle();
-    assert!(world.objects.is_empty());
+    assert!(world.cluster.objects.is_empty());
     assert!(world.holds(ConditionKind::Stalled));
 }
 
@@ -111,7 +111,7 @@ fn old_releases_keep_their_files_as_long_as_the_history_says() {
     for n in 0..7 {
         world = world.git(&format!("prompt {n}")).settle();
     }
-    let kept = world.objects.keys().filter(|object| object.kind == "ConfigMap").count();
+    let kept = world.cluster.objects.keys().filter(|object| object.kind == "ConfigMap").count();
     assert_eq!(kept, 4, "the stable one and three before it");
     assert_eq!(world.record().history.len(), 3);
 }
@@ -120,7 +120,7 @@ fn old_releases_keep_their_files_as_long_as_the_history_says() {
 fn a_newer_commit_takes_the_place_of_one_on_its_way() {
     let mut world = World::new().git("hello").settle();
     let slow = super::world::desired(&super::world::agent(), "slow", |_, _| {}).release.id.short();
-    world.sick.insert(slow, "ContainerCreating");
+    world.cluster.sick.insert(slow, "ContainerCreating");
     let world = world.git("slow").settle();
     assert!(world.holds(ConditionKind::Progressing));
     let world = world.git("better").settle();

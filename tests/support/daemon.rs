@@ -17,7 +17,7 @@ use crate::lab::Lab;
 /// The environment that every river serves.
 pub(crate) const ENVIRONMENT: &str = "development";
 /// The program under test.
-const BACKSTAY: &str = env!("CARGO_BIN_EXE_backstay");
+pub(crate) const BACKSTAY: &str = env!("CARGO_BIN_EXE_backstay");
 /// Images of the example repository.
 const IMAGES: [&str; 2] = ["registry.example.com/support-agent", "registry.example.com/research-agent"];
 /// What the agents may write is read by everybody: pods run under another account.
@@ -129,7 +129,7 @@ fn change_images(change: impl FnOnce(&mut Value)) {
 }
 
 /// Copies a folder with everything in it.
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let entry = entry.expect("an entry");
@@ -333,6 +333,11 @@ impl Server {
         // Read on, so that it never waits for a reader.
         std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
         Self { child, address: format!("127.0.0.1:{port}"), folder }
+    }
+
+    /// The `[source]` of a repository behind HTTP, looked at that often.
+    pub(crate) fn http_source(&self, interval: &str) -> String {
+        format!("url = \"http://{}/repo.git\"\ninterval = \"{interval}\"\n", self.address)
     }
 
     /// The `[source]` of a repository behind SSH, with this key of `host` or `other` pinned.

@@ -197,7 +197,8 @@ fn source(args: &Args, config: Option<&Config>) -> Result<SourceConfig, CliError
 /// configuration's. With a repository of its own, `--repo`, nobody here knows what the daemon accepts.
 fn signing(args: &Args, config: Option<&Config>) -> Result<(Arc<dyn Verify>, Option<PathBuf>), CliError> {
     let source = config.filter(|_| args.repo.is_none()).map(|config| &config.source);
-    let verifier = source.map_or_else(|| Ok(Arc::new(NoVerification) as Arc<dyn Verify>), |source| source.verifier());
+    let nothing = || Ok(Arc::new(NoVerification) as Arc<dyn Verify>);
+    let verifier = source.map_or_else(nothing, crate::daemon::config::Source::verifier);
     let verifier = verifier.map_err(|error| {
         CliError::new(Exit::Refused, error.to_string())
             .hint("the file of `[source.verify]` is needed here too; `git revert -S` needs nothing of this")

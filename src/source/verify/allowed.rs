@@ -218,7 +218,7 @@ fn key(text: &str) -> Result<KeyData, Wrong> {
         KeyData::Rsa(rsa) if rsa.n.as_positive_bytes().is_some_and(|n| n.len() >= 256) => Ok(key.key_data().clone()),
         KeyData::Rsa(_) => Err(unfit("has less than 2048 bits")),
         KeyData::Dsa(_) => Err(unfit("proves nothing any more")),
-        _ => Err(unfit("is not verified by this version")),
+        KeyData::SkEcdsaSha2NistP256(_) | KeyData::Other(_) | _ => Err(unfit("is not verified by this version")),
     }
 }
 

@@ -45,10 +45,10 @@ impl Signed {
                 in_signature = true;
                 continue;
             }
-            if let Some(committer) = line.strip_prefix(b"committer ") {
-                if made.replace(time(committer)).is_some() {
-                    return Err("it has two committers".to_owned());
-                }
+            if let Some(committer) = line.strip_prefix(b"committer ")
+                && made.replace(time(committer)).is_some()
+            {
+                return Err("it has two committers".to_owned());
             }
             payload.extend_from_slice(line);
         }

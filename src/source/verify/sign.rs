@@ -47,13 +47,11 @@ impl SigningKey {
                 "it has a passphrase, which nobody could enter; give a key of its own without".to_owned(),
             ));
         }
-        match key.key_data() {
-            KeypairData::Ed25519(_) => Ok(Self { path: path.to_owned(), key }),
-            _ => {
-                let kind = key.algorithm();
-                Err(wrong(format!("a key of the kind `{kind}` does not sign here; `ssh-keygen -t ed25519` makes one")))
-            }
+        if let KeypairData::Ed25519(_) = key.key_data() {
+            return Ok(Self { path: path.to_owned(), key });
         }
+        let kind = key.algorithm();
+        Err(wrong(format!("a key of the kind `{kind}` does not sign here; `ssh-keygen -t ed25519` makes one")))
     }
 
     /// The key's name, as `ssh-keygen -l` shows it.

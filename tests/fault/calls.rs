@@ -1,0 +1,259 @@
+//! Every call of four scenarios, and what may go wrong at it: in process, many at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use serde_json::Value;
+
+use crate::lab::{Lab, lab};
+use crate::oracle;
+use crate::proxy::{Call, Fault, Seen};
+use crate::scene::{STAGES, Scene, difference};
+
+/// Of so many cases one is tried for every change; all of them with `BACKSTAY_FAULTS=all`.
+const SHARE: usize = 4;
+/// Scenarios that run at once.
+const AT_ONCE: usize = 12;
+
+/// How a scenario goes when nothing goes wrong.
+struct Undisturbed {
+    states: BTreeMap<&'static str, BTreeMap<String, Value>>,
+    calls: Vec<Seen>,
+}
+
+/// One fault at one call.
+#[derive(Clone)]
+struct Case {
+    promise: &'static str,
+    call: Call,
+    fault: Fault,
+}
+
+async fn undisturbed(lab: &Lab) -> Undisturbed {
+    let mut scene = Scene::new(lab).await;
+    let mut states = BTreeMap::new();
+    for stage in STAGES {
+        scene.proxy.stage(stage);
+        scene.push(stage);
+        if stage == "install" {
+            scene.start().await;
+        }
+        scene.arrive(stage).await.unwrap_or_else(|why| panic!("{stage}, undisturbed: {why}"));
+        let writes = scene.rounds().await;
+        assert!(writes.is_empty(), "{stage}, undisturbed, five rounds later: {writes:?}");
+        states.insert(stage, scene.state().await);
+    }
+    scene.stop().await;
+    let calls = scene.proxy.log();
+    let broken = oracle::broken_rules(&calls, &scene.namespace);
+    assert!(broken.is_empty(), "undisturbed: {broken:#?}");
+    assert!(scene.leftovers().is_empty(), "{:?}", scene.leftovers());
+    Undisturbed { states, calls }
+}
+
+/// Runs the scenario with a fault; tells whether it was met, and all that is wrong then.
+async fn disturbed(lab: &Lab, undisturbed: &Undisturbed, case: &Case) -> (bool, Vec<String>) {
+    let mut scene = Scene::new(lab).await;
+    let mut wrong = vec![];
+    for stage in STAGES {
+        let here = stage == case.call.stage;
+        if here && case.fault == Fault::Stale {
+            scene.proxy.snapshot().await;
+        }
+        scene.proxy.stage(stage);
+        if here {
+            scene.proxy.arm(case.call.clone(), case.fault);
+        }
+        scene.push(stage);
+        if stage == "install" {
+            scene.start().await;
+        }
+        let crashes = matches!(case.fault, Fault::CrashBefore | Fault::CrashAfter | Fault::Stale | Fault::Push);
+        let came = if here && crashes {
+            let hit = tokio::select! {
+                biased;
+                () = scene.proxy.hit() => None,
+                came = scene.arrive(stage) => Some(came),
+            };
+            match (hit, case.fault) {
+                (Some(came), _) => came,
+                (None, Fault::Push) => {
+                    scene.push("race");
+                    scene.arrive("race").await
+                }
+                (None, Fault::Stale) => {
+                    scene.crash();
+                    scene.proxy.stale(true);
+                    scene.start().await;
+                    // Long enough to decide and to write on what it was shown.
+                    let _ = tokio::time::timeout(Duration::from_secs(2), scene.arrive(stage)).await;
+                    scene.proxy.stale(false);
+                    scene.arrive(stage).await
+                }
+                (None, _) => {
+                    scene.crash();
+                    scene.start().await;
+                    scene.arrive(stage).await
+                }
+            }
+        } else {
+            scene.arrive(stage).await
+        };
+        if here && came.is_ok() {
+            let writes = scene.rounds().await;
+            if !writes.is_empty() {
+                wrong.push(format!("after its end it writes: {writes:?}"));
+            }
+            if case.fault == Fault::Push {
+                wrong.extend(oracle::mixes(&scene.proxy.log()));
+            } else {
+                let differs = difference(&undisturbed.states[stage], &scene.state().await);
+                if !differs.is_empty() {
+                    wrong.push(format!("it ends elsewhere: {}", differs.join("; ")));
+                }
+            }
+        }
+        if let Err(why) = came {
+            wrong.push(why);
+        }
+        if here || !wrong.is_empty() {
+            break;
+        }
+    }
+    scene.stop().await;
+    let hit = scene.proxy.hits() > 0;
+    wrong.extend(oracle::broken_rules(&scene.proxy.log(), &scene.namespace));
+    wrong.extend(scene.leftovers().into_iter().map(|file| format!("left behind: {file}")));
+    wrong.extend(oracle::panics());
+    (hit, wrong.into_iter().map(|what| format!("{} at {}: {what}", case.fault, case.call)).collect())
+}
+
+/// Which promise a class of faults tries.
+fn promise(call: &Call, fault: Fault) -> &'static str {
+    match fault {
+        Fault::CrashBefore | Fault::CrashAfter | Fault::Lost | Fault::Twice => "K1",
+        Fault::Stale => "K2",
+        Fault::Dropped | Fault::Swapped => "K3",
+        Fault::Code(429 | 503) => "K10",
+        Fault::Code(403) if !call.writes() => "K4",
+        Fault::Code(410) | Fault::Silence | Fault::Reset | Fault::Truncated if call.verb == "watch" => "K11",
+        Fault::Code(_) | Fault::Reset | Fault::Truncated | Fault::Silence => "K1, K14",
+        Fault::Push => "S10",
+        Fault::Held => "F1",
+    }
+}
+
+/// Which of [`SHARE`] parts of all cases is tried now: the commit chooses, so that all are in the long run.
+fn turn() -> usize {
+    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().expect("git runs");
+    let last = head.stdout.trim_ascii_end().last().copied().unwrap_or_default();
+    usize::from(last) % SHARE
+}
+
+/// All cases: crash and lost reply at every call, all else once for each verb and kind.
+fn cases(calls: &[Seen], everything: bool) -> Vec<Case> {
+    let mut cases = vec![];
+    let mut sorts = BTreeSet::new();
+    let mut seen_calls = BTreeSet::new();
+    for seen in calls {
+        let call = &seen.call;
+        let opens = call.verb == "watch";
+        // Once the lease is held, it is renewed at times of its own.
+        let renewal = call.is_lease() && call.stage != "install";
+        let is_new = seen_calls.insert(call.clone());
+        if call.stage.is_empty() || renewal || !is_new {
+            continue;
+        }
+        let mut add = |fault: Fault| cases.push(Case { promise: promise(call, fault), call: call.clone(), fault });
+        if !opens {
+            add(Fault::CrashBefore);
+            add(Fault::CrashAfter);
+            add(Fault::Lost);
+        }
+        let first = sorts.insert(call.sort());
+        if !(first || everything && call.writes()) {
+            continue;
+        }
+        for code in [500, 503, 429, 409, 410, 403] {
+            // What no server answers to such a call.
+            let odd = matches!((code, call.verb.as_str()), (409, "get" | "list" | "watch"));
+            if !odd {
+                add(Fault::Code(code));
+            }
+        }
+        if opens {
+            add(Fault::Dropped);
+            add(Fault::Swapped);
+        } else {
+            add(Fault::Reset);
+            add(Fault::Truncated);
+        }
+        add(Fault::Silence);
+        if call.writes() {
+            add(Fault::Twice);
+        }
+    }
+    // A restart on old answers, at each write that follows the install; a push at each write of a change.
+    for seen in calls {
+        let call = &seen.call;
+        if !call.writes() || call.is_lease() || call.resource.ends_with("/events") || seen.dry_run {
+            continue;
+        }
+        if call.stage != "install" && !call.stage.is_empty() {
+            cases.push(Case { promise: "K2", call: call.clone(), fault: Fault::Stale });
+        }
+        if call.stage == "change" {
+            cases.push(Case { promise: "S10", call: call.clone(), fault: Fault::Push });
+        }
+    }
+    cases
+}
+
+// K1, K2, K3, K4, K10, K11, K14, S10
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_at_every_call() {
+    let Some(lab) = lab("calls").await else { return };
+    oracle::watch_for_panics();
+    let begun = Instant::now();
+    let undisturbed = Arc::new(undisturbed(&lab).await);
+    let everything = crate::everything();
+    let mut cases = cases(&undisturbed.calls, everything);
+    if !everything && std::env::var_os("BACKSTAY_FAULT").is_none() {
+        let turn = turn();
+        let mut number = 0..;
+        cases.retain(|_| number.next().is_some_and(|number: usize| number % SHARE == turn));
+    }
+    if let Some(only) = std::env::var_os("BACKSTAY_FAULT").and_then(|only| only.into_string().ok()) {
+        cases.retain(|case| format!("{} at {}", case.fault, case.call).contains(&only));
+    }
+    crate::say(&format!(
+        "{} faults at the {} calls of {} scenarios",
+        cases.len(),
+        undisturbed.calls.len(),
+        STAGES.len()
+    ));
+    let running = cases.iter().map(|case| {
+        let (lab, undisturbed) = (&lab, Arc::clone(&undisturbed));
+        async move {
+            let from = Instant::now();
+            let (hit, wrong) = disturbed(lab, &undisturbed, case).await;
+            let slow = from.elapsed() > Duration::from_secs(40);
+            if slow || !wrong.is_empty() || !hit {
+                let took = from.elapsed().as_secs();
+                crate::say(&format!("{} at {}: hit {hit}, {took} s {wrong:#?}", case.fault, case.call));
+            }
+            oracle::note(case.promise, &case.fault.to_string(), 1, usize::from(hit), wrong);
+        }
+    });
+    let mut running = futures::stream::iter(running).buffer_unordered(AT_ONCE).enumerate();
+    while let Some((done, ())) = running.next().await {
+        if (done + 1) % 50 == 0 {
+            crate::say(&format!("{} of {} faults, {} s", done + 1, cases.len(), begun.elapsed().as_secs()));
+        }
+    }
+    crate::say(&format!("all of them in {} s", begun.elapsed().as_secs()));
+    let wrong = oracle::table(&["K1", "K2", "K3", "K4", "K10", "K11", "K1, K14", "S10"]);
+    assert!(wrong.is_empty(), "{} violations: {wrong:#?}", wrong.len());
+}

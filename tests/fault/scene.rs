@@ -1,0 +1,481 @@
+//! One environment with one agent, in a namespace of its own, that goes through four stages: installed, changed,
+//! reverted, removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use backstay::daemon::Daemon;
+use backstay::daemon::config::Config;
+use http::Method;
+use regex::Regex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::{Repo, condition};
+use crate::lab::Lab;
+use crate::proxy::Proxy;
+use crate::rights;
+
+/// Commits of the long way.
+const LONG: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
+/// What happens, in this order.
+pub(crate) const STAGES: [&str; 4] = ["install", "change", "revert", "remove"];
+/// Longest time in which a stage must come to its end, whatever went wrong in it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const AGENT: &str = "support";
+
+/// The commits of all scenes, made once.
+pub(crate) struct Story {
+    repo: Repo,
+    /// By stage; `race` comes on top of `change`.
+    pub(crate) commits: BTreeMap<&'static str, String>,
+    /// The names of more commits, each on top of the one before, the first on top of `install`.
+    pub(crate) long: Vec<&'static str>,
+}
+
+/// One environment on its way.
+pub(crate) struct Scene<'l> {
+    pub(crate) lab: &'l Lab,
+    pub(crate) namespace: String,
+    pub(crate) proxy: Proxy,
+    pub(crate) story: &'static Story,
+    folder: TempDir,
+    daemon: Option<Running>,
+    starts: usize,
+    writes_seen: usize,
+}
+
+/// A daemon in this process, on a runtime that can be dropped as a crash drops it.
+struct Running {
+    runtime: Option<tokio::runtime::Runtime>,
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+    hinter: backstay::source::Hinter,
+    ended: std::sync::Arc<std::sync::Mutex<Option<String>>>,
+}
+
+// === impl Story ===
+
+impl Story {
+    pub(crate) fn get() -> &'static Self {
+        static STORY: OnceLock<Story> = OnceLock::new();
+        STORY.get_or_init(|| {
+            let repo = Repo::small();
+            for gone in [
+                "environments/staging.yaml",
+                "environments/production.yaml",
+                "environments/staging",
+                "environments/production",
+            ] {
+                repo.git(&["rm", "-r", "-q", gone]);
+            }
+            // No pods: what is tried here is who writes what.
+            repo.edit("environments/development/support.yaml", "replicas: 1\n", "replicas: 0\n");
+            let install = repo.commit("One agent, no pods");
+            let change = repo.commit_greeting("Ahoy!");
+            let race = repo.commit_greeting("Moin!");
+            repo.git(&["reset", "-q", "--hard", &change]);
+            let revert = {
+                repo.git(&["revert", "--no-edit", "HEAD"]);
+                repo.head()
+            };
+            repo.git(&["rm", "-r", "-q", "agents/support", "environments/development"]);
+            repo.git(&["commit", "-q", "-m", "Let it go"]);
+            let remove = repo.head();
+            repo.git(&["push", "-q", "-f", "origin", "HEAD:refs/heads/last", &format!("{race}:refs/heads/race")]);
+            repo.git(&["checkout", "-q", "-b", "long", &install]);
+            let mut far = vec![];
+            for name in LONG {
+                repo.greet(&format!("Hello {name}!"));
+                repo.git(&["commit", "-q", "-a", "-m", &format!("Greet by {name}")]);
+                far.push((name, repo.head()));
+            }
+            repo.git(&["push", "-q", "-f", "origin", "long"]);
+            // Everything is there from the start; only the branch moves.
+            let mut commits = BTreeMap::from([
+                ("install", install),
+                ("change", change),
+                ("race", race),
+                ("revert", revert),
+                ("remove", remove),
+            ]);
+            commits.extend(far);
+            Self { repo, commits, long: LONG.to_vec() }
+        })
+    }
+
+    /// A bare repository of one's own, at no commit yet.
+    pub(crate) fn copy_to(&self, folder: &Path) {
+        let to = folder.join("repo.git");
+        crate::daemon::copy(&self.repo.bare(), &to);
+        // The packed or loose branch goes: the first stage sets it.
+        self.set(folder, "install");
+    }
+
+    /// Moves the branch of a copy, as a push does.
+    pub(crate) fn set(&self, folder: &Path, stage: &str) {
+        let heads = folder.join("repo.git/refs/heads");
+        let next = folder.join("next");
+        std::fs::write(&next, format!("{}\n", self.commits[stage])).expect("written");
+        std::fs::rename(next, heads.join("main")).expect("moved");
+    }
+}
+
+/// The configuration of a daemon that serves a namespace through a port of this machine.
+pub(crate) fn configuration(
+    folder: &Path,
+    state: &str,
+    namespace: &str,
+    source: &str,
+    port: u16,
+    listen: u16,
+) -> String {
+    let kubeconfig = folder.join(format!("kubeconfig-{port}"));
+    let cluster = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+        "clusters": [{"name": "proxy", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
+        "users": [{"name": "proxy", "user": {"token": "none"}}],
+        "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+    });
+    std::fs::write(&kubeconfig, cluster.to_string()).expect("a kubeconfig");
+    let at = |name: String| folder.join(name).display().to_string();
+    format!(
+        "installation = \"fault\"\n[source]\n{source}\ninterval = \"1s\"\n[[target]]\nenvironment = \"development\"\n\
+         kubernetes = {{ namespace = \"{namespace}\", service_account = \"backstay-development\", kubeconfig = \"{}\" }}\n\
+         prune = {{ max_percent = 100, max_objects = 50 }}\n[http]\nlisten = \"127.0.0.1:{listen}\"\n[state]\nfolder = \"{}\"\n\
+         [journal]\npath = \"{}\"\n[log]\nlevel = \"info,backstay=debug\"\n",
+        kubeconfig.display(),
+        at(state.to_owned()),
+        at(format!("{state}.journal")),
+    )
+}
+
+/// A namespace in which the environment's account may do what `manifests/` lets it.
+pub(crate) async fn namespace(lab: &Lab) -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    static ROLE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    ROLE.get_or_init(|| async {
+        let mut role = rights::documents("rbac.yaml");
+        role.retain(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "backstay-environment");
+        role[0]["metadata"]["name"] = json!("fault-environment");
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        if let Err(status) = lab.ask(Method::POST, path, role.pop()).await {
+            assert_eq!(status.reason, "AlreadyExists", "{}", status.message);
+        }
+    })
+    .await;
+    let name = format!("{}-{}", lab.namespace, NEXT.fetch_add(1, Ordering::Relaxed));
+    let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    lab.ask(Method::POST, "/api/v1/namespaces", Some(body)).await.expect("a namespace");
+    let account = "backstay-development";
+    let body = json!({"metadata": {"name": account}});
+    lab.ask(Method::POST, &format!("/api/v1/namespaces/{name}/serviceaccounts"), Some(body)).await.expect("an account");
+    let body = json!({
+        "metadata": {"name": "fault"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "fault-environment"},
+        "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": name}],
+    });
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{name}/rolebindings");
+    lab.ask(Method::POST, &path, Some(body)).await.expect("a binding");
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+            "user": format!("system:serviceaccount:{name}:{account}"),
+            "resourceAttributes": {"namespace": name, "verb": "create", "resource": "services"},
+        },
+    });
+    crate::lab::eventually("the binding is in force", async || {
+        let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+        let answer = lab.ask(Method::POST, path, Some(review.clone())).await.ok()?;
+        (answer["status"]["allowed"] == true).then_some(())
+    })
+    .await;
+    name
+}
+
+// === impl Scene ===
+
+impl<'l> Scene<'l> {
+    pub(crate) async fn new(lab: &'l Lab) -> Self {
+        let story = Story::get();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        story.copy_to(folder.path());
+        let proxy = Proxy::start(lab.client.clone()).await;
+        let namespace = namespace(lab).await;
+        Self { lab, namespace, proxy, story, folder, daemon: None, starts: 0, writes_seen: 0 }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The `[source]` of the scene's own repository.
+    pub(crate) fn source(&self) -> String {
+        format!("url = \"{}\"", self.folder().join("repo.git").display())
+    }
+
+    /// Moves the branch as a push does.
+    pub(crate) fn push(&self, stage: &str) {
+        self.story.set(self.folder(), stage);
+    }
+
+    /// Starts a daemon in this process, on what an earlier one left in the cluster.
+    pub(crate) async fn start(&mut self) {
+        self.starts += 1;
+        let source = self.source();
+        let state = format!("state-{}", self.starts);
+        let text = configuration(self.folder(), &state, &self.namespace, &source, self.proxy.port, 0);
+        let config = Config::parse("backstay.toml", Some(&text), &BTreeMap::new()).expect("a configuration");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let handle = runtime.handle().clone();
+        let daemon =
+            handle.spawn(async move { Daemon::new(&config).await }).await.expect("it starts").expect("a daemon");
+        let (stop, hinter) = (CancellationToken::new(), daemon.hinter());
+        let (stopped, ended) = (stop.clone(), std::sync::Arc::default());
+        let end: std::sync::Arc<std::sync::Mutex<Option<String>>> = std::sync::Arc::clone(&ended);
+        let task = handle.spawn(async move {
+            let result = daemon.run(stopped).await;
+            *end.lock().expect("no panic") = Some(format!("{result:?}"));
+        });
+        self.daemon = Some(Running { runtime: Some(runtime), stop, task, hinter, ended });
+    }
+
+    /// Drops the daemon where it stands: nothing of it runs on.
+    pub(crate) fn crash(&mut self) {
+        if let Some(mut daemon) = self.daemon.take()
+            && let Some(runtime) = daemon.runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Stops the daemon as SIGTERM does.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.stop.cancel();
+            let _ = tokio::time::timeout(Duration::from_secs(20), &mut daemon.task).await;
+            if let Some(runtime) = daemon.runtime.take() {
+                runtime.shutdown_background();
+            }
+        }
+    }
+
+    pub(crate) async fn see(&self, collection: &str, name: &str) -> Option<Value> {
+        self.lab.ask(Method::GET, &format!("{}/{name}", path(&self.namespace, collection)), None).await.ok()
+    }
+
+    /// Whether a stage has come to its end: the record says so.
+    pub(crate) async fn arrived(&self, commit: &str, removed: bool) -> bool {
+        let Some(release) = self.see("backstay.dev/v1alpha1/agentreleases", AGENT).await else { return false };
+        let record = &release["status"];
+        let newest = &record["operations"][0];
+        let at_commit = newest["revision"].as_str().is_some_and(|revision| revision.ends_with(commit));
+        if removed {
+            return record["phase"] == "Removed" && record["operation"].is_null();
+        }
+        at_commit
+            && record["operation"].is_null()
+            && condition(record, "Ready").is_some_and(|ready| ready["status"] == "True")
+    }
+
+    /// Waits for the end of a stage; why not, when it does not come.
+    pub(crate) async fn arrive(&self, stage: &str) -> Result<(), String> {
+        let begun = Instant::now();
+        let commit = &self.story.commits[stage];
+        loop {
+            if self.arrived(commit, stage == "remove").await {
+                return Ok(());
+            }
+            if let Some(daemon) = &self.daemon
+                && let Some(end) = daemon.ended.lock().expect("no panic").clone()
+            {
+                return Err(format!("the daemon ended by itself: {end}"));
+            }
+            if begun.elapsed() > PATIENCE {
+                let record = self.see("backstay.dev/v1alpha1/agentreleases", AGENT).await;
+                let record = record.map(|record| record["status"].clone()).unwrap_or_default();
+                return Err(format!("not at its end after {} s: {record}", PATIENCE.as_secs()));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Five more rounds: each looks at Git. Tells of every write in that time, the lease's apart.
+    pub(crate) async fn rounds(&mut self) -> Vec<String> {
+        // What the end of the stage still tells: Events, the environment's record, status of the controllers.
+        self.quiet().await;
+        let from = self.proxy.count();
+        for _ in 0..5 {
+            if let Some(daemon) = &self.daemon {
+                daemon.hinter.hint();
+            }
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        let log = self.proxy.log();
+        let writes = log[from..].iter().filter(|seen| seen.call.writes() && !seen.call.is_lease());
+        writes.map(|seen| seen.call.to_string()).collect()
+    }
+
+    /// Waits until nothing was written for a moment.
+    async fn quiet(&mut self) {
+        let mut still = 0;
+        for _ in 0..200 {
+            let log = self.proxy.log();
+            let writes = log.iter().filter(|seen| seen.call.writes() && !seen.call.is_lease()).count();
+            still = if writes == self.writes_seen { still + 1 } else { 0 };
+            self.writes_seen = writes;
+            if still >= 4 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Everything that stands in the namespace and is ours, with all that differs between two runs masked.
+    pub(crate) async fn state(&self) -> BTreeMap<String, Value> {
+        let mut all = BTreeMap::new();
+        for collection in [
+            "configmaps",
+            "services",
+            "serviceaccounts",
+            "persistentvolumeclaims",
+            "apps/v1/deployments",
+            "policy/v1/poddisruptionbudgets",
+            "autoscaling/v2/horizontalpodautoscalers",
+            "networking.k8s.io/v1/networkpolicies",
+            "backstay.dev/v1alpha1/agentreleases",
+            "backstay.dev/v1alpha1/agentenvironments",
+        ] {
+            let list = self.lab.ask(Method::GET, &path(&self.namespace, collection), None).await.expect("a list");
+            for object in list["items"].as_array().expect("a list") {
+                let name = object["metadata"]["name"].as_str().expect("a name");
+                if !["kube-root-ca.crt", "default", "backstay-development"].contains(&name) {
+                    all.insert(format!("{collection}/{name}"), self.masked(object));
+                }
+            }
+        }
+        all
+    }
+
+    fn masked(&self, object: &Value) -> Value {
+        static TIME: OnceLock<Regex> = OnceLock::new();
+        static UID: OnceLock<Regex> = OnceLock::new();
+        let time = TIME.get_or_init(|| Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").expect("a pattern"));
+        let uid = UID.get_or_init(|| Regex::new(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").expect("a pattern"));
+        let mut object = object.clone();
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
+                metadata.remove(field);
+            }
+            // Named by what it is in, which has a UID.
+            if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+                labels.remove("applyset.kubernetes.io/part-of");
+            }
+            if let Some(notes) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+                notes.remove("deployment.kubernetes.io/revision");
+            }
+        }
+        if object["spec"]["clusterIP"].is_string() {
+            for field in ["clusterIP", "clusterIPs"] {
+                object["spec"][field] = Value::Null;
+            }
+        }
+        let ours = object["apiVersion"].as_str().is_some_and(|version| version.starts_with("backstay.dev"));
+        if ours {
+            object["status"]["epoch"] = Value::Null;
+            // Who made the record learns its generation at the next look.
+            object["status"]["observedGeneration"] = Value::Null;
+            for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                condition["observedGeneration"] = Value::Null;
+            }
+        } else if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
+        let text = object.to_string().replace(&self.namespace, "NAMESPACE");
+        let text = time.replace_all(&text, "TIME");
+        serde_json::from_str(&uid.replace_all(&text, "UID")).expect("JSON")
+    }
+
+    /// What a daemon must not leave behind in its folder.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut found = vec![];
+        let mut folders: Vec<PathBuf> = (1..=self.starts).map(|n| self.folder().join(format!("state-{n}"))).collect();
+        folders.retain(|folder| folder.ends_with(format!("state-{}", self.starts)));
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let ending = name.rsplit('.').next().unwrap_or_default();
+                let temporary = name.starts_with("tmp_") || matches!(ending, "next" | "tmp");
+                // Git's own locks; the one lock of the mirror stays a file, and is held by nobody.
+                if temporary || ending == "lock" && entry.path().components().any(|part| part.as_os_str() == "refs") {
+                    found.push(entry.path().display().to_string());
+                }
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Scene<'_> {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+/// The path of a collection of a namespace.
+pub(crate) fn path(namespace: &str, collection: &str) -> String {
+    match collection.rsplit_once('/') {
+        None => format!("/api/v1/namespaces/{namespace}/{collection}"),
+        Some((version, plural)) => format!("/apis/{version}/namespaces/{namespace}/{plural}"),
+    }
+}
+
+/// In what two states differ, in a few lines.
+pub(crate) fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> Vec<String> {
+    let keys: BTreeSet<_> = wanted.keys().chain(found.keys()).collect();
+    let mut lines = vec![];
+    for key in keys {
+        match (wanted.get(key), found.get(key)) {
+            (Some(_), None) => lines.push(format!("{key} is missing")),
+            (None, Some(_)) => lines.push(format!("{key} is too much")),
+            (Some(wanted), Some(found)) => fields(key, wanted, found, &mut lines),
+            (None, None) => {}
+        }
+    }
+    lines
+}
+
+fn fields(at: &str, wanted: &Value, found: &Value, lines: &mut Vec<String>) {
+    if wanted == found {
+        return;
+    }
+    match (wanted, found) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
+            for key in keys {
+                fields(
+                    &format!("{at}.{key}"),
+                    a.get(key).unwrap_or(&Value::Null),
+                    b.get(key).unwrap_or(&Value::Null),
+                    lines,
+                );
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (n, (a, b)) in a.iter().zip(b).enumerate() {
+                fields(&format!("{at}[{n}]"), a, b, lines);
+            }
+        }
+        (wanted, found) => {
+            let short = |value: &Value| value.to_string().chars().take(200).collect::<String>();
+            lines.push(format!("{at}: {} instead of {}", short(found), short(wanted)));
+        }
+    }
+}
