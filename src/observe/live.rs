@@ -263,6 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::AGENT_LABEL;
 
     fn kind() -> GroupKind {
         GroupKind { group: String::new(), kind: "ConfigMap".to_owned() }

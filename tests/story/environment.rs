@@ -188,6 +188,8 @@ fn an_object_that_moves_between_agents_is_moved() {
     assert_eq!(decide(&told).agents[&name("a")].leaves.get(&object), Some(&true), "now it is the other's");
 }
 
+type Change = fn(&mut AgentRecord);
+
 /// Git's words in which agents have to do with one another in every way there is, and a bystander.
 fn tied() -> Told {
     let mut told =
@@ -207,7 +209,7 @@ fn tied() -> Told {
 
 #[test]
 fn whatever_changes_an_admission_is_a_concern_and_a_bystander_is_none() {
-    let changes: [(&str, fn(&mut AgentRecord)); 6] = [
+    let changes: [(&str, Change); 6] = [
         ("it is not Ready", |record| record.set_condition(ConditionKind::Ready, Truth::False, "No", "", start())),
         ("it is gone", |record| record.phase = backstay::record::Phase::Removed),
         ("it owns nothing", |record| record.inventory.0.clear()),
