@@ -172,7 +172,9 @@ fn no_test_file_is_forgotten() {
     assert!(!manifest.contains("autotests"), "the test files are found by their place: no `autotests` in Cargo.toml");
     let is_root = |path: &Path| {
         let folder = path.parent().unwrap();
-        folder == tests || (path.ends_with("main.rs") && folder.parent() == Some(&tests))
+        // A bench is named by its path: beside tests it would be taken for one.
+        let named = manifest.contains(&format!("path = \"{}\"", shown(path)));
+        named || folder == tests || (path.ends_with("main.rs") && folder.parent() == Some(&tests))
     };
     let all: BTreeSet<PathBuf> = files(&tests, "rs").into_iter().collect();
     let mut reached: BTreeSet<PathBuf> = all.iter().filter(|path| is_root(path)).cloned().collect();

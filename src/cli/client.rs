@@ -133,7 +133,7 @@ async fn environments(api: &Api, namespace: Option<&str>) -> Result<Vec<(Environ
         }
         None => format!("/apis/{GROUP}/{VERSION}/agentenvironments"),
     };
-    let (objects, _) = listed(api, &path, "", PAGE).await.map_err(|refusal| {
+    let (objects, _) = listed(api, &path, "", PAGE, Some).await.map_err(|refusal| {
         if refusal.is_unserved() {
             return CliError::new(Exit::Refused, "Backstay is not installed in this cluster")
                 .hint("apply its `manifests/`, or name another cluster with `--context` or `--kubeconfig`");
@@ -204,7 +204,9 @@ impl Seen {
     pub(super) fn of(entry: LedgerEntry) -> Option<Self> {
         match entry {
             LedgerEntry::Absent => None,
-            LedgerEntry::Present { record, requests, .. } => Some(Self { record: *record, requests }),
+            LedgerEntry::Present { record, requests, .. } => {
+                Some(Self { record: std::sync::Arc::unwrap_or_clone(record), requests })
+            }
         }
     }
 }

@@ -207,7 +207,12 @@ mod tests {
 
     fn entry(record: AgentRecord) -> LedgerEntry {
         let version = ResourceVersion("1".to_owned());
-        LedgerEntry::Present { record: Box::new(record), requests: Requests::default(), generation: 1, version }
+        LedgerEntry::Present {
+            record: std::sync::Arc::new(record),
+            requests: Requests::default(),
+            generation: 1,
+            version,
+        }
     }
 
     fn rollback() -> Ask {

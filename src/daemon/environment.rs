@@ -1,53 +1,70 @@
-//! The task of one environment: it brings observations to the core and carries out what the core asks for.
+//! The task of one environment: it hears Git, the ledger and the target, and brings what they say to the core.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use jiff::SignedDuration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Ended;
-use super::effect::{carry_out, word_of};
+use super::effect::word_of;
 use super::git::Wish;
-use super::parts::{Parts, Settled};
+use super::machines::Agent;
+use super::parts::Parts;
+use super::told::Tally;
 use super::word::{Ask, Heard, Word, listen};
 use crate::desired::Cache;
-use crate::ledger::{EnvironmentEntry, LedgerChange, Role};
+use crate::ledger::{EnvironmentEntry, Herald, LedgerChange, Role};
 use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, ResourceVersion, Timestamp};
 use crate::observe::{Changed, Pace};
-use crate::reconcile::{
-    Action, Admission, Admitted, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation, preview, step,
-};
-use crate::record::{AgentRecord, ConditionKind, EnvironmentRecord, FORMAT, Truth};
+use crate::reconcile::{Done, Failure, FailureKind, LedgerEntry, Observation, Ties};
+use crate::record::{ConditionKind, EnvironmentRecord, FORMAT, Records, Truth};
 use crate::source::{self, SourceError, SourceStatus};
 
 /// Longest time between two looks at what only time changes: expired consents, models that retire.
 const STALE: Duration = Duration::from_mins(5);
 /// When what could not be recorded is tried again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
+/// How long people's news are waited for when it ends.
+const LAST_NEWS: Duration = Duration::from_secs(10);
+/// News that are heard before it is decided what follows, even if there are more.
+const MANY: usize = 1000;
 /// Lines of errors that the environment's record keeps.
 const MAX_ERRORS: usize = 10;
 
 /// The task of one environment.
 #[expect(clippy::struct_excessive_bools, reason = "each is a piece of work that is due or under way")]
 pub(crate) struct Environment {
-    parts: Parts,
-    epoch: Option<u64>,
-    agents: HashMap<AgentName, Agent>,
-    entries: BTreeMap<AgentName, LedgerEntry>,
-    ledger_synced: bool,
+    pub(super) parts: Parts,
+    pub(super) epoch: Option<u64>,
+    pub(super) agents: HashMap<AgentName, Agent>,
+    /// Agents that wait to be told what they may do.
+    pub(super) turns: VecDeque<AgentName>,
+    /// Agents whose machines hold what they saw, those first that have held it longest.
+    pub(super) awake: VecDeque<AgentName>,
+    pub(super) entries: BTreeMap<AgentName, LedgerEntry>,
+    /// The records of `entries`.
+    pub(super) records: Records,
+    pub(super) tally: Tally,
+    count_again: bool,
+    pub(super) ledger_synced: bool,
     /// Nothing: it was not told of yet.
     entry: Option<Told>,
-    word: Option<Word>,
-    heard: Heard,
+    pub(super) word: Option<Word>,
+    ties: Ties,
+    pub(super) heard: Heard,
     /// What was read with: handed to the blocking reader and back.
     cache: Option<Cache>,
-    listening: bool,
-    listen_again: bool,
-    admit_again: bool,
+    pub(super) listening: bool,
+    pub(super) listen_again: bool,
+    pub(super) admit_again: bool,
+    /// News that were heard since it was decided what follows.
+    undecided: usize,
+    pub(super) admitted_at: Timestamp,
     /// What each track came to at the last look that was another one.
     settled: BTreeMap<String, Result<source::Settled, SourceError>>,
     /// Why Git cannot be read, as it was first said.
@@ -60,10 +77,14 @@ pub(crate) struct Environment {
     /// The round after which an unverified commit was looked at last.
     judged: u64,
     recording: bool,
-    effects: JoinSet<Finished>,
-    timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
-    due: Option<Timestamp>,
-    seed: u64,
+    /// Records that the journal does not have yet.
+    pub(super) acknowledged: Records,
+    pub(super) journalling: bool,
+    pub(super) effects: JoinSet<Finished>,
+    pub(super) herald: Herald,
+    pub(super) timers: BTreeMap<Timestamp, BTreeSet<AgentName>>,
+    pub(super) due: Option<Timestamp>,
+    pub(super) seed: u64,
 }
 
 /// What the ledger told of the environment.
@@ -72,35 +93,38 @@ enum Told {
     Present(Box<EnvironmentEntry>),
 }
 
-struct Agent {
-    state: AgentState,
-    admission: Option<Arc<Admission>>,
-    asleep_until: Option<Timestamp>,
-}
-
 /// What a spawned piece of work brings back.
-enum Finished {
+pub(super) enum Finished {
     Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
     Heard { heard: Box<Heard>, cache: Box<Cache>, round: u64 },
     Recorded { expected: ResourceVersion, result: Result<ResourceVersion, Failure> },
-    Nothing,
+    Journalled,
 }
 
 impl Environment {
     pub(crate) fn new(parts: Parts, seed: u64) -> Self {
+        let herald = Herald::new(parts.ledger.clone(), parts.instance.clone());
         Self {
             parts,
             epoch: None,
             agents: HashMap::new(),
+            turns: VecDeque::new(),
+            awake: VecDeque::new(),
             entries: BTreeMap::new(),
+            records: Records::new(),
+            tally: Tally::default(),
+            count_again: false,
             ledger_synced: false,
             entry: None,
             word: None,
+            ties: Ties::default(),
             heard: Heard::default(),
             cache: Some(Cache::default()),
             listening: false,
             listen_again: false,
             admit_again: false,
+            undecided: 0,
+            admitted_at: Timestamp::UNIX_EPOCH,
             settled: BTreeMap::new(),
             away: None,
             round: 0,
@@ -108,18 +132,21 @@ impl Environment {
             answered: None,
             judged: 0,
             recording: false,
+            acknowledged: Records::new(),
+            journalling: false,
             effects: JoinSet::new(),
+            herald,
             timers: BTreeMap::new(),
             due: None,
             seed,
         }
     }
 
-    fn name(&self) -> &EnvironmentName {
+    pub(super) fn name(&self) -> &EnvironmentName {
         &self.parts.config.environment
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.parts.clock.now()
     }
 
@@ -145,6 +172,11 @@ impl Environment {
                     let now = role.borrow_and_update().clone();
                     self.took_role(now);
                 }
+                Some(ended) = self.effects.join_next() => match ended {
+                    Ok(ended) => self.ended(ended),
+                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                    Err(_) => {}
+                },
                 Some(change) = ledger.next() => self.ledger_changed(change),
                 changed = self.parts.observer.changed() => self.target_changed(changed),
                 changed = source.changed() => {
@@ -154,23 +186,46 @@ impl Environment {
                     let status = source.borrow_and_update().clone();
                     self.source_changed(&status);
                 }
-                Some(ended) = self.effects.join_next() => match ended {
-                    Ok(ended) => self.ended(ended),
-                    Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                    Err(_) => {}
-                },
+                // Everything that is there was heard: only now is it decided what follows.
+                () = std::future::ready(()), if self.undecided > 0 || self.has_turns() => {
+                    self.decide();
+                    continue;
+                }
                 () = stale => {}
             }
             self.ring_alarms();
-            if self.admit_again {
-                self.admit();
+            self.write_journal();
+            self.undecided += 1;
+            if self.undecided >= MANY {
+                self.decide();
             }
-            self.listen();
-            self.tell_settled();
         }
         // The fence still holds: effects that were begun may end, and their records are found at the next start.
-        while self.effects.join_next().await.is_some() {}
+        self.write_journal();
+        while let Some(ended) = self.effects.join_next().await {
+            if let Ok(Finished::Journalled) = ended {
+                self.journalling = false;
+            }
+            self.write_journal();
+        }
+        self.herald.end(LAST_NEWS).await;
         Ok(())
+    }
+
+    /// Decides what follows from all that was heard.
+    fn decide(&mut self) {
+        self.undecided = 0;
+        let stale = self.now().duration_since(self.admitted_at) >= SignedDuration::try_from(STALE).unwrap_or_default();
+        if self.admit_again || stale {
+            self.admit();
+        }
+        self.take_turns();
+        self.write_journal();
+        self.listen();
+        if std::mem::take(&mut self.count_again) {
+            self.count();
+        }
+        self.tell_settled();
     }
 
     // === what changed ===
@@ -192,14 +247,13 @@ impl Environment {
         }
         self.epoch = epoch;
         self.agents.clear();
+        self.turns.clear();
+        self.awake.clear();
         self.timers.clear();
         if let Some(epoch) = epoch {
             tracing::info!(environment = %self.name(), epoch, "leading");
             self.admit_again = true;
-            let known: Vec<_> = self.entries.keys().cloned().collect();
-            for agent in known {
-                self.agent(&agent);
-            }
+            self.all_agents();
             self.asked_to_sync();
             // What was heard before it led was not recorded then.
             self.record_word();
@@ -218,8 +272,7 @@ impl Environment {
                 }
                 let moved = standing_of(self.entries.get(&agent)) != standing_of(Some(&entry));
                 self.entries.insert(agent.clone(), entry.clone());
-                self.share(&agent, &entry);
-                self.admit_again = true;
+                self.remember(&agent, &entry);
                 self.listen_again |= moved && self.must_reread(&agent);
                 self.observe(&agent, Observation::Ledger(entry));
             }
@@ -237,6 +290,7 @@ impl Environment {
             LedgerChange::Synced => {
                 self.ledger_synced = true;
                 self.parts.status.ledger(&self.parts.config.environment, true);
+                self.all_agents();
                 self.admit_again = true;
                 self.listen_again = true;
             }
@@ -267,9 +321,11 @@ impl Environment {
         let agents: Vec<AgentName> = match changed {
             Changed::Agents(agents) => agents.into_iter().collect(),
             Changed::Everyone => {
+                let known = self.agents.keys().cloned().collect();
                 // All first lists may just have come in.
                 self.tell_plans();
-                self.agents.keys().cloned().collect()
+                self.all_agents();
+                known
             }
         };
         for agent in agents {
@@ -370,7 +426,7 @@ impl Environment {
                     }
                 }
             }
-            Finished::Nothing => {}
+            Finished::Journalled => self.journalling = false,
         }
     }
 
@@ -384,22 +440,30 @@ impl Environment {
     }
 
     /// What the followed branch was accepted at last.
-    fn accepted_head(&self) -> Option<CommitId> {
+    pub(super) fn accepted_head(&self) -> Option<CommitId> {
         let Some(Told::Present(entry)) = &self.entry else { return None };
         let head = crate::desired::Track::Branch(self.parts.git.branch().to_owned());
         entry.record.accepted.get(&head.key()).map(|revision| revision.commit.clone())
     }
 
-    fn records(&self) -> BTreeMap<AgentName, AgentRecord> {
-        self.entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), entry.record()?.clone()))).collect()
-    }
-
-    /// Lets other environments see the record of an agent.
-    fn share(&self, agent: &AgentName, entry: &LedgerEntry) {
+    /// Takes the record of an agent, and lets other environments see it.
+    fn remember(&mut self, agent: &AgentName, entry: &LedgerEntry) {
+        let new = entry.record().cloned();
+        let old = match &new {
+            Some(record) => self.records.insert(agent.clone(), Arc::clone(record)),
+            None => self.records.remove(agent),
+        };
+        let (before, after) = (old.as_deref(), new.as_deref());
+        self.tally.replace(before, after);
+        self.count_again = true;
+        let moves = self.agents.get(agent).and_then(|known| known.admission.as_deref());
+        let moves = moves.is_some_and(|admission| !admission.takes.is_empty() || !admission.leaves.is_empty());
+        let asked = self.word.as_ref().map(|word| &word.desired);
+        self.admit_again |= moves || asked.is_none_or(|asked| self.ties.concern(asked, agent, before, after));
         let mut shared = self.parts.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let here = shared.entry(self.name().clone()).or_default();
-        match entry.record() {
-            Some(record) => drop(here.insert(agent.clone(), record.clone())),
+        match new {
+            Some(record) => drop(here.insert(agent.clone(), record)),
             None => drop(here.remove(agent)),
         }
     }
@@ -429,19 +493,15 @@ impl Environment {
 
     /// Reads Git's word off the runtime, one reading at a time.
     fn listen(&mut self) {
-        let ready = self.entry.is_some() && self.ledger_synced;
-        if !self.listen_again || self.listening || !ready {
+        if !self.listen_again || self.listening || self.is_deaf() {
             return;
         }
         let status = Arc::clone(&self.parts.git.status().borrow());
-        if status.last_success.is_none() || status.round < self.round && self.word.is_none() {
-            return;
-        }
         let Some(mut cache) = self.cache.take() else { return };
         self.listen_again = false;
         self.listening = true;
         let (git, environment) = (Arc::clone(&self.parts.git), self.name().clone());
-        let (record, records, now) = (self.record(), self.records(), self.now());
+        let (record, records, now) = (self.record(), self.records.clone(), self.now());
         let rule = self.word.as_ref().and_then(|word| word.desired.spec.after.clone());
         let shared = Arc::clone(&self.parts.shared);
         self.effects.spawn_blocking(move || {
@@ -465,6 +525,14 @@ impl Environment {
         });
     }
 
+    /// Whether Git cannot be understood yet: the ledger or the first look is not there.
+    fn is_deaf(&self) -> bool {
+        let git = self.parts.git.status();
+        let status = git.borrow();
+        let unseen = status.last_success.is_none() || status.round < self.round && self.word.is_none();
+        unseen || self.entry.is_none() || !self.ledger_synced
+    }
+
     fn heard(&mut self, heard: Heard) {
         let first_rule =
             self.word.is_none() && heard.word.as_ref().is_some_and(|word| word.desired.spec.after.is_some());
@@ -483,10 +551,12 @@ impl Environment {
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;
-        if let Some(word) = heard.word.clone() {
+        let (word, heard) = (heard.word, Heard { word: None, ..heard });
+        if let Some(word) = word {
+            self.ties = Ties::of(&word.desired, &self.parts.config.namespace);
             self.word = Some(word);
         }
-        self.heard = Heard { word: None, ..heard };
+        self.heard = heard;
         if more {
             self.wish();
             self.listen_again = true;
@@ -499,7 +569,7 @@ impl Environment {
     }
 
     /// Writes what was accepted, what was refused and what is wrong, where the record does not say so yet.
-    fn record_word(&mut self) {
+    pub(super) fn record_word(&mut self) {
         let silent = self.word.is_none() && self.away.is_none() && self.heard.errors.0.is_empty();
         if silent && self.answered.is_none() {
             return;
@@ -556,216 +626,6 @@ impl Environment {
             let result = ledger.record_environment(Some(&version), &record).await;
             Finished::Recorded { expected: version, result }
         });
-    }
-
-    // === the core ===
-
-    fn admitted(&self, word: &Word) -> Admitted {
-        word.admit(&self.records(), &self.parts.config.namespace, self.parts.limits, self.now())
-    }
-
-    /// Where nothing may be written, what would be done is said.
-    fn tell_plans(&self) {
-        let (true, Some(word)) = (self.parts.config.observe, &self.word) else { return };
-        for (agent, admission) in self.admitted(word).agents {
-            let entry = self.entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
-            let live = self.parts.observer.snapshot(&agent);
-            // What was not seen yet would be planned as if it were not there.
-            if !live.synced {
-                continue;
-            }
-            match preview(&agent, &self.parts.config, &admission, entry, live, self.now()) {
-                Ok(planned) => {
-                    let steps: Vec<_> = planned.plan.steps.iter().map(ToString::to_string).collect();
-                    let waits: Vec<_> = planned.plan.waiting.iter().map(ToString::to_string).collect();
-                    tracing::info!(environment = %self.name(), %agent, ?steps, ?waits, "would be done; only observing");
-                }
-                Err(why) => tracing::warn!(environment = %self.name(), %agent, %why, "cannot be planned"),
-            }
-        }
-    }
-
-    fn admit(&mut self) {
-        if self.epoch.is_none() || !self.ledger_synced {
-            return;
-        }
-        let Some(word) = &self.word else { return };
-        let admitted = self.admitted(word);
-        self.admit_again = false;
-        self.parts.metrics.prune_blocked(self.name(), usize::from(admitted.prune_blocked.is_some()));
-        for (agent, admission) in admitted.agents {
-            self.agent(&agent);
-            let Some(known) = self.agents.get_mut(&agent) else { continue };
-            if known.admission.as_ref() != Some(&admission) {
-                known.admission = Some(Arc::clone(&admission));
-                self.observe(&agent, Observation::Admitted(admission));
-            }
-        }
-        self.count();
-    }
-
-    /// Makes the machine of an agent that has none yet, and tells it all that is known.
-    fn agent(&mut self, name: &AgentName) {
-        if self.agents.contains_key(name) || self.epoch.is_none() || !self.ledger_synced {
-            return;
-        }
-        let state = AgentState::new(name.clone(), Arc::clone(&self.parts.config));
-        self.agents.insert(name.clone(), Agent { state, admission: None, asleep_until: None });
-        let entry = self.entries.get(name).cloned().unwrap_or(LedgerEntry::Absent);
-        self.observe(name, Observation::Ledger(entry));
-        let live = self.parts.observer.snapshot(name);
-        self.observe(name, Observation::Live(live));
-    }
-
-    fn observe(&mut self, name: &AgentName, observation: Observation) {
-        let (Some(epoch), now) = (self.epoch, self.now()) else { return };
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let Some(agent) = self.agents.get_mut(name) else { return };
-        // Only these two bring a record: another one is journalled, and the journal knows what it has.
-        let brings_record = matches!(observation, Observation::Ledger(_) | Observation::Done(Done::Recorded(_)));
-        let state = std::mem::replace(&mut agent.state, AgentState::new(name.clone(), Arc::clone(&self.parts.config)));
-        let (state, actions) = step(state, observation, now, self.seed >> 16);
-        agent.state = state;
-        if brings_record {
-            self.recorded(name);
-        }
-        for action in actions {
-            self.act(name, epoch, action);
-        }
-    }
-
-    /// A record was acknowledged: it goes into the journal.
-    fn recorded(&self, name: &AgentName) {
-        let record = self.agents.get(name).and_then(|agent| agent.state.record());
-        let Some(record) = record.filter(|record| record.format > 0) else { return };
-        let mut journal = self.parts.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Err(error) = journal.note(self.name(), name, record) {
-            tracing::error!(environment = %self.name(), agent = %name, %error, "the journal is not written");
-        }
-    }
-
-    fn act(&mut self, name: &AgentName, epoch: u64, action: Action) {
-        match action {
-            Action::Wake(at) => {
-                let old = self.agents.get_mut(name).and_then(|agent| agent.asleep_until.replace(at));
-                if let Some(waiting) = old.and_then(|old| self.timers.get_mut(&old)) {
-                    waiting.remove(name);
-                }
-                self.timers.entry(at).or_default().insert(name.clone());
-            }
-            Action::Announce(news) => {
-                if news.warning {
-                    tracing::warn!(environment = %self.name(), agent = %name, reason = news.reason, "{}", news.message);
-                } else {
-                    tracing::info!(environment = %self.name(), agent = %name, reason = news.reason, "{}", news.message);
-                }
-                if news.reason == "DriftHealed" {
-                    self.parts.metrics.drift_healed(self.name());
-                }
-                let (ledger, agent, now) = (self.parts.ledger.clone(), name.clone(), self.now());
-                let instance = self.parts.instance.clone();
-                self.effects.spawn(async move {
-                    ledger.announce(&agent, &news, now, &instance).await;
-                    Finished::Nothing
-                });
-            }
-            effect @ (Action::Record { .. }
-            | Action::Write(_)
-            | Action::DryRun(_)
-            | Action::Delete { .. }
-            | Action::Read(_)
-            | Action::ReadLedger
-            | Action::TellGit(_)) => {
-                let (target, ledger) = (Arc::clone(&self.parts.target), self.parts.ledger.clone());
-                let (agent, fence, clock) = (name.clone(), self.parts.fence.clone(), Arc::clone(&self.parts.clock));
-                let write_backs = Arc::clone(&self.parts.write_backs);
-                let environment = self.name().clone();
-                // Only a commit of our own is held against it.
-                let accepted = if matches!(effect, Action::TellGit(_)) { self.accepted_head() } else { None };
-                self.effects.spawn(async move {
-                    let begun = clock.monotonic();
-                    let observation =
-                        carry_out(&agent, (&environment, accepted), effect, &target, &ledger, &fence, write_backs)
-                            .await;
-                    let took = clock.monotonic().saturating_sub(begun);
-                    Finished::Effect { agent, epoch, observation: Box::new(observation), took }
-                });
-            }
-        }
-    }
-
-    // === time ===
-
-    fn next_alarm(&self) -> Option<Timestamp> {
-        let timer = self.timers.iter().find(|(_, agents)| !agents.is_empty()).map(|(at, _)| *at);
-        [timer, self.due].into_iter().flatten().min()
-    }
-
-    fn ring_alarms(&mut self) {
-        let now = self.now();
-        while let Some(entry) = self.timers.first_entry().filter(|entry| *entry.key() <= now) {
-            for agent in entry.remove() {
-                if let Some(known) = self.agents.get_mut(&agent) {
-                    known.asleep_until = None;
-                }
-                self.observe(&agent, Observation::Woken);
-            }
-        }
-        if self.due.is_some_and(|due| due <= now) {
-            self.due = None;
-            self.listen_again = true;
-            self.record_word();
-        }
-    }
-
-    // === what is told ===
-
-    fn count(&self) {
-        let records = self.records();
-        let now = self.now();
-        for kind in [ConditionKind::Ready, ConditionKind::Progressing, ConditionKind::Degraded, ConditionKind::Stalled]
-        {
-            for status in [Truth::True, Truth::False] {
-                let having = records
-                    .values()
-                    .filter(|record| record.condition(kind).is_some_and(|condition| condition.status == status));
-                self.parts.metrics.agents(self.name(), kind, status, having.count());
-            }
-        }
-        let lag = records
-            .values()
-            .filter_map(|record| record.differs.as_ref())
-            .map(|differs| Duration::try_from(now.duration_since(differs.since)).unwrap_or_default());
-        self.parts.metrics.lag(self.name(), lag.max().unwrap_or_default());
-        let busy = self.agents.values().filter(|agent| agent.state.is_busy()).count();
-        self.parts.metrics.queued(self.name(), busy);
-    }
-
-    /// Whether anything goes on.
-    fn tell_settled(&self) {
-        let quiet = self.word.is_some()
-            && !self.listening
-            && !self.listen_again
-            && !self.admit_again
-            && !self.recording
-            && self.agents.values().all(|agent| !agent.state.is_busy() && agent.admission.is_some());
-        let records: Vec<_> = self.agents.values().filter_map(|agent| agent.state.record()).collect();
-        let open = |record: &&AgentRecord| record.operation.is_some();
-        let stalled = |record: &&AgentRecord| {
-            record.condition(ConditionKind::Stalled).is_some_and(|condition| condition.status == Truth::True)
-        };
-        let ready = |record: &&AgentRecord| {
-            record.phase == crate::record::Phase::Removed
-                || record.condition(ConditionKind::Ready).is_some_and(|condition| condition.status == Truth::True)
-        };
-        let settled = if !quiet || records.iter().any(|record| open(record) && !stalled(record)) {
-            Settled::No
-        } else if records.iter().all(ready) && !self.heard.errors.has_errors() && self.heard.refused.is_none() {
-            Settled::Ready
-        } else {
-            Settled::Stuck
-        };
-        self.parts.settled.send_if_modified(|known| std::mem::replace(known, settled) != settled);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ledger::Ledger;
 use crate::model::{AgentName, Diagnostic, Diagnostics, LiveState, Origin, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
 use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, preview};
-use crate::record::AgentRecord;
+use crate::record::Records;
 
 /// How long the first list of every kind may take.
 const SIGHT: Duration = Duration::from_secs(30);
@@ -55,8 +55,8 @@ pub async fn look(
     let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
     let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
     let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
-    let records: BTreeMap<AgentName, AgentRecord> =
-        entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), entry.record()?.clone()))).collect();
+    let records: Records =
+        entries.iter().filter_map(|(agent, entry)| Some((agent.clone(), Arc::clone(entry.record()?)))).collect();
     let mut elsewhere = Config::clone(config);
     elsewhere.state.folder = folder.to_owned();
     let git = Arc::new(Git::start(&elsewhere, 0)?);
@@ -145,7 +145,7 @@ async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), Da
 }
 
 /// What another environment's ledger says; what `after` waits for there. An error where the caller may not read it.
-async fn records_of(config: &Config, target: &Target) -> Result<BTreeMap<AgentName, AgentRecord>, Diagnostic> {
+async fn records_of(config: &Config, target: &Target) -> Result<Records, Diagnostic> {
     let environment = &target.environment;
     let wrong = |why: String| {
         let message = format!("cannot read the ledger of `{environment}`, which `after` waits for: {why}");
@@ -153,7 +153,7 @@ async fn records_of(config: &Config, target: &Target) -> Result<BTreeMap<AgentNa
     };
     let (_, ledger) = ledger_of(config, target).await.map_err(|error| wrong(error.to_string()))?;
     let entries = ledger.agents().await.map_err(|failure| wrong(failure.message))?;
-    Ok(entries.into_iter().filter_map(|(agent, entry)| Some((agent, entry.record()?.clone()))).collect())
+    Ok(entries.into_iter().filter_map(|(agent, entry)| Some((agent, Arc::clone(entry.record()?)))).collect())
 }
 
 /// The live state of all agents, once every kind was listed.

@@ -8,11 +8,13 @@ mod effect;
 mod environment;
 mod git;
 mod look;
+mod machines;
 mod metrics;
 mod parts;
 mod run;
 mod status;
 pub mod telemetry;
+mod told;
 mod word;
 pub mod write_back;
 

@@ -10,13 +10,13 @@ use super::write_back::WriteBacks;
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Journal, LeaseFence, Ledger, Role};
-use crate::model::{AgentName, EnvironmentName};
+use crate::model::EnvironmentName;
 use crate::observe::Observer;
 use crate::reconcile::{AgentConfig, PruneLimits};
-use crate::record::AgentRecord;
+use crate::record::Records;
 
 /// Records of all environments that this daemon serves, for `after`.
-pub(crate) type Shared = Arc<std::sync::Mutex<BTreeMap<EnvironmentName, BTreeMap<AgentName, AgentRecord>>>>;
+pub(crate) type Shared = Arc<std::sync::Mutex<BTreeMap<EnvironmentName, Records>>>;
 
 /// What the task of one environment needs.
 pub(crate) struct Parts {
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Shared,
     pub(crate) write_backs: Arc<WriteBacks>,
     pub(crate) instance: String,
+    /// Requests that are asked for before the next agent gets its turn.
+    pub(crate) at_work: usize,
     /// Says how far this environment is, for `--once`.
     pub(crate) settled: watch::Sender<Settled>,
 }

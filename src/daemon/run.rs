@@ -131,6 +131,7 @@ impl Daemon {
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
                 instance: instance.clone(),
+                at_work: 2 * target.kubernetes.in_flight as usize,
                 settled: publish,
             };
             let environment = Environment::new(parts, seed.wrapping_add(number as u64));

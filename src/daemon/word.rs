@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::plan::GatePolicy;
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
-use crate::record::{AgentRecord, EnvironmentRecord, Evidence, RefusedMove};
+use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
 use crate::revert::{History, Step, evidence, paths_of};
 use crate::source::{Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
 
@@ -26,9 +26,9 @@ pub(crate) struct Ask<'a> {
     pub(crate) status: &'a SourceStatus,
     pub(crate) environment: &'a EnvironmentName,
     pub(crate) record: &'a EnvironmentRecord,
-    pub(crate) records: &'a BTreeMap<AgentName, AgentRecord>,
+    pub(crate) records: &'a Records,
     /// The records of the environment that `after` names, where this daemon serves it.
-    pub(crate) elsewhere: Option<&'a BTreeMap<AgentName, AgentRecord>>,
+    pub(crate) elsewhere: Option<&'a Records>,
     pub(crate) now: Timestamp,
 }
 
@@ -49,13 +49,7 @@ pub(crate) struct Word {
 
 impl Word {
     /// What each agent may do, given what is remembered.
-    pub(crate) fn admit(
-        &self,
-        records: &BTreeMap<AgentName, AgentRecord>,
-        namespace: &str,
-        limits: PruneLimits,
-        now: Timestamp,
-    ) -> Admitted {
+    pub(crate) fn admit(&self, records: &Records, namespace: &str, limits: PruneLimits, now: Timestamp) -> Admitted {
         admit(&EnvironmentInput {
             desired: &self.desired,
             records,
@@ -348,7 +342,7 @@ fn elsewhere(
             continue;
         }
         let record = ask.elsewhere.map(|records| records.get(&agent).cloned().unwrap_or_default());
-        match after(rule, record.as_ref(), ask.now) {
+        match after(rule, record.as_deref(), ask.now) {
             Followed::At(commit) => drop(follow.insert(agent, commit)),
             Followed::Held(reason, at) => {
                 due = [due, at].into_iter().flatten().min();
@@ -357,7 +351,7 @@ fn elsewhere(
         }
         // What is stable there now may still have to ripen.
         let ripe = record
-            .and_then(|record| record.stable)
+            .and_then(|record| record.stable.clone())
             .and_then(|stable| stable.since.checked_add(jiff::SignedDuration::try_from(rule.stable_for).ok()?).ok());
         due = [due, ripe.filter(|ripe| *ripe > ask.now)].into_iter().flatten().min();
     }

@@ -1,5 +1,7 @@
 //! A record as the API server holds it: read with care, written with what people look for.
 
+use std::sync::Arc;
+
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +41,25 @@ pub(super) struct Kept {
     status: Map<String, Value>,
 }
 
+/// An agent's custom resource, read.
+pub(super) struct KeptAgent {
+    pub(super) agent: AgentName,
+    pub(super) uid: Uid,
+    pub(super) version: ResourceVersion,
+    pub(super) entry: LedgerEntry,
+}
+
+// === impl KeptAgent ===
+
+impl KeptAgent {
+    /// Reads an object; nothing when it has no name that an agent can have, no UID or no version.
+    pub(super) fn of(body: Value) -> Option<Self> {
+        let kept = Kept::of(body)?;
+        let agent = kept.name.parse().ok()?;
+        Some(Self { agent, uid: kept.uid.clone(), version: kept.version.clone(), entry: kept.agent_entry() })
+    }
+}
+
 // === impl Kept ===
 
 impl Kept {
@@ -60,11 +81,6 @@ impl Kept {
         })
     }
 
-    /// The agent that it is about; nothing for a name that no agent can have.
-    pub(super) fn agent(&self) -> Option<AgentName> {
-        self.name.parse().ok()
-    }
-
     /// As the core wants it.
     pub(super) fn agent_entry(self) -> LedgerEntry {
         let record = read(self.status, |format, why| AgentRecord {
@@ -73,7 +89,7 @@ impl Kept {
             ..AgentRecord::default()
         });
         LedgerEntry::Present {
-            record: Box::new(record),
+            record: Arc::new(record),
             requests: serde_json::from_value::<Requests>(self.spec).unwrap_or_default(),
             generation: self.generation,
             version: self.version,
@@ -163,7 +179,7 @@ mod tests {
 
     fn record(status: &Value) -> AgentRecord {
         match kept(status).agent_entry() {
-            LedgerEntry::Present { record, .. } => *record,
+            LedgerEntry::Present { record, .. } => AgentRecord::clone(&record),
             LedgerEntry::Absent => panic!("it is there"),
         }
     }

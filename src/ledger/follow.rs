@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 
-use super::entry::{EnvironmentEntry, Kept};
-use super::store::Ledger;
+use super::entry::{EnvironmentEntry, Kept, KeptAgent};
+use super::store::{Ledger, PAGE};
 use crate::model::{AgentName, ResourceVersion};
-use crate::observe::{Jitter, Pace, Told, Watch};
+use crate::observe::{Jitter, Pace, Read, Told, Watch};
 use crate::reconcile::{Failure, LedgerEntry};
 
 /// One change of the ledger.
@@ -36,8 +36,8 @@ struct Following {
 
 /// Which of the two watches told something.
 enum Side {
-    Agents(Told),
-    Environments(Told),
+    Agents(Told<KeptAgent>),
+    Environments(Told<Kept>),
 }
 
 // === impl Ledger ===
@@ -48,15 +48,17 @@ impl Ledger {
     /// What is older than what this ledger wrote or told is left out.
     pub fn watch(&self, pace: &Pace) -> Result<impl Stream<Item = LedgerChange> + Send + use<>, Failure> {
         let jitter = Arc::new(Jitter::new(Jitter::seed()));
-        let watch = |plural: &str| {
-            let path = self.collection(plural).map_err(|refusal| refusal.failure("watch the ledger"))?;
-            Ok(Watch::new(self.api.clone(), path, "", 500, pace.clone(), jitter.clone()))
-        };
+        let path = |plural: &str| self.collection(plural).map_err(|refusal| refusal.failure("watch the ledger"));
+        let (agents, environments) = (path("agentreleases")?, path("agentenvironments")?);
+        let read = Read { listed: KeptAgent::of, told: KeptAgent::of };
+        let agents = Watch::new(self.api.clone(), agents, "", PAGE, read, pace.clone(), jitter.clone());
+        let read = Read { listed: Kept::of, told: Kept::of };
+        let environments = Watch::new(self.api.clone(), environments, "", PAGE, read, pace.clone(), jitter);
         let following = Following {
             ledger: self.clone(),
             told: futures::stream::select(
-                watch("agentreleases")?.stream().map(Side::Agents),
-                watch("agentenvironments")?.stream().map(Side::Environments),
+                agents.stream().map(Side::Agents),
+                environments.stream().map(Side::Environments),
             )
             .boxed(),
             shown: HashSet::new(),
@@ -69,12 +71,13 @@ impl Ledger {
     }
 
     /// Whether something that new was told or written already; else remembers it.
-    fn is_news(&self, agent: &AgentName, kept: &Kept) -> bool {
+    fn is_news(&self, kept: &KeptAgent) -> bool {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = newest.get(agent).is_none_or(|(uid, held)| &kept.uid != uid || kept.version.is_at_least(held));
+        let held = newest.get(&kept.agent);
+        let news = held.is_none_or(|(uid, held)| &kept.uid != uid || kept.version.is_at_least(held));
         drop(newest);
         if news {
-            self.saw(agent, &kept.uid, &kept.version);
+            self.saw(&kept.agent, &kept.uid, &kept.version);
         }
         news
     }
@@ -105,15 +108,12 @@ impl Following {
         }
     }
 
-    fn agents(&mut self, told: Told) {
+    fn agents(&mut self, told: Told<KeptAgent>) {
         match told {
-            Told::Listed(objects, at) => {
-                let kept: Vec<_> = objects.into_iter().filter_map(Kept::of).collect();
+            Told::Listed(listed, at) => {
                 let mut before = std::mem::take(&mut self.shown);
-                for kept in kept {
-                    if let Some(agent) = kept.agent() {
-                        before.remove(&agent);
-                    }
+                for kept in listed {
+                    before.remove(&kept.agent);
                     self.present(kept);
                 }
                 for agent in before {
@@ -121,28 +121,20 @@ impl Following {
                 }
                 self.due.push_back(LedgerChange::Synced);
             }
-            Told::Changed(object) => {
-                if let Some(kept) = Kept::of(object) {
-                    self.present(kept);
-                }
-            }
-            Told::Gone(object) => {
-                let Some(kept) = Kept::of(object) else { return };
-                if let Some(agent) = kept.agent() {
-                    self.shown.remove(&agent);
-                    self.absent(agent, &kept.version);
-                }
+            Told::Changed(kept) => self.present(kept),
+            Told::Gone(kept) => {
+                self.shown.remove(&kept.agent);
+                self.absent(kept.agent, &kept.version);
             }
             Told::At(_) => {}
             Told::Trouble(refusal, _) => self.due.push_back(LedgerChange::Trouble(refusal.failure("watch the ledger"))),
         }
     }
 
-    fn present(&mut self, kept: Kept) {
-        let Some(agent) = kept.agent() else { return };
-        self.shown.insert(agent.clone());
-        if self.ledger.is_news(&agent, &kept) {
-            self.due.push_back(LedgerChange::Agent(agent, Box::new(kept.agent_entry())));
+    fn present(&mut self, kept: KeptAgent) {
+        self.shown.insert(kept.agent.clone());
+        if self.ledger.is_news(&kept) {
+            self.due.push_back(LedgerChange::Agent(kept.agent, Box::new(kept.entry)));
         }
     }
 
@@ -152,13 +144,13 @@ impl Following {
         }
     }
 
-    fn environment(&mut self, told: Told) {
+    fn environment(&mut self, told: Told<Kept>) {
         let ours = self.ledger.environment.as_str().to_owned();
         let is_ours = |kept: &Kept| kept.name == ours;
         let entry = match told {
-            Told::Listed(objects, _) => objects.into_iter().filter_map(Kept::of).find(is_ours).map(Some).or(Some(None)),
-            Told::Changed(object) => Kept::of(object).filter(is_ours).map(Some),
-            Told::Gone(object) => Kept::of(object).filter(is_ours).map(|_| None),
+            Told::Listed(listed, _) => Some(listed.into_iter().find(is_ours)),
+            Told::Changed(kept) => is_ours(&kept).then_some(Some(kept)),
+            Told::Gone(kept) => is_ours(&kept).then_some(None),
             Told::At(_) => None,
             Told::Trouble(refusal, _) => {
                 self.due.push_back(LedgerChange::Trouble(refusal.failure("watch the ledger")));

@@ -11,6 +11,7 @@ mod journal;
 mod request;
 mod store;
 
+pub use announce::Herald;
 pub use clock::{Clock, SystemClock};
 pub use crd::{GROUP, VERSION, crds};
 pub use election::{Election, LeaseFence, Role, Terms};

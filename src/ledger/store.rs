@@ -7,14 +7,14 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::crd::{GROUP, VERSION};
-use super::entry::{EnvironmentEntry, Kept, agent_status, environment_status};
+use super::entry::{EnvironmentEntry, Kept, KeptAgent, agent_status, environment_status};
 use crate::model::{AgentName, EnvironmentName, ResourceVersion, Uid};
 use crate::observe::{Api, Call, Refusal, listed, segment};
 use crate::reconcile::{Failure, FailureKind, LedgerEntry};
 use crate::record::{AgentRecord, EnvironmentRecord, FORMAT};
 
 /// Objects of one page of a list.
-const PAGE: u32 = 500;
+pub(super) const PAGE: u32 = 500;
 /// How often a claim or an epoch is tried again when somebody else wrote in between.
 const ATTEMPTS: usize = 5;
 
@@ -61,12 +61,11 @@ impl Ledger {
     pub async fn agents(&self) -> Result<Vec<(AgentName, LedgerEntry)>, Failure> {
         let deed = format!("list the AgentReleases of {}", self.namespace);
         let path = self.collection("agentreleases").map_err(|refusal| refusal.failure(&deed))?;
-        let (objects, _) = listed(&self.api, &path, "", PAGE).await.map_err(|refusal| refusal.failure(&deed))?;
-        let kept = objects.into_iter().filter_map(Kept::of);
-        let named = kept.filter_map(|kept| Some((kept.agent()?, kept)));
-        let entries = named.map(|(agent, kept)| {
-            self.saw(&agent, &kept.uid, &kept.version);
-            (agent, kept.agent_entry())
+        let listed = listed(&self.api, &path, "", PAGE, KeptAgent::of).await;
+        let (kept, _) = listed.map_err(|refusal| refusal.failure(&deed))?;
+        let entries = kept.into_iter().map(|kept| {
+            self.saw(&kept.agent, &kept.uid, &kept.version);
+            (kept.agent, kept.entry)
         });
         Ok(entries.collect())
     }
@@ -142,8 +141,8 @@ impl Ledger {
         let deed = format!("claim {} for AgentEnvironment {}", self.namespace, self.environment);
         for _ in 0..ATTEMPTS {
             let path = self.collection("agentenvironments").map_err(|refusal| refusal.failure(&deed))?;
-            let (objects, _) = listed(&self.api, &path, "", PAGE).await.map_err(|refusal| refusal.failure(&deed))?;
-            let mut kept: Vec<_> = objects.into_iter().filter_map(Kept::of).collect();
+            let listed = listed(&self.api, &path, "", PAGE, Kept::of).await;
+            let (mut kept, _) = listed.map_err(|refusal| refusal.failure(&deed))?;
             kept.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
             let (expected, mut record) = match kept.into_iter().next() {
                 None => (None, EnvironmentRecord::default()),

@@ -76,6 +76,11 @@ impl Api {
         &self.client
     }
 
+    /// Whether few requests are under way: time for those that can wait.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.limiter.is_calm()
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
     }

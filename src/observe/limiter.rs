@@ -20,6 +20,7 @@ const PATIENCE: usize = 4;
 /// After a `Retry-After` the waiting ones come back spread over half of that time again, so that they are no herd.
 pub struct Limiter {
     turns: Semaphore,
+    in_flight: usize,
     until: Mutex<Option<Instant>>,
     jitter: Jitter,
 }
@@ -37,8 +38,9 @@ impl Limiter {
 
     /// The same with a seed for its jitter.
     pub fn seeded(in_flight: usize, seed: u64) -> Arc<Self> {
-        let turns = Semaphore::new(in_flight.clamp(1, Semaphore::MAX_PERMITS));
-        Arc::new(Self { turns, until: Mutex::new(None), jitter: Jitter::new(seed) })
+        let in_flight = in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let turns = Semaphore::new(in_flight);
+        Arc::new(Self { turns, in_flight, until: Mutex::new(None), jitter: Jitter::new(seed) })
     }
 
     /// Waits for a turn; when the server keeps asking to wait, gives up with the seconds that are left.
@@ -59,6 +61,11 @@ impl Limiter {
         Err(left.as_secs().max(1))
     }
 
+    /// Whether more than half of the turns are free.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.turns.available_permits() * 2 > self.in_flight
+    }
+
     /// Nobody gets a turn for so many seconds, at most 60.
     pub(crate) fn hold(&self, seconds: u64) {
         let until = Instant::now() + Duration::from_secs(seconds.min(LONGEST));
@@ -70,7 +77,7 @@ impl Limiter {
 impl Default for Limiter {
     fn default() -> Self {
         let turns = Semaphore::new(IN_FLIGHT);
-        Self { turns, until: Mutex::new(None), jitter: Jitter::new(Jitter::seed()) }
+        Self { turns, in_flight: IN_FLIGHT, until: Mutex::new(None), jitter: Jitter::new(Jitter::seed()) }
     }
 }
 

@@ -1,12 +1,13 @@
 //! What was seen, by agent: a plain value that the watches feed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::kept::Kept;
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState, ObjectRef, ResourceVersion};
-use crate::render::{AGENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
+use crate::render::{MANAGED_BY, MANAGED_BY_LABEL};
 
 /// A kind that fails without a clear word counts as unseen after so many failures in a row.
 const PATIENCE: u32 = 2;
@@ -23,8 +24,8 @@ pub enum Changed {
 /// All live objects of a namespace.
 #[derive(Default)]
 pub(crate) struct Live {
-    agents: HashMap<AgentName, BTreeMap<ObjectRef, Arc<LiveObject>>>,
-    owners: HashMap<ObjectRef, AgentName>,
+    agents: HashMap<AgentName, Vec<Kept>>,
+    owners: HashMap<Arc<ObjectRef>, AgentName>,
     kinds: BTreeMap<GroupKind, Seen>,
     changed: BTreeSet<AgentName>,
     everyone: bool,
@@ -59,16 +60,16 @@ impl Live {
     }
 
     /// A whole list of a kind at a version.
-    pub(crate) fn listed(&mut self, kind: &GroupKind, objects: Vec<LiveObject>, at: &ResourceVersion) {
-        let there: BTreeSet<_> = objects.iter().map(|live| live.object.clone()).collect();
+    pub(crate) fn listed(&mut self, kind: &GroupKind, objects: Vec<Kept>, at: &ResourceVersion) {
+        let there: HashSet<_> = objects.iter().map(|kept| Arc::clone(&kept.object)).collect();
         let held: Vec<_> = self.owners.keys().filter(|object| is_of(object, kind)).cloned().collect();
         for object in held {
             if !there.contains(&object) {
                 self.drop_at(&object, at);
             }
         }
-        for live in objects {
-            self.put(live);
+        for kept in objects {
+            self.put(kept);
         }
         let seen = self.kinds.entry(kind.clone()).or_default();
         seen.listed = true;
@@ -78,15 +79,15 @@ impl Live {
     }
 
     /// One object was made or changed.
-    pub(crate) fn changed(&mut self, kind: &GroupKind, live: LiveObject) {
-        self.told(kind, &live.version);
-        self.put(live);
+    pub(crate) fn changed(&mut self, kind: &GroupKind, kept: Kept) {
+        self.told(kind, &kept.version);
+        self.put(kept);
     }
 
     /// One object is gone, or carries our labels no longer.
-    pub(crate) fn gone(&mut self, kind: &GroupKind, live: &LiveObject) {
-        self.told(kind, &live.version);
-        self.drop_at(&live.object, &live.version);
+    pub(crate) fn gone(&mut self, kind: &GroupKind, kept: &Kept) {
+        self.told(kind, &kept.version);
+        self.drop_at(&kept.object, &kept.version);
     }
 
     /// Everything of a kind was told up to here; it is seen whole again.
@@ -120,18 +121,26 @@ impl Live {
         let seen = self.kinds.get(&live.object.group_kind());
         let told = seen.and_then(|seen| seen.at.as_ref()).is_some_and(|at| at.is_at_least(&live.version));
         if seen.is_some() && !told && live.label(MANAGED_BY_LABEL) == Some(MANAGED_BY) {
-            self.put(lean(live));
+            self.put(Kept::of(lean(live)));
         }
     }
 
-    /// What was seen of one agent.
-    pub(crate) fn state(&self, agent: &AgentName) -> LiveState {
+    /// What was seen of one agent; its objects are kept whole until [`rest`](Self::rest).
+    pub(crate) fn state(&mut self, agent: &AgentName) -> LiveState {
+        let objects = self.agents.get_mut(agent).into_iter().flatten().filter_map(Kept::warm);
+        let objects = objects.map(|live| (live.object.clone(), live)).collect();
         let unseen = self.kinds.iter().filter_map(|(kind, seen)| Some((kind.clone(), seen.unseen.clone()?)));
-        LiveState {
-            objects: self.agents.get(agent).cloned().unwrap_or_default(),
-            unseen: unseen.collect(),
-            synced: self.synced,
-        }
+        LiveState { objects, unseen: unseen.collect(), synced: self.synced }
+    }
+
+    /// Nobody looks at an agent any more: its objects are kept as small as they can be.
+    pub(crate) fn rest(&mut self, agent: &AgentName) {
+        self.agents.get_mut(agent).into_iter().flatten().for_each(Kept::cool);
+    }
+
+    /// Whether the first list of every kind is there.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced
     }
 
     /// Agents that have any object.
@@ -148,22 +157,18 @@ impl Live {
         (!agents.is_empty()).then_some(Changed::Agents(agents))
     }
 
-    fn put(&mut self, live: LiveObject) {
-        let object = live.object.clone();
-        let owner = live.label(AGENT_LABEL).and_then(|name| name.parse::<AgentName>().ok());
-        if let Some(held) = self.held(&object) {
+    fn put(&mut self, kept: Kept) {
+        if let Some(held) = self.held(&kept.object) {
             // An answer may have overtaken the watch.
-            if !live.version.is_at_least(&held.version) || held.version == live.version {
+            if !kept.version.is_at_least(&held.version) || held.version == kept.version {
                 return;
             }
         }
-        if self.owners.get(&object) != owner.as_ref() {
-            self.remove(&object);
-        }
-        if let Some(owner) = owner {
+        self.remove(&Arc::clone(&kept.object));
+        if let Some(owner) = kept.agent.clone() {
             self.changed.insert(owner.clone());
-            self.owners.insert(object.clone(), owner.clone());
-            self.agents.entry(owner).or_default().insert(object, Arc::new(live));
+            self.owners.insert(Arc::clone(&kept.object), owner.clone());
+            self.agents.entry(owner).or_default().push(kept);
         }
     }
 
@@ -174,14 +179,14 @@ impl Live {
         }
     }
 
-    fn held(&self, object: &ObjectRef) -> Option<&Arc<LiveObject>> {
-        self.agents.get(self.owners.get(object)?)?.get(object)
+    fn held(&self, object: &ObjectRef) -> Option<&Kept> {
+        self.agents.get(self.owners.get(object)?)?.iter().find(|kept| *kept.object == *object)
     }
 
     fn remove(&mut self, object: &ObjectRef) {
         let Some(owner) = self.owners.remove(object) else { return };
         if let Some(objects) = self.agents.get_mut(&owner) {
-            objects.remove(object);
+            objects.retain(|kept| *kept.object != *object);
             if objects.is_empty() {
                 self.agents.remove(&owner);
             }
@@ -207,6 +212,9 @@ fn is_of(object: &ObjectRef, kind: &GroupKind) -> bool {
 
 /// Without `managedFields`, as watches keep it.
 fn lean(live: &LiveObject) -> LiveObject {
+    if live.body.pointer("/metadata/managedFields").is_none() {
+        return live.clone();
+    }
     let mut body = (*live.body).clone();
     if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
@@ -255,6 +263,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::render::AGENT_LABEL;
 
     fn kind() -> GroupKind {
         GroupKind { group: String::new(), kind: "ConfigMap".to_owned() }
@@ -279,7 +288,7 @@ mod tests {
         name.parse().expect("a name")
     }
 
-    fn names(live: &Live, name: &str) -> Vec<String> {
+    fn names(live: &mut Live, name: &str) -> Vec<String> {
         live.state(&agent(name)).objects.keys().map(|object| object.name.clone()).collect()
     }
 
@@ -287,7 +296,11 @@ mod tests {
         Changed::Agents(names.iter().map(|name| agent(name)).collect())
     }
 
-    fn listed(objects: Vec<LiveObject>, version: u32) -> Live {
+    fn kept(name: &str, agent: &str, version: u32) -> Kept {
+        Kept::of(object(name, agent, version))
+    }
+
+    fn listed(objects: Vec<Kept>, version: u32) -> Live {
         let mut live = Live::default();
         assert!(live.begin(kind(), true) && !live.begin(kind(), true));
         live.listed(&kind(), objects, &at(version));
@@ -318,46 +331,46 @@ mod tests {
 
     #[test]
     fn events_change_one_agent_and_lists_take_away_what_is_gone() {
-        let mut live = listed(vec![object("one", "a", 3), object("two", "b", 4)], 5);
-        live.changed(&kind(), object("one", "a", 6));
+        let mut live = listed(vec![kept("one", "a", 3), kept("two", "b", 4)], 5);
+        live.changed(&kind(), kept("one", "a", 6));
         assert_eq!(live.take_changed(), Some(only(&["a"])));
         assert_eq!(live.take_changed(), None);
-        live.gone(&kind(), &object("two", "b", 7));
+        live.gone(&kind(), &kept("two", "b", 7));
         assert_eq!(live.take_changed(), Some(only(&["b"])));
-        live.listed(&kind(), vec![object("three", "b", 8)], &at(9));
+        live.listed(&kind(), vec![kept("three", "b", 8)], &at(9));
         assert_eq!(live.take_changed(), Some(only(&["a", "b"])));
-        assert_eq!((names(&live, "a"), names(&live, "b")), (vec![], vec!["three".to_owned()]));
+        assert_eq!((names(&mut live, "a"), names(&mut live, "b")), (vec![], vec!["three".to_owned()]));
         assert_eq!(live.agents(), [agent("b")].into());
     }
 
     #[test]
     fn an_object_moves_with_its_label() {
-        let mut live = listed(vec![object("one", "a", 3)], 5);
-        live.changed(&kind(), object("one", "b", 6));
+        let mut live = listed(vec![kept("one", "a", 3)], 5);
+        live.changed(&kind(), kept("one", "b", 6));
         assert_eq!(live.take_changed(), Some(only(&["a", "b"])));
-        assert_eq!((names(&live, "a"), names(&live, "b")), (vec![], vec!["one".to_owned()]));
-        live.changed(&kind(), object("one", "no agent", 7));
-        assert_eq!(names(&live, "b"), Vec::<String>::new());
+        assert_eq!((names(&mut live, "a"), names(&mut live, "b")), (vec![], vec!["one".to_owned()]));
+        live.changed(&kind(), kept("one", "no agent", 7));
+        assert_eq!(names(&mut live, "b"), Vec::<String>::new());
     }
 
     #[test]
     fn an_answer_is_known_at_once_and_never_brings_back_what_is_gone() {
         let mut live = listed(vec![], 5);
         live.note(&object("one", "a", 8));
-        assert_eq!(names(&live, "a"), ["one"]);
+        assert_eq!(names(&mut live, "a"), ["one"]);
         assert!(live.state(&agent("a")).objects.values().all(|live| live.body["metadata"]["managedFields"].is_null()));
         // The watch lags behind: what it tells of earlier times is not believed.
-        live.changed(&kind(), object("one", "b", 7));
+        live.changed(&kind(), kept("one", "b", 7));
         live.listed(&kind(), vec![], &at(7));
-        assert_eq!(names(&live, "a"), ["one"]);
-        live.gone(&kind(), &object("one", "a", 9));
+        assert_eq!(names(&mut live, "a"), ["one"]);
+        live.gone(&kind(), &kept("one", "a", 9));
         live.note(&object("one", "a", 8));
-        assert_eq!(names(&live, "a"), Vec::<String>::new());
+        assert_eq!(names(&mut live, "a"), Vec::<String>::new());
         // What no watch would ever take away again is not taken in.
         let mut bare = object("two", "a", 20);
         bare.body = Arc::new(json!({"metadata": {"labels": {AGENT_LABEL: "a"}}}));
         live.note(&bare);
-        assert_eq!(names(&live, "a"), Vec::<String>::new());
+        assert_eq!(names(&mut live, "a"), Vec::<String>::new());
     }
 
     // K4
@@ -380,13 +393,13 @@ mod tests {
 
     #[test]
     fn one_hiccup_is_no_blindness_but_a_second_is() {
-        let mut live = listed(vec![object("one", "a", 3)], 5);
+        let mut live = listed(vec![kept("one", "a", 3)], 5);
         live.trouble(&kind(), "reset".to_owned(), false, 1);
         assert!(live.state(&agent("a")).unseen.is_empty() && live.take_changed().is_none());
         live.trouble(&kind(), "reset".to_owned(), false, 2);
         assert_eq!(live.take_changed(), Some(Changed::Everyone));
         assert_eq!(live.state(&agent("a")).unseen.len(), 1);
-        assert_eq!(names(&live, "a"), ["one"], "what was known is still shown");
+        assert_eq!(names(&mut live, "a"), ["one"], "what was known is still shown");
         live.trouble(&kind(), "reset again".to_owned(), false, 3);
         assert_eq!(live.take_changed(), None);
         live.told(&kind(), &at(6));

@@ -7,6 +7,7 @@
 mod api;
 mod connect;
 mod kinds;
+mod kept;
 mod limiter;
 mod live;
 mod observer;
@@ -15,7 +16,7 @@ mod watch;
 pub(crate) use api::{Call, Refusal, segment};
 pub(crate) use kinds::Resource;
 pub(crate) use limiter::Jitter;
-pub(crate) use watch::{Told, Watch, listed};
+pub(crate) use watch::{Read, Told, Watch, listed};
 
 pub use api::Api;
 pub use connect::{Account, Cluster, ConnectError, connect};

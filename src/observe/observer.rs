@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::live::{Changed, Live, slim};
-use super::watch::{Pace, Told, Watch};
+use super::kept::Kept;
+use super::live::{Changed, Live};
+use super::watch::{Pace, Read, Told, Watch};
 use super::{Api, Jitter, Kinds, Refusal};
 use crate::model::{AgentName, GroupKind, LiveObject, LiveState};
 use crate::reconcile::FailureKind;
@@ -105,9 +106,19 @@ impl Observer {
         }
     }
 
-    /// What is known of one agent now.
+    /// What is known of one agent now; it takes much memory until [`rest`](Self::rest).
     pub fn snapshot(&self, agent: &AgentName) -> LiveState {
         self.0.live().state(agent)
+    }
+
+    /// Nobody looks at an agent until it changes: what is known of it may be kept small.
+    pub fn rest(&self, agent: &AgentName) {
+        self.0.live().rest(agent);
+    }
+
+    /// Whether the first list of every kind is there.
+    pub fn is_synced(&self) -> bool {
+        self.0.live().is_synced()
     }
 
     /// Agents of which any object is known, whether Git knows them or not.
@@ -146,7 +157,9 @@ impl Shared {
         // Whole ConfigMaps of up to a megabyte: fewer of them to a page.
         let page = if kind.kind == "ConfigMap" { 50 } else { 500 };
         let selector = format!("{MANAGED_BY_LABEL}={MANAGED_BY}");
-        let mut watch = Watch::new(self.api.clone(), path, &selector, page, self.pace.clone(), self.jitter.clone());
+        let read = Read { listed: Kept::listed, told: Kept::told };
+        let (api, pace, jitter) = (self.api.clone(), self.pace.clone(), self.jitter.clone());
+        let mut watch = Watch::new(api, path, &selector, page, read, pace, jitter);
         loop {
             let told = watch.next().await;
             self.take(&kind, told);
@@ -154,23 +167,15 @@ impl Shared {
         }
     }
 
-    fn take(&self, kind: &GroupKind, told: Told) {
-        let of_kind = |body| LiveObject::of(slim(body)).filter(|live| live.object.group_kind() == *kind);
+    fn take(&self, kind: &GroupKind, told: Told<Kept>) {
+        let of_kind = |kept: &Kept| kept.object.group == kind.group && kept.object.kind == kind.kind;
         match told {
             Told::Listed(objects, at) => {
-                let objects = objects.into_iter().filter_map(of_kind).collect();
-                self.live().listed(kind, objects, &at);
+                self.live().listed(kind, objects.into_iter().filter(of_kind).collect(), &at);
             }
-            Told::Changed(body) => {
-                if let Some(object) = of_kind(body) {
-                    self.live().changed(kind, object);
-                }
-            }
-            Told::Gone(body) => {
-                if let Some(object) = of_kind(body) {
-                    self.live().gone(kind, &object);
-                }
-            }
+            Told::Changed(kept) if of_kind(&kept) => self.live().changed(kind, kept),
+            Told::Gone(kept) if of_kind(&kept) => self.live().gone(kind, &kept),
+            Told::Changed(_) | Told::Gone(_) => {}
             Told::At(version) => self.live().told(kind, &version),
             Told::Trouble(refusal, failures) => self.trouble(kind, &refusal, failures),
         }

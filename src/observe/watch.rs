@@ -32,26 +32,39 @@ pub struct Pace {
     pub longest_wait: Duration,
 }
 
-/// What a watch tells.
+/// What a watch tells of objects that were read as `T`.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) enum Told<T> {
     /// All objects there are, at a version.
-    Listed(Vec<Value>, ResourceVersion),
+    Listed(Vec<T>, ResourceVersion),
     /// One object was made or changed.
-    Changed(Value),
+    Changed(T),
     /// One object is gone, or has left the selection; as it was last, at the version of its end.
-    Gone(Value),
+    Gone(T),
     /// Nothing older than this will come.
     At(ResourceVersion),
     /// It could not be listed or watched, so many times in a row; it is tried again by itself.
     Trouble(Refusal, u32),
 }
 
+/// How a watch reads objects.
+///
+/// A page of a list is read object by object as it comes, so that the objects of a large list need not all be in memory
+/// as JSON at once.
+#[derive(Clone, Copy)]
+pub(crate) struct Read<T> {
+    /// An object of a list; nothing: it is left out.
+    pub(crate) listed: fn(Value) -> Option<T>,
+    /// An object of an event.
+    pub(crate) told: fn(Value) -> Option<T>,
+}
+
 type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Value>, kube::Error>> + Send>>;
 
 /// One list and its endless watch.
-pub(crate) struct Watch {
+pub(crate) struct Watch<T> {
     api: Api,
+    read: Read<T>,
     path: String,
     selector: String,
     per_page: u32,
@@ -85,22 +98,29 @@ impl Default for Pace {
 /// Lists all objects of a path, in pages; a list whose `continue` expired is begun again.
 ///
 /// Items carry no kind of their own; they get the list's. `managedFields` are left out.
-pub(crate) async fn listed(
+pub(crate) async fn listed<T>(
     api: &Api,
     path: &str,
     selector: &str,
     page: u32,
-) -> Result<(Vec<Value>, ResourceVersion), Refusal> {
+    read: fn(Value) -> Option<T>,
+) -> Result<(Vec<T>, ResourceVersion), Refusal> {
     let mut attempt = 1;
     loop {
-        match pages(api, path, selector, page).await {
+        match pages(api, path, selector, page, read).await {
             Err(refusal) if refusal.code() == Some(410) && attempt < LIST_ATTEMPTS => attempt += 1,
             answer => return answer,
         }
     }
 }
 
-async fn pages(api: &Api, path: &str, selector: &str, page: u32) -> Result<(Vec<Value>, ResourceVersion), Refusal> {
+async fn pages<T>(
+    api: &Api,
+    path: &str,
+    selector: &str,
+    page: u32,
+    read: fn(Value) -> Option<T>,
+) -> Result<(Vec<T>, ResourceVersion), Refusal> {
     let mut objects = Vec::new();
     let mut next = String::new();
     loop {
@@ -119,12 +139,12 @@ async fn pages(api: &Api, path: &str, selector: &str, page: u32) -> Result<(Vec<
         let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
             return Err(Refusal::Unreachable("the answer is no list".to_owned()));
         };
-        objects.extend(items.into_iter().map(|mut item| {
+        objects.extend(items.into_iter().filter_map(|mut item| {
             if let Some(item) = item.as_object_mut() {
                 item.entry("apiVersion").or_insert_with(|| api_version.clone().into());
                 item.entry("kind").or_insert_with(|| kind.clone().into());
             }
-            lean(item)
+            read(lean(item))
         }));
         if more.is_empty() {
             return Ok((objects, ResourceVersion(version)));
@@ -147,14 +167,22 @@ fn lean(mut object: Value) -> Value {
 
 // === impl Watch ===
 
-impl Watch {
-    pub(crate) fn new(api: Api, path: String, selector: &str, per_page: u32, pace: Pace, jitter: Arc<Jitter>) -> Self {
+impl<T: Send + 'static> Watch<T> {
+    pub(crate) fn new(
+        api: Api,
+        path: String,
+        selector: &str,
+        per_page: u32,
+        read: Read<T>,
+        pace: Pace,
+        jitter: Arc<Jitter>,
+    ) -> Self {
         let selector = selector.to_owned();
-        Self { api, path, selector, per_page, pace, jitter, state: State::List, failures: 0, wait: None }
+        Self { api, read, path, selector, per_page, pace, jitter, state: State::List, failures: 0, wait: None }
     }
 
     /// All that it tells, for ever.
-    pub(crate) fn stream(self) -> impl Stream<Item = Told> + Send {
+    pub(crate) fn stream(self) -> impl Stream<Item = Told<T>> + Send {
         futures::stream::unfold(self, |mut watch| async {
             let told = watch.next().await;
             Some((told, watch))
@@ -164,13 +192,13 @@ impl Watch {
     /// What comes next; waits by itself after a failure.
     ///
     /// A call that is dropped loses its place: the next one lists again.
-    pub(crate) async fn next(&mut self) -> Told {
+    pub(crate) async fn next(&mut self) -> Told<T> {
         loop {
             if let Some(wait) = self.wait.take() {
                 tokio::time::sleep(wait).await;
             }
             match std::mem::replace(&mut self.state, State::List) {
-                State::List => match listed(&self.api, &self.path, &self.selector, self.per_page).await {
+                State::List => match self.list().await {
                     Ok((objects, version)) => {
                         self.state = State::Open(version.clone());
                         return Told::Listed(objects, version);
@@ -200,7 +228,7 @@ impl Watch {
     }
 
     /// One event, or nothing where the stream has ended and the state says how to go on.
-    async fn flow(&mut self, mut events: Events, at: ResourceVersion, began: Instant, silent: bool) -> Option<Told> {
+    async fn flow(&mut self, mut events: Events, at: ResourceVersion, began: Instant, silent: bool) -> Option<Told<T>> {
         let deadline = began + self.pace.watch + self.pace.grace;
         let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await else {
             // Not even the server's own end came through.
@@ -215,12 +243,12 @@ impl Watch {
             Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
                 let at = version(&object).unwrap_or(at);
                 go_on(&at);
-                Some(Told::Changed(lean(object)))
+                (self.read.told)(lean(object)).map(Told::Changed)
             }
             Some(Ok(WatchEvent::Deleted(object))) => {
                 let at = version(&object).unwrap_or(at);
                 go_on(&at);
-                Some(Told::Gone(lean(object)))
+                (self.read.told)(lean(object)).map(Told::Gone)
             }
             Some(Ok(WatchEvent::Bookmark(bookmark))) => {
                 let at = ResourceVersion(bookmark.metadata.resource_version);
@@ -241,7 +269,7 @@ impl Watch {
     }
 
     /// The stream said what is wrong: 410 is listed again at once, all else is watched again after a wait.
-    fn broken(&mut self, refusal: Refusal, at: ResourceVersion) -> Option<Told> {
+    fn broken(&mut self, refusal: Refusal, at: ResourceVersion) -> Option<Told<T>> {
         if refusal.code() == Some(410) {
             self.list_again();
             return None;
@@ -261,7 +289,7 @@ impl Watch {
         }
     }
 
-    fn trouble(&mut self, refusal: Refusal) -> Told {
+    fn trouble(&mut self, refusal: Refusal) -> Told<T> {
         self.failures += 1;
         self.wait = Some(self.pause(refusal.retry_after()));
         Told::Trouble(refusal, self.failures)
@@ -273,6 +301,10 @@ impl Watch {
         let wait = doubled.min(self.pace.longest_wait);
         let wait = wait / 2 + self.jitter.up_to(wait / 2);
         wait.max(Duration::from_secs(asked.unwrap_or_default().min(60)))
+    }
+
+    async fn list(&mut self) -> Result<(Vec<T>, ResourceVersion), Refusal> {
+        listed(&self.api, &self.path, &self.selector, self.per_page, self.read.listed).await
     }
 
     async fn open(&mut self, at: &ResourceVersion) -> Result<Events, Refusal> {

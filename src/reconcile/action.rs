@@ -20,7 +20,7 @@ pub enum Action {
         /// The version it was read at.
         expected: Option<ResourceVersion>,
         /// The whole record.
-        record: Box<AgentRecord>,
+        record: Arc<AgentRecord>,
     },
     /// Writes one object of the target.
     Write(Write),
@@ -184,7 +184,7 @@ pub enum LedgerEntry {
     /// A record and the requests of people.
     Present {
         /// The record; a new one where an object has no status.
-        record: Box<AgentRecord>,
+        record: Arc<AgentRecord>,
         /// What people ask for.
         requests: Requests,
         /// `metadata.generation` of the requests.
@@ -248,11 +248,42 @@ pub enum FailureKind {
     Fenced,
 }
 
+// === impl Admission ===
+
+impl Admission {
+    /// Whether it asks for the same as `other`, if perhaps at another commit.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let same = |one: &Arc<DesiredAgent>, other: &Arc<DesiredAgent>| {
+            one.release.id == other.release.id
+                && one.settings.digest == other.settings.digest
+                && one.renamed_from == other.renamed_from
+        };
+        let wanted = match (&self.wanted, &other.wanted) {
+            (Wanted::Run(one), Wanted::Run(other)) => same(one, other),
+            (Wanted::Remove, Wanted::Remove) => true,
+            (Wanted::Keep(one), Wanted::Keep(other)) => one == other,
+            (Wanted::Run(_) | Wanted::Remove | Wanted::Keep(_), _) => false,
+        };
+        let standing = match (&self.standing, &other.standing) {
+            (Some(one), Some(other)) => same(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        wanted
+            && standing
+            && self.revert == other.revert
+            && self.consents == other.consents
+            && self.takes == other.takes
+            && self.leaves == other.leaves
+            && self.write_back == other.write_back
+    }
+}
+
 // === impl LedgerEntry ===
 
 impl LedgerEntry {
     /// The record, if there is an entry.
-    pub fn record(&self) -> Option<&AgentRecord> {
+    pub fn record(&self) -> Option<&Arc<AgentRecord>> {
         match self {
             Self::Present { record, .. } => Some(record),
             Self::Absent => None,

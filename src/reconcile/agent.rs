@@ -1,5 +1,7 @@
 //! The machine of one agent: it executes what the environment admitted.
 
+use std::sync::Arc;
+
 use super::course::{self, Begin};
 use super::state::{AgentState, Ledger, Pending};
 use super::target::{Situation, Target};
@@ -55,7 +57,7 @@ impl AgentState {
             return;
         }
         if ledger.requests.suspended().is_some() {
-            let mut record = ledger.record.clone();
+            let mut record = AgentRecord::clone(&ledger.record);
             Situation::Suspended(&ledger.requests).tell(&mut record, now);
             return self.save_if_changed(record, actions);
         }
@@ -83,13 +85,13 @@ impl AgentState {
             }
             (_, Some(begin)) => self.begin(&ledger.record, begin, now, actions),
             (Some(_), None) => {
-                let mut record = ledger.record.clone();
+                let mut record = AgentRecord::clone(&ledger.record);
                 record.finish(Outcome::Superseded, now);
                 record.candidate = None;
                 self.save(record, actions);
             }
             (None, None) => {
-                let mut record = ledger.record.clone();
+                let mut record = AgentRecord::clone(&ledger.record);
                 let asked = self
                     .desired_release()
                     .filter(|asked| record.stable.as_ref().is_some_and(|stable| stable.release == *asked));
@@ -103,7 +105,7 @@ impl AgentState {
     /// Requests of people, and consents that lift a quarantine. Says whether something was begun.
     fn handle_requests(&mut self, ledger: &Ledger, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let new = |kind: &str, id: &str| ledger.record.handled.get(kind).is_none_or(|handled| handled != id);
-        let mut record = ledger.record.clone();
+        let mut record = AgentRecord::clone(&ledger.record);
         if let Some(asked) = ledger.requests.rollback.as_ref().filter(|asked| new("rollback", &asked.request.id)) {
             record.handled.insert("rollback".to_owned(), asked.request.id.clone());
             match course::rollback(asked, &record, now) {
@@ -208,12 +210,13 @@ impl AgentState {
     pub(super) fn save(&mut self, mut record: AgentRecord, actions: &mut Vec<Action>) {
         record.drift_healed += std::mem::take(&mut self.memory.untold);
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
-        let action = Action::Record { expected, record: Box::new(record.clone()) };
-        self.send(Pending::Record(Box::new(record)), action, actions);
+        let record = Arc::new(record);
+        let action = Action::Record { expected, record: Arc::clone(&record) };
+        self.send(Pending::Record(record), action, actions);
     }
 
     pub(super) fn save_if_changed(&mut self, record: AgentRecord, actions: &mut Vec<Action>) {
-        if self.memory.untold > 0 || self.record() != Some(&record) {
+        if self.memory.untold > 0 || self.record().is_none_or(|held| **held != record) {
             self.save(record, actions);
         }
     }

@@ -1,6 +1,6 @@
 //! The machine of one environment: it admits what each agent may do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::{Admission, Reason, Wanted};
 use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState};
 use crate::model::{AgentName, CommitId, Diagnostics, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
-use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Truth};
+use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Records, Truth};
 
 /// How much may be removed at once without a consent for each agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct EnvironmentInput<'a> {
     /// What Git asks for.
     pub desired: &'a DesiredState,
     /// What is remembered of every agent, removed ones included.
-    pub records: &'a BTreeMap<AgentName, AgentRecord>,
+    pub records: &'a Records,
     /// What Git asked for at the revision that stands, for agents whose Git word differs from it.
     pub standing: &'a BTreeMap<AgentName, Arc<DesiredAgent>>,
     /// For agents that Git wants back on a release that stood before: how sure, and which commits.
@@ -76,9 +76,10 @@ pub fn admit(input: &EnvironmentInput<'_>) -> Admitted {
     for (name, _) in gone {
         wanted.entry(name.clone()).or_insert(Wanted::Remove);
     }
-    let objects = asked_objects(input, &wanted);
+    let moves = moves(input, &wanted);
+    let none = Moves::default();
     let agents = wanted.into_iter().map(|(name, wanted)| {
-        let admission = Arc::new(admission(input, &name, wanted, &objects));
+        let admission = Arc::new(admission(input, &name, wanted, moves.get(&name).unwrap_or(&none)));
         (name, admission)
     });
     Admitted { agents: agents.collect(), prune_blocked }
@@ -174,50 +175,105 @@ fn too_many(input: &EnvironmentInput<'_>, gone: &[AgentName]) -> Option<String> 
     ))
 }
 
-/// The objects that agents ask for by name, beside those that are named after them.
-fn asked_objects(input: &EnvironmentInput<'_>, wanted: &BTreeMap<AgentName, Wanted>) -> BTreeMap<ObjectRef, AgentName> {
-    let mut objects = BTreeMap::new();
-    for (name, wanted) in wanted {
-        let Wanted::Run(desired) = wanted else { continue };
-        let account = desired.release.spec.workload.service_account.as_ref().map(|account| ObjectRef {
-            group: String::new(),
-            kind: "ServiceAccount".to_owned(),
-            namespace: input.namespace.to_owned(),
-            name: account.clone(),
-        });
-        let extra = desired
-            .settings
-            .manifests
-            .iter()
-            .map(|manifest| ObjectRef { namespace: input.namespace.to_owned(), ..manifest.object.clone() });
-        objects.extend(extra.chain(account).map(|object| (object, name.clone())));
-    }
-    objects
+/// Objects that one agent owns and another asks for, as one of the two sees it.
+#[derive(Debug, Default)]
+struct Moves {
+    takes: BTreeMap<ObjectRef, Uid>,
+    leaves: BTreeMap<ObjectRef, bool>,
 }
 
-fn admission(
-    input: &EnvironmentInput<'_>,
-    name: &AgentName,
-    wanted: Wanted,
-    objects: &BTreeMap<ObjectRef, AgentName>,
-) -> Admission {
-    let owns = |agent: &AgentName, object: &ObjectRef| -> Option<&Uid> {
-        input.records.get(agent).and_then(|record| record.inventory.0.get(object))
-    };
-    let others = || input.records.keys().filter(|other| *other != name);
-    let takes = objects.iter().filter(|(_, asks)| *asks == name).filter_map(|(object, _)| {
-        let uid = others().find_map(|other| owns(other, object))?;
-        Some((object.clone(), uid.clone()))
+/// The objects that an agent asks for by name, beside those that are named after it.
+fn asked_objects<'a>(desired: &'a DesiredAgent, namespace: &'a str) -> impl Iterator<Item = ObjectRef> + 'a {
+    let account = desired.release.spec.workload.service_account.as_ref().map(|account| ObjectRef {
+        group: String::new(),
+        kind: "ServiceAccount".to_owned(),
+        namespace: namespace.to_owned(),
+        name: account.clone(),
     });
-    let leaves = objects.iter().filter(|(object, asks)| *asks != name && owns(name, object).is_some());
+    let extra = desired.settings.manifests.iter();
+    let extra = extra.map(|manifest| ObjectRef { namespace: namespace.to_owned(), ..manifest.object.clone() });
+    extra.chain(account)
+}
+
+/// What moves between agents: few objects do, and each is looked up once.
+fn moves(input: &EnvironmentInput<'_>, wanted: &BTreeMap<AgentName, Wanted>) -> BTreeMap<AgentName, Moves> {
+    let mut asked: HashMap<ObjectRef, &AgentName> = HashMap::new();
+    for (name, wanted) in wanted {
+        if let Wanted::Run(desired) = wanted {
+            asked.extend(asked_objects(desired, input.namespace).map(|object| (object, name)));
+        }
+    }
+    let mut moves: BTreeMap<AgentName, Moves> = BTreeMap::new();
+    for (owner, record) in input.records {
+        for (object, uid) in &record.inventory.0 {
+            let Some(asks) = asked.get(object).filter(|asks| **asks != owner) else { continue };
+            let theirs = input.records.get(*asks).is_some_and(|record| record.inventory.0.contains_key(object));
+            moves.entry(owner.clone()).or_default().leaves.insert(object.clone(), theirs);
+            moves.entry((*asks).clone()).or_default().takes.entry(object.clone()).or_insert_with(|| uid.clone());
+        }
+    }
+    moves
+}
+
+fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, moves: &Moves) -> Admission {
     Admission {
         wanted,
         standing: input.standing.get(name).cloned(),
         revert: input.reverts.get(name).cloned(),
         consents: consents(input, name).cloned().collect(),
-        takes: takes.collect(),
-        leaves: leaves.map(|(object, asks)| (object.clone(), owns(asks, object).is_some())).collect(),
+        takes: moves.takes.clone(),
+        leaves: moves.leaves.clone(),
         write_back: input.desired.spec.write_back,
+    }
+}
+
+/// Whose record others' admissions depend on, while Git asks for the same.
+#[derive(Debug, Default)]
+pub struct Ties {
+    /// Agents that wait, are waited for, or have another name now.
+    agents: BTreeSet<AgentName>,
+    /// Who asks for what by name.
+    asked: HashMap<ObjectRef, AgentName>,
+}
+
+// === impl Ties ===
+
+impl Ties {
+    /// The ties of an environment.
+    pub fn of(desired: &DesiredState, namespace: &str) -> Self {
+        let mut ties = Self::default();
+        for agent in desired.agents.values().flatten() {
+            let waits = &agent.settings.depends_on;
+            ties.agents.extend(waits.iter().chain(&agent.renamed_from).cloned());
+            if !waits.is_empty() || agent.renamed_from.is_some() {
+                ties.agents.insert(agent.name.clone());
+            }
+            ties.asked.extend(asked_objects(agent, namespace).map(|object| (object, agent.name.clone())));
+        }
+        ties
+    }
+
+    /// Whether a record that became another one can change what this agent or others may do: then [`admit`] is asked again.
+    ///
+    /// What Git does not ask for always can, since how much may be removed is counted over all.
+    pub fn concern(
+        &self,
+        desired: &DesiredState,
+        name: &AgentName,
+        before: Option<&AgentRecord>,
+        after: Option<&AgentRecord>,
+    ) -> bool {
+        if self.agents.contains(name) || !desired.agents.contains_key(name) {
+            return true;
+        }
+        let moves = |record: &AgentRecord, other: Option<&AgentRecord>| {
+            record.inventory.0.iter().any(|(object, uid)| {
+                let same = other.is_some_and(|other| other.inventory.owns(object, uid));
+                !same && self.asked.get(object).is_some_and(|asks| asks != name)
+            })
+        };
+        // What is asked for by this agent and still owned by another: the other's record will say that it moved.
+        before.is_some_and(|before| moves(before, after)) || after.is_some_and(|after| moves(after, before))
     }
 }
 
@@ -255,7 +311,7 @@ pub fn after(rule: &After, elsewhere: Option<&AgentRecord>, now: Timestamp) -> F
 /// The release that Git asks for, for agents that it wants back on one that stood here before.
 pub fn returns<'a>(
     desired: &'a DesiredState,
-    records: &'a BTreeMap<AgentName, AgentRecord>,
+    records: &'a Records,
 ) -> impl Iterator<Item = (&'a Arc<DesiredAgent>, &'a AgentRecord, ReleaseId)> {
     desired.agents.iter().filter_map(|(name, asked)| {
         let (desired, record) = (asked.as_ref().ok()?, records.get(name)?);
@@ -263,6 +319,6 @@ pub fn returns<'a>(
         let stable = record.stable.as_ref().is_none_or(|stable| stable.release != id);
         // On its way to another one, what is stable is a way back too.
         let elsewhere = stable || record.candidate.as_ref().is_some_and(|candidate| candidate.release != id);
-        (elsewhere && record.stood(id).is_some()).then_some((desired, record, id))
+        (elsewhere && record.stood(id).is_some()).then_some((desired, &**record, id))
     })
 }

@@ -8,7 +8,7 @@ use super::state::{AgentState, Ledger, Pending, Refusal};
 use super::{Action, Done, Failure, FailureKind, How, LedgerEntry, Write};
 use crate::model::{Digest, LiveObject, ObjectRef, Timestamp};
 use crate::plan::{differences, drift};
-use crate::record::Told;
+use crate::record::{AgentRecord, Told};
 
 /// When a refused object is tried again.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(2);
@@ -24,8 +24,10 @@ impl AgentState {
                     return;
                 }
                 let blank = record.format == 0;
-                let mut record = *record;
-                record.observed_generation = Some(generation);
+                let mut record = record;
+                if record.observed_generation != Some(generation) {
+                    Arc::make_mut(&mut record).observed_generation = Some(generation);
+                }
                 self.ledger = Some(Ledger { record, requests, version: Some(version), blank });
             }
             // A list that is older than our own creation does not know it: only a fresh read counts.
@@ -52,7 +54,7 @@ impl AgentState {
                 self.backoff.clear();
                 self.ledger_confirmed = true;
                 if let Some(ledger) = &mut self.ledger {
-                    ledger.record = *record;
+                    ledger.record = record;
                     ledger.version = Some(version);
                     ledger.blank = false;
                 }
@@ -96,7 +98,11 @@ impl AgentState {
         if !matches!(write.how, How::Handover { .. }) {
             // What the server made of it (defaults, admission) is no drift.
             let left = drift(&write.manifest.body, &live.body);
-            self.memory.accepted.insert(object.clone(), differences(&left));
+            if left.is_empty() {
+                self.memory.accepted.remove(&object);
+            } else {
+                self.memory.accepted.insert(object.clone(), differences(&left));
+            }
         }
         self.memory.refused.remove(&object);
         if heal {
@@ -127,7 +133,7 @@ impl AgentState {
     fn told(&mut self, commit: Option<String>, actions: &mut Vec<Action>) {
         self.git_backoff.clear();
         let Some(ledger) = &mut self.ledger else { return };
-        let mut record = ledger.record.clone();
+        let mut record = AgentRecord::clone(&ledger.record);
         if let Some(hold) = &mut record.hold {
             let commit = commit.unwrap_or_else(|| "the tip already says so".to_owned());
             let message = format!("Git is told of the rollback from {}: {commit}", hold.left);
@@ -225,7 +231,7 @@ impl AgentState {
 
     fn git_refused(&mut self, message: String, actions: &mut Vec<Action>) {
         let Some(ledger) = &self.ledger else { return };
-        let mut record = ledger.record.clone();
+        let mut record = AgentRecord::clone(&ledger.record);
         if let Some(hold) = record.hold.as_mut().filter(|hold| hold.git != Told::Refused(message.clone())) {
             hold.git = Told::Refused(message);
             self.save(record, actions);

@@ -20,6 +20,6 @@ pub use action::{
     Wanted, Write,
 };
 pub use agent::step;
-pub use environment::{Admitted, EnvironmentInput, Followed, PruneLimits, admit, after, returns};
+pub use environment::{Admitted, EnvironmentInput, Followed, PruneLimits, Ties, admit, after, returns};
 pub use preview::{Preview, preview};
 pub use state::{AgentConfig, AgentState, read_release};

@@ -42,7 +42,7 @@ pub fn preview(
     for seen in [Observation::Ledger(entry), Observation::Live(live), Observation::Admitted(Arc::clone(admission))] {
         (state, _) = step(state, seen, now, 0);
     }
-    let mut record: AgentRecord = state.record().cloned().unwrap_or_default();
+    let mut record: AgentRecord = state.record().map(|record| (**record).clone()).unwrap_or_default();
     let (begin, refused) = course::wanted(&state, admission, &record, now);
     let carried_on =
         record.operation.as_ref().is_some_and(|open| course::still_wanted(open, &record, admission, begin.as_ref()));

@@ -61,7 +61,7 @@ pub struct AgentState {
 /// The ledger's entry as it was read or written last.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ledger {
-    pub(super) record: AgentRecord,
+    pub(super) record: Arc<AgentRecord>,
     pub(super) requests: Requests,
     /// Nothing: the ledger has no entry yet.
     pub(super) version: Option<ResourceVersion>,
@@ -72,7 +72,7 @@ pub(super) struct Ledger {
 /// The one effect that is outstanding.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Pending {
-    Record(Box<AgentRecord>),
+    Record(Arc<AgentRecord>),
     Write { write: Write, heal: bool },
     DryRun { write: Write, asked: Digest },
     Delete(ObjectRef),
@@ -177,13 +177,41 @@ impl AgentState {
     }
 
     /// The record as it was read or written last.
-    pub fn record(&self) -> Option<&AgentRecord> {
+    pub fn record(&self) -> Option<&Arc<AgentRecord>> {
         self.ledger.as_ref().map(|ledger| &ledger.record)
     }
 
     /// Whether an effect is outstanding.
     pub fn is_busy(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Forgets what can be seen and rendered again, where nothing is under way; says whether it did.
+    ///
+    /// [`rouse`](Self::rouse) must come before its next step.
+    pub fn doze(&mut self) -> bool {
+        let open = self.record().is_some_and(|record| record.operation.is_some());
+        let waits = self.backoff.until.is_some() || self.memory.unhealthy_since.is_some();
+        if self.is_busy() || open || waits || !self.overlay.is_empty() {
+            return false;
+        }
+        self.seen = LiveState::default();
+        self.live = LiveState::default();
+        self.memory.renderings = Vec::new();
+        // A release that Git asks for is kept there anyway; of others the ConfigMap still stands.
+        self.memory.releases.retain(|release| Arc::strong_count(release) > 1);
+        true
+    }
+
+    /// Shows what stands to a machine that rested.
+    pub fn rouse(&mut self, seen: LiveState) {
+        self.seen = seen;
+        self.merge();
+    }
+
+    /// Takes what Git asks for where it is what it asked for before, at another commit: nothing need be decided.
+    pub fn follow(&mut self, admission: &Arc<Admission>) {
+        self.learn(admission);
     }
 
     /// Takes what the watches saw; what our own calls showed since stays over it until the watches catch up.

@@ -105,13 +105,13 @@ impl Target {
             (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => Some(reason.clone()),
             (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
         };
-        let asked: BTreeMap<_, _> =
-            self.manifests().iter().map(|manifest| (&manifest.object, body_digest(&manifest.body))).collect();
-        let refused = state
-            .memory
-            .refused
-            .iter()
-            .filter(|(object, refusal)| asked.get(object).is_none_or(|asked| *asked == refusal.asked));
+        // Digests are taken of what was refused alone: that is seldom anything.
+        let asked = |object: &ObjectRef| {
+            let manifest = self.manifests().iter().find(|manifest| manifest.object == *object)?;
+            Some(body_digest(&manifest.body))
+        };
+        let refused = state.memory.refused.iter();
+        let refused = refused.filter(|(object, refusal)| asked(object).is_none_or(|asked| asked == refusal.asked));
         let refused = refused
             .map(|(object, refusal)| (object.clone(), (refusal.why.clone(), refusal.kind == FailureKind::Immutable)))
             .collect();

@@ -5,6 +5,11 @@ mod environment;
 mod operation;
 mod request;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::model::AgentName;
+
 pub use agent::{
     AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_INVENTORY, MAX_OPERATIONS,
     MAX_QUARANTINE, MAX_SETTINGS, Owned, Phase, Quarantined, Standing, Told, Truth,
@@ -12,3 +17,6 @@ pub use agent::{
 pub use environment::{EnvironmentRecord, EnvironmentRequests, RefusedMove, SyncRequest};
 pub use operation::{Cause, Evidence, Operation, OperationId, OperationKind, Outcome, ShortId};
 pub use request::{Request, Requests, RetryRequest, RollbackRequest};
+
+/// What is remembered of every agent of an environment, removed ones included.
+pub type Records = BTreeMap<AgentName, Arc<AgentRecord>>;

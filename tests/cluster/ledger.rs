@@ -80,7 +80,9 @@ fn full() -> AgentRecord {
 
 fn present(entry: LedgerEntry) -> (AgentRecord, Requests, ResourceVersion) {
     match entry {
-        LedgerEntry::Present { record, requests, version, .. } => (*record, requests, version),
+        LedgerEntry::Present { record, requests, version, .. } => {
+            (std::sync::Arc::unwrap_or_clone(record), requests, version)
+        }
         LedgerEntry::Absent => panic!("it is there"),
     }
 }

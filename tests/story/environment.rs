@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use backstay::desired::{After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, WriteBack};
 use backstay::model::{AgentName, Diagnostic, Diagnostics, ObjectRef, Origin, Uid};
-use backstay::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Wanted, admit, after};
-use backstay::record::{AgentRecord, ConditionKind, Inventory, Standing, Truth};
+use backstay::reconcile::{Admission, Admitted, EnvironmentInput, Followed, PruneLimits, Ties, Wanted, admit, after};
+use backstay::record::{AgentRecord, ConditionKind, Inventory, Records, Standing, Truth};
 use jiff::SignedDuration;
 
 use super::world::{NAMESPACE, desired, revision, start};
 
 struct Told {
     desired: DesiredState,
-    records: BTreeMap<AgentName, AgentRecord>,
+    records: Records,
 }
 
 fn name(text: &str) -> AgentName {
@@ -42,7 +42,7 @@ fn told(agents: &[&str], records: &[&str]) -> Told {
             consents: vec![],
             warnings: Diagnostics::default(),
         },
-        records: records.iter().map(|agent| (name(agent), record(agent, 5))).collect(),
+        records: records.iter().map(|agent| (name(agent), Arc::new(record(agent, 5)))).collect(),
     }
 }
 
@@ -137,7 +137,7 @@ fn an_empty_list_is_not_delete_all() {
 #[test]
 fn one_agent_of_many_objects_waits_too() {
     let mut told = told(&["a"], &["a"]);
-    told.records.insert(name("big"), record("big", 21));
+    told.records.insert(name("big"), Arc::new(record("big", 21)));
     assert_eq!(word(&decide(&told), "big"), "PruneLimit");
 }
 
@@ -151,7 +151,7 @@ fn a_dependency_must_be_ready_first_but_not_for_going_back() {
     told.desired.agents.insert(name("web"), Ok(needs("hello")));
     assert_eq!(word(&decide(&told), "web"), "run", "what stands needs nothing");
     told.desired.agents.insert(name("web"), Ok(needs("new")));
-    told.records.insert(name("db"), record("db", 1));
+    told.records.insert(name("db"), Arc::new(record("db", 1)));
     assert_eq!(word(&decide(&told), "web"), "run");
 }
 
@@ -165,7 +165,7 @@ fn a_rename_removes_the_old_one_only_when_the_new_one_is_ready() {
         told.desired.agents.insert(name(kept), Ok(Arc::new(desired(&name(kept), "hello", |_, _| {}))));
     }
     assert_eq!(word(&decide(&told), "helpdesk"), "Renamed");
-    told.records.insert(name("support"), record("support", 3));
+    told.records.insert(name("support"), Arc::new(record("support", 3)));
     assert_eq!(word(&decide(&told), "helpdesk"), "remove");
 }
 
@@ -181,8 +181,64 @@ fn an_object_that_moves_between_agents_is_moved() {
     let admitted = decide(&told);
     assert_eq!(admitted.agents[&name("b")].takes.get(&object), Some(&Uid("a-0".to_owned())));
     assert_eq!(admitted.agents[&name("a")].leaves.get(&object), Some(&false), "not deleted, and not yet let go");
-    told.records.get_mut(&name("b")).expect("b").inventory.0.insert(object.clone(), Uid("a-0".to_owned()));
+    Arc::make_mut(told.records.get_mut(&name("b")).expect("b"))
+        .inventory
+        .0
+        .insert(object.clone(), Uid("a-0".to_owned()));
     assert_eq!(decide(&told).agents[&name("a")].leaves.get(&object), Some(&true), "now it is the other's");
+}
+
+type Change = fn(&mut AgentRecord);
+
+/// Git's words in which agents have to do with one another in every way there is, and a bystander.
+fn tied() -> Told {
+    let mut told =
+        told(&["web", "db", "a", "b", "bystander"], &["web", "db", "a", "b", "bystander", "helpdesk", "gone"]);
+    let needs = desired(&name("web"), "new", |_, settings| settings.depends_on = vec![name("db")]);
+    told.desired.agents.insert(name("web"), Ok(Arc::new(needs)));
+    let renamed =
+        DesiredAgent { renamed_from: Some(name("helpdesk")), ..desired(&name("support"), "hello", |_, _| {}) };
+    told.desired.agents.insert(name("support"), Ok(Arc::new(renamed)));
+    let object = told.records[&name("a")].inventory.0.keys().next().expect("an object").clone();
+    let body = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": object.name}});
+    let manifest = backstay::model::Manifest { object, body: body.into(), origin: Origin::file("x") };
+    let takes = desired(&name("b"), "hello", |_, settings| settings.manifests = vec![manifest]);
+    told.desired.agents.insert(name("b"), Ok(Arc::new(takes)));
+    told
+}
+
+#[test]
+fn whatever_changes_an_admission_is_a_concern_and_a_bystander_is_none() {
+    let changes: [(&str, Change); 6] = [
+        ("it is not Ready", |record| record.set_condition(ConditionKind::Ready, Truth::False, "No", "", start())),
+        ("it is gone", |record| record.phase = backstay::record::Phase::Removed),
+        ("it owns nothing", |record| record.inventory.0.clear()),
+        ("it stands elsewhere", |record| record.stable = None),
+        ("it takes the object of a", |record| record.inventory.0.extend(self::record("a", 1).inventory.0)),
+        ("it is the same", |_| {}),
+    ];
+    let (mut concerned, mut bystanders) = (0, 0);
+    let first = tied();
+    for agent in first.records.keys() {
+        for (what, change) in changes {
+            let mut told = tied();
+            let before = decide(&told);
+            let ties = Ties::of(&told.desired, NAMESPACE);
+            let old = Arc::clone(&told.records[agent]);
+            change(Arc::make_mut(told.records.get_mut(agent).expect("a record")));
+            let after = decide(&told);
+            let same = before.prune_blocked == after.prune_blocked
+                && before.agents.len() == after.agents.len()
+                && before.agents.iter().all(|(name, one)| one.asks_the_same(&after.agents[name]));
+            let moves = |admission: &Admission| !admission.takes.is_empty() || !admission.leaves.is_empty();
+            let concern = ties.concern(&told.desired, agent, Some(&old), told.records.get(agent).map(AsRef::as_ref))
+                || before.agents.get(agent).is_some_and(|admission| moves(admission));
+            assert!(same || concern, "{agent}: {what}");
+            concerned += usize::from(concern);
+            bystanders += usize::from(!concern);
+        }
+    }
+    assert!(concerned > 10 && bystanders > 4, "{concerned} {bystanders}");
 }
 
 #[test]

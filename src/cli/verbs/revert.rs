@@ -341,7 +341,7 @@ mod tests {
             returned(
                 target,
                 &LedgerEntry::Present {
-                    record: Box::new(record),
+                    record: std::sync::Arc::new(record),
                     requests: crate::record::Requests::default(),
                     generation: 1,
                     version,
