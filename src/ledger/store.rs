@@ -115,6 +115,15 @@ impl Ledger {
         Ok(kept.map_err(|refusal| refusal.failure(&deed))?.map(Kept::environment_entry))
     }
 
+    /// The environment, read past all watches with the rights that a daemon has: it may list, and not get.
+    pub async fn environment_listed(&self) -> Result<Option<EnvironmentEntry>, Failure> {
+        let deed = format!("list the AgentEnvironments of {}", self.namespace);
+        let path = self.collection("agentenvironments").map_err(|refusal| refusal.failure(&deed))?;
+        let (objects, _) = listed(&self.api, &path, "", PAGE).await.map_err(|refusal| refusal.failure(&deed))?;
+        let ours = objects.into_iter().filter_map(Kept::of).find(|kept| kept.name == self.environment.as_str());
+        Ok(ours.map(Kept::environment_entry))
+    }
+
     /// Writes the environment's record if the ledger still holds `expected`; gives the version it has now.
     ///
     /// # Errors
