@@ -211,8 +211,8 @@ fn rendering(
 }
 
 impl AgentState {
-    /// An object of the inventory, or one that an operation set out to make, that is not seen and that no fresh read
-    /// showed to be gone.
+    /// An object of the inventory, or one that an operation set out to make, that is not seen, or seen as another one,
+    /// and that no fresh read told of.
     pub(super) fn missed(&self, target: &Target, record: &AgentRecord) -> Option<ObjectRef> {
         let doubtful = |object: &&ObjectRef| {
             !self.live.objects.contains_key(object)
@@ -225,7 +225,17 @@ impl AgentState {
         // What is not listed tells by and by; an agent that goes has no later.
         let removal = target.release.is_none();
         let made = making.find(|object| removal || seen(object));
-        record.inventory.0.keys().filter(doubtful).find(seen).or(made).cloned()
+        let other = |(object, _): &(&ObjectRef, &Uid)| {
+            self.live.objects.get(*object).is_some_and(|live| self.in_doubt(record, live))
+                && target.leaves.get(*object) != Some(&true)
+        };
+        let other = record.inventory.0.iter().find(other).map(|(object, _)| object);
+        record.inventory.0.keys().filter(doubtful).find(seen).or(other).or(made).cloned()
+    }
+
+    /// Whether a list shows another object than the inventory has: the list may be old, so a fresh read decides.
+    fn in_doubt(&self, record: &AgentRecord, live: &LiveObject) -> bool {
+        record.inventory.0.get(&live.object).is_some_and(|uid| *uid != live.uid) && !self.was_shown(live)
     }
 
     /// Notes the names of what `target` asks for and does not stand yet.
@@ -249,10 +259,14 @@ impl AgentState {
         let none = BTreeMap::new();
         let takes = self.admission.as_deref().map_or(&none, |admission| &admission.takes);
         let asked = target.manifests().iter().map(|manifest| &manifest.object);
-        let named = asked.chain(&record.making).filter_map(|object| self.live.objects.get(object));
+        let named = asked.chain(&record.making).chain(record.inventory.0.keys());
+        let named = named.filter_map(|object| self.live.objects.get(object));
         // Somebody else's object under a name of ours is not ours for that.
-        let ours = named
-            .filter(|live| owns(&self.agent, record, takes, live) && target.leaves.get(&live.object) != Some(&true));
+        let ours = named.filter(|live| {
+            owns(&self.agent, record, takes, live)
+                && target.leaves.get(&live.object) != Some(&true)
+                && !self.in_doubt(record, live)
+        });
         let mut next: BTreeMap<_, _> = ours.map(|live| (live.object.clone(), live.uid.clone())).collect();
         let decided = |object: &ObjectRef| {
             self.live.objects.contains_key(object)
@@ -261,8 +275,9 @@ impl AgentState {
         };
         record.making.retain(|object| !decided(object));
         for (object, uid) in &record.inventory.0 {
-            // Absence from a watch alone proves nothing: a list may be old.
-            let replaced = self.live.objects.get(object).is_some_and(|live| live.uid != *uid);
+            // A watch alone proves neither absence nor another one in its place: a list may be old.
+            let live = self.live.objects.get(object);
+            let replaced = live.is_some_and(|live| live.uid != *uid && !self.in_doubt(record, live));
             let done_job = object.kind == "Job" && target.asks(object);
             let gone = replaced || self.memory.gone.contains(object) && !done_job;
             let moved = target.leaves.get(object) == Some(&true);

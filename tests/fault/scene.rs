@@ -274,12 +274,35 @@ impl<'l> Scene<'l> {
         let record = &release["status"];
         let newest = &record["operations"][0];
         let at_commit = newest["revision"].as_str().is_some_and(|revision| revision.ends_with(commit));
-        if removed {
-            return record["phase"] == "Removed" && record["operation"].is_null();
+        let agent = if removed {
+            record["phase"] == "Removed"
+        } else {
+            at_commit && condition(record, "Ready").is_some_and(|ready| ready["status"] == "True")
+        };
+        agent && record["operation"].is_null() && self.accepted(commit).await
+    }
+
+    /// Whether the environment's record says that a commit was accepted, and nothing against it.
+    async fn accepted(&self, commit: &str) -> bool {
+        let Some(found) = self.see("backstay.dev/v1alpha1/agentenvironments", "development").await else {
+            return false;
+        };
+        let accepted = found["status"]["accepted"].as_object().into_iter().flatten();
+        accepted.clone().count() > 0
+            && accepted.map(|(_, at)| at).all(|at| at.as_str().is_some_and(|at| at.ends_with(commit)))
+            && condition(&found["status"], "Ready").is_some_and(|ready| ready["status"] == "True")
+    }
+
+    /// Waits until all stands as it does where nothing went wrong; tells what differs when it never does.
+    pub(crate) async fn converge(&self, wanted: &BTreeMap<String, Value>) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let differs = difference(wanted, &self.state().await);
+            if differs.is_empty() || begun.elapsed() > PATIENCE {
+                return differs;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        at_commit
-            && record["operation"].is_null()
-            && condition(record, "Ready").is_some_and(|ready| ready["status"] == "True")
     }
 
     /// Waits for the end of a stage; why not, when it does not come.
@@ -313,14 +336,14 @@ impl<'l> Scene<'l> {
             if let Some(daemon) = &self.daemon {
                 daemon.hinter.hint();
             }
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let log = self.proxy.log();
         let writes = log[from..].iter().filter(|seen| seen.call.writes() && !seen.call.is_lease());
         writes.map(|seen| seen.call.to_string()).collect()
     }
 
-    /// Waits until nothing was written for a moment.
+    /// Waits until nothing was written for a second.
     async fn quiet(&mut self) {
         let mut still = 0;
         for _ in 0..200 {
@@ -328,7 +351,7 @@ impl<'l> Scene<'l> {
             let writes = log.iter().filter(|seen| seen.call.writes() && !seen.call.is_lease()).count();
             still = if writes == self.writes_seen { still + 1 } else { 0 };
             self.writes_seen = writes;
-            if still >= 4 {
+            if still >= 20 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
