@@ -137,6 +137,9 @@ async fn disturbed(lab: &Lab, undisturbed: &Undisturbed, case: &Case) -> (bool, 
     wrong.extend(oracle::broken_rules(&scene.proxy.log(), &scene.namespace));
     wrong.extend(scene.leftovers().into_iter().map(|file| format!("left behind: {file}")));
     wrong.extend(oracle::panics());
+    if !wrong.is_empty() {
+        crate::say(&format!("{} at {}:\n{}", case.fault, case.call, scene.said()));
+    }
     (hit, wrong.into_iter().map(|what| format!("{} at {}: {what}", case.fault, case.call)).collect())
 }
 
