@@ -25,6 +25,28 @@ fn a_stale_view_after_a_restart_destroys_nothing() {
     assert_eq!(world.end(), told);
 }
 
+// K2, K7
+#[test]
+fn an_old_list_that_shows_another_object_makes_the_inventory_forget_nothing() {
+    let mut world = World::new().git("hello").settle();
+    let old = world.past();
+    world.delete("Service", "support");
+    world.run();
+    let uid = world.uid("Service", "support");
+    world.restart();
+    world.plane.stale = Some(super::plane::Past { ledger: world.ledger.clone(), ..old });
+    world.run();
+    let owned = |world: &World| {
+        let object = world.find("Service", "support")?;
+        world.record().inventory.0.get(&object).map(|uid| uid.0.clone())
+    };
+    assert_eq!(owned(&world), uid);
+    world.plane.stale = None;
+    world.run();
+    assert_eq!(owned(&world), uid);
+    assert_eq!(world.oracle.violations, []);
+}
+
 // K10
 #[test]
 fn a_busy_server_is_waited_for() {
