@@ -26,7 +26,7 @@ const LONG: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11
 /// What happens, in this order.
 pub(crate) const STAGES: [&str; 4] = ["install", "change", "revert", "remove"];
 /// Longest time in which a stage must come to its end, whatever went wrong in it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 pub(crate) const AGENT: &str = "support";
 
 /// The commits of all scenes, made once.
