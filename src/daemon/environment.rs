@@ -19,7 +19,7 @@ use super::told::Tally;
 use super::word::{Ask, Heard, Word, listen};
 use crate::desired::Cache;
 use crate::ledger::{EnvironmentEntry, Herald, LedgerChange, Role};
-use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, ResourceVersion, Timestamp};
+use crate::model::{AgentName, CommitId, EnvironmentName, ObjectRef, Timestamp};
 use crate::observe::{Changed, Pace};
 use crate::reconcile::{Done, Failure, FailureKind, LedgerEntry, Observation, Ties};
 use crate::record::{ConditionKind, EnvironmentRecord, FORMAT, Records, Truth};
@@ -95,9 +95,19 @@ enum Told {
 
 /// What a spawned piece of work brings back.
 pub(super) enum Finished {
-    Effect { agent: AgentName, epoch: u64, observation: Box<Observation>, took: Duration },
-    Heard { heard: Box<Heard>, cache: Box<Cache>, round: u64 },
-    Recorded { expected: ResourceVersion, result: Result<ResourceVersion, Failure> },
+    Effect {
+        agent: AgentName,
+        epoch: u64,
+        observation: Box<Observation>,
+        took: Duration,
+    },
+    Heard {
+        heard: Box<Heard>,
+        cache: Box<Cache>,
+        round: u64,
+    },
+    /// What the ledger holds of the environment now: written by us, or read since somebody else wrote.
+    Recorded(Result<Option<Box<EnvironmentEntry>>, Failure>),
     Journalled,
 }
 
@@ -278,6 +288,12 @@ impl Environment {
             }
             LedgerChange::Environment(entry) => {
                 self.parts.status.ledger(&self.parts.config.environment, true);
+                // A watch that lags behind what was written or read since is not believed.
+                if let (Some(Told::Present(known)), Some(told)) = (&self.entry, &entry)
+                    && known.version.is_at_least(&told.version)
+                {
+                    return;
+                }
                 if let Some(entry) = &entry {
                     self.parts.fence.saw_epoch(entry.record.epoch);
                 }
@@ -303,7 +319,7 @@ impl Environment {
 
     /// What is ours is watched before Git has spoken; later its word names the kinds.
     fn watch_what_is_owned(&self, entry: &LedgerEntry) {
-        let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys());
+        let owned = entry.record().into_iter().flat_map(|record| record.inventory.0.keys().chain(&record.making));
         let gate = &self.parts.config.gate;
         let kinds: BTreeSet<_> = owned.map(ObjectRef::group_kind).filter(|kind| gate.kinds.contains(kind)).collect();
         kinds.into_iter().for_each(|kind| self.parts.observer.watch_kind(kind));
@@ -406,18 +422,13 @@ impl Environment {
                 self.answer(round);
                 self.heard(*heard);
             }
-            Finished::Recorded { expected, result } => {
+            Finished::Recorded(result) => {
                 self.recording = false;
-                let Some(Told::Present(entry)) = &self.entry else { return };
                 match result {
-                    // What came up meanwhile is written now, or when the watch shows this very write.
-                    Ok(written) if entry.version.is_at_least(&written) => self.record_word(),
-                    Ok(_) => {}
-                    // Somebody else wrote: the same now that it is seen, or when the watch shows it.
-                    Err(failure) if failure.kind == FailureKind::Conflict => {
-                        if entry.version != expected {
-                            self.record_word();
-                        }
+                    // The watch may show it much later: what came up meanwhile is written now.
+                    Ok(now) => {
+                        self.ledger_changed(LedgerChange::Environment(now));
+                        self.record_word();
                     }
                     Err(failure) => {
                         tracing::warn!(environment = %self.name(), error = %failure.message, "the environment is not recorded");
@@ -621,10 +632,21 @@ impl Environment {
             return;
         }
         self.recording = true;
-        let (ledger, version) = (self.parts.ledger.clone(), entry.version.clone());
+        let (ledger, mut entry) = (self.parts.ledger.clone(), entry.clone());
         self.effects.spawn(async move {
-            let result = ledger.record_environment(Some(&version), &record).await;
-            Finished::Recorded { expected: version, result }
+            Finished::Recorded(match ledger.record_environment(Some(&entry.version), &record).await {
+                Ok(version) => {
+                    (entry.record, entry.version) = (record, version);
+                    Ok(Some(entry))
+                }
+                // Somebody else wrote, be it this daemon's own election: a watch may be silent about it for long.
+                Err(failure) if failure.kind == FailureKind::Conflict => match ledger.environment_listed().await {
+                    // A server that contradicts itself is asked again later.
+                    Ok(Some(now)) if now.version == entry.version => Err(failure),
+                    now => now.map(|now| now.map(Box::new)),
+                },
+                Err(failure) => Err(failure),
+            })
         });
     }
 }

@@ -98,11 +98,13 @@ impl LeaseFence {
     fn open(&self, epoch: u64, until: Duration) {
         self.epoch.store(epoch, Ordering::SeqCst);
         self.saw_epoch(epoch);
-        self.renew(until);
+        self.valid_until.store(nanos(until), Ordering::SeqCst);
     }
 
-    fn renew(&self, until: Duration) {
-        self.valid_until.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Ordering::SeqCst);
+    /// Holds longer; no where it has closed in between, since what was refused then is refused for the whole epoch.
+    fn renew(&self, until: Duration) -> bool {
+        let longer = |held| (nanos(self.clock.monotonic()) < held).then(|| nanos(until).max(held));
+        self.valid_until.fetch_update(Ordering::SeqCst, Ordering::SeqCst, longer).is_ok()
     }
 
     fn close(&self) {
@@ -112,10 +114,14 @@ impl LeaseFence {
 
 impl Fence for LeaseFence {
     fn holds(&self) -> bool {
-        let now = u64::try_from(self.clock.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        let now = nanos(self.clock.monotonic());
         let epoch = self.epoch.load(Ordering::SeqCst);
         epoch > 0 && now < self.valid_until.load(Ordering::SeqCst) && self.seen.load(Ordering::SeqCst) <= epoch
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 // === impl Election ===
@@ -218,8 +224,11 @@ impl Election {
         if ours && self.fence.holds() {
             let body = self.lease(Some(&held.version), held.transitions, Some(&held.acquired));
             self.api.call(Call::new(Method::PUT, path).json(body)).await?;
-            self.fence.renew(until);
-            return Ok(Role::Leading(self.fence.epoch()));
+            if self.fence.renew(until) {
+                return Ok(Role::Leading(self.fence.epoch()));
+            }
+            // The answer came after the fence had closed: who was held off meanwhile begins anew with a new epoch.
+            return self.lead(until).await;
         }
         if !ours && !held.holder.is_empty() && !self.has_expired(&held) {
             return Ok(Role::Following(Some(held.holder)));
@@ -346,11 +355,15 @@ mod tests {
         assert!(fence.holds());
         *hand.0.lock().expect("not poisoned") = Duration::from_secs(13);
         assert!(!fence.holds(), "the lease may be over");
-        fence.renew(Duration::from_secs(20));
-        assert!(fence.holds());
-        fence.saw_epoch(3);
+        assert!(!fence.renew(Duration::from_secs(20)), "whom it held off waits for another epoch");
+        assert!(!fence.holds());
+        fence.open(4, Duration::from_secs(20));
+        assert!(fence.holds() && fence.renew(Duration::from_secs(30)));
+        *hand.0.lock().expect("not poisoned") = Duration::from_secs(29);
         assert!(fence.holds());
         fence.saw_epoch(4);
+        assert!(fence.holds());
+        fence.saw_epoch(5);
         assert!(!fence.holds(), "somebody leads a later epoch");
         fence.renew(Duration::from_secs(90));
         assert!(!fence.holds(), "for good");

@@ -114,6 +114,20 @@ impl Ledger {
         Ok(kept.map_err(|refusal| refusal.failure(&deed))?.map(Kept::environment_entry))
     }
 
+    /// The environment, read past all watches with the rights that a daemon has: it may list, and not get.
+    pub async fn environment_listed(&self) -> Result<Option<EnvironmentEntry>, Failure> {
+        let listed = self.environments(&format!("list the AgentEnvironments of {}", self.namespace)).await?;
+        let ours = listed.into_iter().find(|kept| kept.name == self.environment.as_str());
+        Ok(ours.map(Kept::environment_entry))
+    }
+
+    /// All environments of the namespace.
+    async fn environments(&self, deed: &str) -> Result<Vec<Kept>, Failure> {
+        let path = self.collection("agentenvironments").map_err(|refusal| refusal.failure(deed))?;
+        let listed = listed(&self.api, &path, "", PAGE, Kept::of).await;
+        Ok(listed.map_err(|refusal| refusal.failure(deed))?.0)
+    }
+
     /// Writes the environment's record if the ledger still holds `expected`; gives the version it has now.
     ///
     /// # Errors
@@ -140,9 +154,7 @@ impl Ledger {
     pub async fn claim(&self) -> Result<Claim, Failure> {
         let deed = format!("claim {} for AgentEnvironment {}", self.namespace, self.environment);
         for _ in 0..ATTEMPTS {
-            let path = self.collection("agentenvironments").map_err(|refusal| refusal.failure(&deed))?;
-            let listed = listed(&self.api, &path, "", PAGE, Kept::of).await;
-            let (mut kept, _) = listed.map_err(|refusal| refusal.failure(&deed))?;
+            let mut kept = self.environments(&deed).await?;
             kept.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
             let (expected, mut record) = match kept.into_iter().next() {
                 None => (None, EnvironmentRecord::default()),

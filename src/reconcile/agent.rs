@@ -154,10 +154,9 @@ impl AgentState {
         self.memory.new_operation();
         let mut record = record.clone();
         // What the operation that ends here has made is ours, whether or not the next one asks for it.
-        if record.operation.is_some()
-            && let Ok(Some(target)) = Target::of(self, &record)
-        {
-            self.collect_inventory(&target, &mut record);
+        if record.operation.is_some() {
+            let target = Target::of(self, &record).ok().flatten();
+            self.collect_inventory(&target.unwrap_or_else(|| Target::nothing(self)), &mut record);
         }
         if let Some(hold) = &record.hold {
             // Git asks for another release than the one that was left: the hold has done its work.
@@ -174,6 +173,10 @@ impl AgentState {
             (OperationKind::Release, Some(to)) => format!("{} is on its way ({})", to.release, begin.cause),
         };
         course::open(&mut record, begin, now);
+        // What it makes is ours by name before it stands: who restarts may not be able to render it any more.
+        if let Ok(Some(target)) = Target::of(self, &record) {
+            self.set_out(&target, &mut record);
+        }
         Situation::Progressing { waiting: &[], stalled: None }.tell(&mut record, now);
         let announcement = Announcement {
             warning: false,

@@ -79,11 +79,25 @@ impl AgentState {
             return;
         }
         if let Some(step) = plan.steps.first() {
+            if matches!(step, Step::Create { .. }) && !record.making.contains(step.object()) {
+                // It was not known by name when the operation began, or somebody deleted it since.
+                let mut record = record.clone();
+                self.set_out(target, &mut record);
+                return self.save(record, actions);
+            }
             return self.effect(step, open.id, actions);
         }
         if plan.waiting.is_empty() {
             if let Some(object) = self.missed(target, record) {
                 return self.send(Pending::Read(object.clone()), Action::Read(object), actions);
+            }
+            if open.kind == OperationKind::Removal {
+                // What an earlier operation made, and nobody saw until now, goes as well.
+                let mut found = record.clone();
+                self.collect_inventory(target, &mut found);
+                if found.inventory.0.keys().any(|object| !record.inventory.0.contains_key(object)) {
+                    return self.save(found, actions);
+                }
             }
             return self.finish(target, record, open, now, actions);
         }
@@ -164,6 +178,7 @@ impl AgentState {
                     course::remember(&mut record, stable);
                 }
                 record.inventory.0.retain(|object, _| target.leaves.get(object) == Some(&false));
+                record.making.clear();
                 record.hold = None;
                 format!("removed ({})", open.cause)
             }
@@ -182,6 +197,7 @@ impl AgentState {
                 record.settings = target.settings_to_keep(&to);
                 record.stable = Some(to);
                 self.collect_inventory(target, &mut record);
+                record.making.retain(|object| !target.asks(object));
                 message
             }
         };

@@ -241,6 +241,12 @@ impl AgentState {
         self.merge();
     }
 
+    /// Whether a call of ours showed this very object, and not a watch alone.
+    pub(super) fn was_shown(&self, live: &LiveObject) -> bool {
+        let shown = self.overlay.get(&live.object).and_then(|overlay| overlay.object.as_ref());
+        shown.is_some_and(|shown| shown.uid == live.uid)
+    }
+
     /// When the next overlay ends.
     pub(super) fn overlay_ends(&self) -> Option<Timestamp> {
         self.overlay.values().map(|overlay| overlay.until).min()

@@ -12,7 +12,7 @@ use crate::desired::{Release, Settings};
 use crate::judge::{AgentHealth, Health, agent_health};
 use crate::model::{LiveObject, Manifest, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
 use crate::plan::{Plan, PlanInput, WaitingOn, owns, plan};
-use crate::record::{AgentRecord, ConditionKind, Operation, OperationKind, Requests, Standing, Truth};
+use crate::record::{AgentRecord, ConditionKind, MAX_MAKING, Operation, OperationKind, Requests, Standing, Truth};
 use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Set, render};
 
 /// Renderings kept in memory for one agent.
@@ -34,12 +34,12 @@ impl Target {
     ///
     /// In one sentence, when what shall stand cannot be rendered.
     pub(super) fn of(state: &mut AgentState, record: &AgentRecord) -> Result<Option<Self>, String> {
-        let leaves = state.admission.as_deref().map(|admission| admission.leaves.clone()).unwrap_or_default();
+        let nothing = Self::nothing(state);
         let newest = record.operation.as_ref().or(record.operations.first());
         let surge = newest.is_some_and(|operation| operation.cause.goes_back());
         let standing = match &record.operation {
             Some(open) if open.kind == OperationKind::Removal => {
-                return Ok(Some(Self { release: None, rendered: None, previous: None, settings: None, leaves }));
+                return Ok(Some(nothing));
             }
             Some(_) => record.candidate.as_ref(),
             None => record.stable.as_ref(),
@@ -56,7 +56,18 @@ impl Target {
             None => Some(Arc::clone(&rendered)),
         };
         let release = Some(standing.release);
-        Ok(Some(Self { release, rendered: Some(rendered), previous, settings: Some(settings), leaves }))
+        Ok(Some(Self { release, rendered: Some(rendered), previous, settings: Some(settings), ..nothing }))
+    }
+
+    /// Nothing of one's own, as while an agent goes.
+    pub(super) fn nothing(state: &AgentState) -> Self {
+        let leaves = state.admission.as_deref().map(|admission| admission.leaves.clone()).unwrap_or_default();
+        Self { release: None, rendered: None, previous: None, settings: None, leaves }
+    }
+
+    /// Whether it asks for an object of this name.
+    pub(super) fn asks(&self, object: &ObjectRef) -> bool {
+        self.manifests().iter().any(|manifest| manifest.object == *object)
     }
 
     fn manifests(&self) -> &[Manifest] {
@@ -200,31 +211,74 @@ fn rendering(
 }
 
 impl AgentState {
-    /// An object of the inventory that is not seen, and that no fresh read showed to be gone.
+    /// An object of the inventory, or one that an operation set out to make, that is not seen, or seen as another one,
+    /// and that no fresh read told of.
     pub(super) fn missed(&self, target: &Target, record: &AgentRecord) -> Option<ObjectRef> {
         let doubtful = |object: &&ObjectRef| {
             !self.live.objects.contains_key(object)
-                && !self.live.unseen.contains_key(&object.group_kind())
                 && !self.memory.gone.contains(object)
                 && target.leaves.get(object) != Some(&true)
-                && !target.manifests().iter().any(|manifest| manifest.object == **object)
+                && !target.asks(object)
         };
-        record.inventory.0.keys().find(doubtful).cloned()
+        let seen = |object: &&ObjectRef| !self.live.unseen.contains_key(&object.group_kind());
+        let mut making = record.making.iter().filter(doubtful);
+        // What is not listed tells by and by; an agent that goes has no later.
+        let removal = target.release.is_none();
+        let made = making.find(|object| removal || seen(object));
+        let other = |(object, _): &(&ObjectRef, &Uid)| {
+            self.live.objects.get(*object).is_some_and(|live| self.in_doubt(record, live))
+                && target.leaves.get(*object) != Some(&true)
+        };
+        let other = record.inventory.0.iter().find(other).map(|(object, _)| object);
+        record.inventory.0.keys().filter(doubtful).find(seen).or(other).or(made).cloned()
+    }
+
+    /// Whether a list shows another object than the inventory has: the list may be old, so a fresh read decides.
+    fn in_doubt(&self, record: &AgentRecord, live: &LiveObject) -> bool {
+        record.inventory.0.get(&live.object).is_some_and(|uid| *uid != live.uid) && !self.was_shown(live)
+    }
+
+    /// Notes the names of what `target` asks for and does not stand yet.
+    pub(super) fn set_out(&self, target: &Target, record: &mut AgentRecord) {
+        let stands = |object: &ObjectRef| {
+            self.live.objects.get(object).is_some_and(|live| record.inventory.owns(object, &live.uid))
+        };
+        let asked = target.manifests().iter().map(|manifest| &manifest.object);
+        let missing: Vec<_> = asked.filter(|object| !stands(object)).cloned().collect();
+        record.making.extend(missing);
+        // What this operation makes stays, whatever earlier ones may have left.
+        while record.making.len() > MAX_MAKING
+            && let Some(oldest) = record.making.iter().find(|object| !target.asks(object)).cloned()
+        {
+            record.making.remove(&oldest);
+        }
     }
 
     /// Puts every object of ours that stands into the inventory, and takes out what is gone.
     pub(super) fn collect_inventory(&self, target: &Target, record: &mut AgentRecord) {
         let none = BTreeMap::new();
         let takes = self.admission.as_deref().map_or(&none, |admission| &admission.takes);
-        let desired = target.manifests().iter().filter_map(|manifest| self.live.objects.get(&manifest.object));
+        let asked = target.manifests().iter().map(|manifest| &manifest.object);
+        let named = asked.chain(&record.making).chain(record.inventory.0.keys());
+        let named = named.filter_map(|object| self.live.objects.get(object));
         // Somebody else's object under a name of ours is not ours for that.
-        let desired = desired
-            .filter(|live| owns(&self.agent, record, takes, live) && target.leaves.get(&live.object) != Some(&true));
-        let mut next: BTreeMap<_, _> = desired.map(|live| (live.object.clone(), live.uid.clone())).collect();
+        let ours = named.filter(|live| {
+            owns(&self.agent, record, takes, live)
+                && target.leaves.get(&live.object) != Some(&true)
+                && !self.in_doubt(record, live)
+        });
+        let mut next: BTreeMap<_, _> = ours.map(|live| (live.object.clone(), live.uid.clone())).collect();
+        let decided = |object: &ObjectRef| {
+            self.live.objects.contains_key(object)
+                || self.memory.gone.contains(object)
+                || target.leaves.get(object) == Some(&true)
+        };
+        record.making.retain(|object| !decided(object));
         for (object, uid) in &record.inventory.0 {
-            // Absence from a watch alone proves nothing: a list may be old.
-            let replaced = self.live.objects.get(object).is_some_and(|live| live.uid != *uid);
-            let done_job = object.kind == "Job" && target.manifests().iter().any(|manifest| manifest.object == *object);
+            // A watch alone proves neither absence nor another one in its place: a list may be old.
+            let live = self.live.objects.get(object);
+            let replaced = live.is_some_and(|live| live.uid != *uid && !self.in_doubt(record, live));
+            let done_job = object.kind == "Job" && target.asks(object);
             let gone = replaced || self.memory.gone.contains(object) && !done_job;
             let moved = target.leaves.get(object) == Some(&true);
             if !gone && !moved {

@@ -1,6 +1,6 @@
 //! The record of one agent in one environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ pub const FORMAT: u32 = 1;
 pub const MAX_OPERATIONS: usize = 50;
 /// Objects that one agent may own, old releases' ConfigMaps apart.
 pub const MAX_INVENTORY: usize = 64;
+/// Objects that operations set out to make and that nobody has looked for since.
+pub const MAX_MAKING: usize = 2 * MAX_INVENTORY;
 /// Releases that a record keeps in quarantine.
 pub const MAX_QUARANTINE: usize = 32;
 /// Bytes of settings that a record keeps.
@@ -54,6 +56,11 @@ pub struct AgentRecord {
     /// The objects that are ours; nothing else is ever pruned.
     #[serde(skip_serializing_if = "Inventory::is_empty")]
     pub inventory: Inventory,
+    /// Objects that operations set out to make and that the inventory does not have: what of them stands with the mark
+    /// of an operation is ours, whoever restarts and whatever Git asks for by then. At most [`MAX_MAKING`].
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    #[schemars(schema_with = "identities")]
+    pub making: BTreeSet<ObjectRef>,
     /// Releases that were stable here, the newest first: what a rollback can go back to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Standing>,
@@ -90,6 +97,20 @@ pub struct AgentRecord {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+fn identities(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "items": {
+            "type": "object",
+            "required": ["kind", "name"],
+            "properties": {
+                "group": {"type": "string"}, "kind": {"type": "string"}, "namespace": {"type": "string"},
+                "name": {"type": "string"},
+            },
+        },
+    })
 }
 
 /// Whether the agent is there at all.

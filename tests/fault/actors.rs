@@ -112,9 +112,7 @@ async fn paused(lab: &Lab, call: &Call) -> (bool, Vec<String>) {
         }
     }
     drop((first, second));
-    wrong.extend(
-        oracle::broken_rules(&other.log(), &scene.namespace).into_iter().filter(|what| !what.contains("intent")),
-    );
+    wrong.extend(oracle::broken_rules_of_a_successor(&other.log(), &scene.namespace));
     (true, wrong.into_iter().map(|what| format!("paused before {call}: {what}")).collect())
 }
 

@@ -16,7 +16,7 @@ use crate::scene::{Scene, Story, difference};
 const AT_ONCE: usize = 4;
 
 /// What serves: all but what the history keeps and the ledger tells of the way.
-fn serving(mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+pub(crate) fn serving(mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     state.retain(|key, _| !key.starts_with("configmaps/") && !key.starts_with("backstay.dev/"));
     // The mark of the operation that made it is of the way, too.
     for object in state.values_mut() {
@@ -28,7 +28,7 @@ fn serving(mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
 }
 
 /// The state of who went to a commit directly.
-async fn directly(lab: &Lab, to: &str) -> BTreeMap<String, Value> {
+pub(crate) async fn directly(lab: &Lab, to: &str) -> BTreeMap<String, Value> {
     let mut scene = Scene::new(lab).await;
     scene.proxy.stage("install");
     scene.push(to);

@@ -34,24 +34,48 @@ pub(crate) fn note(promise: &'static str, class: &str, injected: usize, hit: usi
 /// Prints all that was tried so far; the last one to be printed is the whole. Gives the violations of `promises`.
 pub(crate) fn table(promises: &[&str]) -> Vec<String> {
     let rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut text = format!(
-        "\n{:<14} {:<24} {:>9} {:>9} {:>6} {:>10}\n",
-        "promise", "class", "scenarios", "injected", "hit", "violations"
-    );
-    let mut sum = (0, 0, 0, 0);
+    let mut by_promise = BTreeMap::<&str, Row>::new();
+    let (mut classes, mut all) = (String::new(), Row::default());
     let mut wrong = vec![];
-    for ((promise, class), row) in rows.iter() {
-        let (scenarios, injected, hit, bad) = (row.scenarios, row.injected, row.hit, row.violations.len());
-        text += &format!("{promise:<14} {class:<24} {scenarios:>9} {injected:>9} {hit:>6} {bad:>10}\n");
-        sum = (sum.0 + scenarios, sum.1 + injected, sum.2 + hit, sum.3 + bad);
-        if promises.contains(promise) {
-            wrong.extend(row.violations.iter().map(|violation| format!("{promise}, {class}: {violation}")));
+    for ((promises_of, class), row) in rows.iter() {
+        promises_of.split(", ").for_each(|promise| by_promise.entry(promise).or_default().add(row));
+        all.add(row);
+        classes += &row.line(class, promises_of);
+        if promises_of.split(", ").any(|promise| promises.contains(&promise)) {
+            wrong.extend(row.violations.iter().map(|violation| format!("{promises_of}, {class}: {violation}")));
         }
     }
-    text += &format!("{:<14} {:<24} {:>9} {:>9} {:>6} {:>10}\n", "all", "", sum.0, sum.1, sum.2, sum.3);
+    let mut text =
+        format!("\n{:<24} {:>9} {:>9} {:>6} {:>10}\n", "promise", "scenarios", "injected", "hit", "violations");
+    by_promise.iter().for_each(|(promise, row)| text += &row.line(promise, ""));
+    text += &all.line("all of them, once each", "");
+    text += &format!("{:<24}\n{classes}", "class");
     // Past the harness, which keeps what a passing test prints to itself.
     let _ = std::io::stderr().write_all(text.as_bytes());
     wrong
+}
+
+// === impl Row ===
+
+impl Row {
+    fn add(&mut self, other: &Self) {
+        self.scenarios += other.scenarios;
+        self.injected += other.injected;
+        self.hit += other.hit;
+        self.violations.extend(other.violations.iter().cloned());
+    }
+
+    fn line(&self, name: &str, after: &str) -> String {
+        let (scenarios, injected, hit, bad) = (self.scenarios, self.injected, self.hit, self.violations.len());
+        format!("{name:<24} {scenarios:>9} {injected:>9} {hit:>6} {bad:>10}  {after}\n")
+    }
+}
+
+/// How much of what was injected for `promises` was met.
+pub(crate) fn hits(promises: &[&str]) -> (usize, usize) {
+    let rows = ROWS.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = rows.iter().filter(|((of, _), _)| of.split(", ").any(|promise| promises.contains(&promise)));
+    of.fold((0, 0), |(injected, hit), (_, row)| (injected + row.injected, hit + row.hit))
 }
 
 /// From now on a panic of our own code is kept, whatever thread it ends.
@@ -75,10 +99,18 @@ pub(crate) fn panics() -> Vec<String> {
 
 /// Everything in a history of writes that breaks a rule of safety.
 pub(crate) fn broken_rules(log: &[Seen], namespace: &str) -> Vec<String> {
+    broken_since(log, namespace, Some(Value::Null))
+}
+
+/// The same of a history that begins in the middle: what a write is for is told once a record was seen.
+pub(crate) fn broken_rules_of_a_successor(log: &[Seen], namespace: &str) -> Vec<String> {
+    broken_since(log, namespace, None)
+}
+
+fn broken_since(log: &[Seen], namespace: &str, mut record: Option<Value>) -> Vec<String> {
     let mut broken = vec![];
     let account = format!("system:serviceaccount:{namespace}:backstay-development");
     let (daemon, environment) = (role("backstay-daemon"), role("backstay-environment"));
-    let mut intent = BTreeSet::new();
     for seen in log {
         let call = &seen.call;
         let mut says = |what: &str| broken.push(format!("{what}: {call}"));
@@ -97,8 +129,9 @@ pub(crate) fn broken_rules(log: &[Seen], namespace: &str) -> Vec<String> {
         if own != seen.acting_as.is_none() || seen.acting_as.as_ref().is_some_and(|name| *name != account) {
             says("written by the wrong account");
         }
+        // The record as it stands, whether its writer ever heard of it or not.
         if call.resource == "agentreleases/status" && seen.code == Some(200) {
-            intent.insert(call.stage);
+            record = Some(seen.body["status"].clone());
         }
         if own {
             if ours
@@ -112,19 +145,14 @@ pub(crate) fn broken_rules(log: &[Seen], namespace: &str) -> Vec<String> {
             }
             continue;
         }
-        if !intent.contains(call.stage) {
-            says("written before the intent was recorded");
+        if let Some(record) = &record {
+            unrecorded(record, seen).into_iter().for_each(&mut says);
         }
         let text = |at: &str| seen.body.pointer(at).and_then(Value::as_str).unwrap_or_default();
         match call.verb.as_str() {
             "delete" => {
                 if text("/preconditions/uid").is_empty() || text("/preconditions/resourceVersion").is_empty() {
                     says("deleted without saying exactly what");
-                }
-                // A long way is longer than the history.
-                let old = call.stage == "kills" && call.resource == "configmaps";
-                if call.stage != "remove" && !old {
-                    says("deleted what is needed, or what the history keeps");
                 }
             }
             "patch"
@@ -140,6 +168,63 @@ pub(crate) fn broken_rules(log: &[Seen], namespace: &str) -> Vec<String> {
         }
     }
     broken
+}
+
+/// What is wrong with a write by the record that stood when it was made: a write follows the record that says why, which
+/// may be of an earlier stage where it heals what somebody broke.
+fn unrecorded(record: &Value, seen: &Seen) -> Vec<&'static str> {
+    let mut wrong = vec![];
+    let (open, stable) = (&record["operation"], &record["stable"]);
+    if open.is_null() && stable.is_null() {
+        return vec!["written, and no record says why"];
+    }
+    let removal = open["kind"] == "Removal";
+    let short = |standing: &Value| {
+        let digest = standing["release"].as_str().unwrap_or_default();
+        format!("r-{}", digest.get(..12).unwrap_or_default())
+    };
+    let call = &seen.call;
+    if call.verb == "delete" {
+        let uid = &seen.body["preconditions"]["uid"];
+        let owned = record["inventory"].as_array().into_iter().flatten().find(|owned| owned["uid"] == *uid);
+        match owned {
+            None => wrong.push("deleted though the inventory does not have it"),
+            // But for a removal, only files of releases go that neither run nor are kept to go back to.
+            Some(owned) if !removal => {
+                let history = record["history"].as_array().into_iter().flatten();
+                let kept: Vec<_> = [stable, &record["candidate"]].into_iter().chain(history).map(short).collect();
+                let named = |id: &String| owned["name"].as_str().is_some_and(|name| name.ends_with(id.as_str()));
+                if owned["kind"] != "ConfigMap" || kept.iter().any(named) {
+                    wrong.push("deleted what is needed, or what the history keeps");
+                }
+            }
+            Some(_) => {}
+        }
+        return wrong;
+    }
+    if removal {
+        wrong.push("written while the record removes the agent");
+    }
+    if call.verb == "create" {
+        let mark = seen.body.pointer("/metadata/annotations/backstay.dev~1operation").and_then(Value::as_str);
+        let number = mark.and_then(|mark| mark.rsplit('/').next()).unwrap_or_default();
+        let newest = if open.is_null() { &record["operations"][0]["id"] } else { &open["id"] };
+        if newest.to_string() != number {
+            wrong.push("made with the mark of another operation than the record has");
+        }
+        // Else who restarts when another commit has come cannot know that it is ours.
+        let is = |known: &Value| known["kind"] == seen.body["kind"] && known["name"] == seen.body["metadata"]["name"];
+        let known = |list: &str| record[list].as_array().into_iter().flatten().any(is);
+        if !known("making") && !known("inventory") {
+            wrong.push("made before its name was recorded");
+        }
+    }
+    let release = seen.body.pointer("/spec/template/metadata/labels/backstay.dev~1release").and_then(Value::as_str);
+    let meant = short(if open.is_null() { stable } else { &record["candidate"] });
+    if call.resource == "apps/deployments" && release.is_some_and(|release| release != meant) {
+        wrong.push("sent to another release than the record means");
+    }
+    wrong
 }
 
 /// Whether each object that a release has parts in is of one release: a mix has two.

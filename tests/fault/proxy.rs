@@ -495,7 +495,7 @@ impl State {
     }
 
     async fn forward(
-        &self,
+        self: &Arc<Self>,
         head: &http::request::Parts,
         body: Bytes,
         number: usize,
@@ -505,7 +505,12 @@ impl State {
         Ok((status, answer.into_body().collect_bytes().await.map_err(|_| Broken)?))
     }
 
-    async fn send(&self, head: &http::request::Parts, body: Bytes, number: usize) -> Result<Response<Body>, Broken> {
+    async fn send(
+        self: &Arc<Self>,
+        head: &http::request::Parts,
+        body: Bytes,
+        number: usize,
+    ) -> Result<Response<Body>, Broken> {
         let path = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
         let mut request = Request::builder().method(head.method.clone()).uri(path);
         for name in ["accept", "content-type", "impersonate-user"] {
@@ -514,12 +519,17 @@ impl State {
             }
         }
         let request = request.body(Body::from(body)).map_err(|_| Broken)?;
-        let answer = self.upstream.send(request).await.map_err(|_| Broken)?;
-        if let Some(seen) = self.inner().log.get_mut(number) {
-            // What arrives twice had its effect where either did.
-            seen.code = seen.code.filter(|code| *code < 300).or(Some(answer.status().as_u16()));
-        }
-        Ok(answer)
+        // What is on its way arrives, and is known, whether its sender lives on or not.
+        let state = Arc::clone(self);
+        let sent = tokio::spawn(async move {
+            let answer = state.upstream.send(request).await.map_err(|_| Broken)?;
+            if let Some(seen) = state.inner().log.get_mut(number) {
+                // What arrives twice had its effect where either did.
+                seen.code = seen.code.filter(|code| *code < 300).or(Some(answer.status().as_u16()));
+            }
+            Ok(answer)
+        });
+        sent.await.map_err(|_| Broken)?
     }
 }
 

@@ -1,10 +1,11 @@
 //! One environment with one agent, in a namespace of its own, that goes through four stages: installed, changed,
 //! reverted, removed.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use backstay::daemon::Daemon;
@@ -25,7 +26,7 @@ const LONG: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11
 /// What happens, in this order.
 pub(crate) const STAGES: [&str; 4] = ["install", "change", "revert", "remove"];
 /// Longest time in which a stage must come to its end, whatever went wrong in it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(4);
 pub(crate) const AGENT: &str = "support";
 
 /// The commits of all scenes, made once.
@@ -45,8 +46,18 @@ pub(crate) struct Scene<'l> {
     pub(crate) story: &'static Story,
     folder: TempDir,
     daemon: Option<Running>,
+    /// What the daemons in this process said.
+    log: Log,
     starts: usize,
     writes_seen: usize,
+}
+
+/// What is said on the threads of one scene.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static HERE: RefCell<Option<Log>> = const { RefCell::new(None) };
 }
 
 /// A daemon in this process, on a runtime that can be dropped as a crash drops it.
@@ -55,7 +66,33 @@ struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
     hinter: backstay::source::Hinter,
-    ended: std::sync::Arc<std::sync::Mutex<Option<String>>>,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+// === impl Log ===
+
+impl Log {
+    /// From now on what is said on a thread goes to the log of its scene.
+    fn listen() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let filter = tracing_subscriber::EnvFilter::new("warn,backstay=debug");
+            let here = || HERE.with_borrow(|log| log.clone().unwrap_or_default());
+            let listening = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(here);
+            let _ = listening.try_init();
+        });
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 // === impl Story ===
@@ -200,12 +237,13 @@ pub(crate) async fn namespace(lab: &Lab) -> String {
 
 impl<'l> Scene<'l> {
     pub(crate) async fn new(lab: &'l Lab) -> Self {
+        Log::listen();
         let story = Story::get();
         let folder = tempfile::tempdir().expect("a temporary folder");
         story.copy_to(folder.path());
         let proxy = Proxy::start(lab.client.clone()).await;
         let namespace = namespace(lab).await;
-        Self { lab, namespace, proxy, story, folder, daemon: None, starts: 0, writes_seen: 0 }
+        Self { lab, namespace, proxy, story, folder, daemon: None, log: Log::default(), starts: 0, writes_seen: 0 }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -229,19 +267,32 @@ impl<'l> Scene<'l> {
         let state = format!("state-{}", self.starts);
         let text = configuration(self.folder(), &state, &self.namespace, &source, self.proxy.port, 0);
         let config = Config::parse("backstay.toml", Some(&text), &BTreeMap::new()).expect("a configuration");
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let log = self.log.clone();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(move || HERE.set(Some(log.clone())))
+            .enable_all()
+            .build();
         let runtime = runtime.expect("a runtime");
         let handle = runtime.handle().clone();
         let daemon =
             handle.spawn(async move { Daemon::new(&config).await }).await.expect("it starts").expect("a daemon");
         let (stop, hinter) = (CancellationToken::new(), daemon.hinter());
-        let (stopped, ended) = (stop.clone(), std::sync::Arc::default());
-        let end: std::sync::Arc<std::sync::Mutex<Option<String>>> = std::sync::Arc::clone(&ended);
+        let (stopped, ended) = (stop.clone(), Arc::default());
+        let end: Arc<Mutex<Option<String>>> = Arc::clone(&ended);
         let task = handle.spawn(async move {
             let result = daemon.run(stopped).await;
             *end.lock().expect("no panic") = Some(format!("{result:?}"));
         });
         self.daemon = Some(Running { runtime: Some(runtime), stop, task, hinter, ended });
+    }
+
+    /// The last of what the daemons in this process said.
+    pub(crate) fn said(&self) -> String {
+        let log = self.log.0.lock().expect("no panic");
+        let text = String::from_utf8_lossy(&log);
+        let skip = text.lines().count().saturating_sub(60);
+        text.lines().skip(skip).collect::<Vec<_>>().join("\n")
     }
 
     /// Drops the daemon where it stands: nothing of it runs on.
@@ -274,12 +325,35 @@ impl<'l> Scene<'l> {
         let record = &release["status"];
         let newest = &record["operations"][0];
         let at_commit = newest["revision"].as_str().is_some_and(|revision| revision.ends_with(commit));
-        if removed {
-            return record["phase"] == "Removed" && record["operation"].is_null();
+        let agent = if removed {
+            record["phase"] == "Removed"
+        } else {
+            at_commit && condition(record, "Ready").is_some_and(|ready| ready["status"] == "True")
+        };
+        agent && record["operation"].is_null() && self.accepted(commit).await
+    }
+
+    /// Whether the environment's record says that a commit was accepted, and nothing against it.
+    async fn accepted(&self, commit: &str) -> bool {
+        let Some(found) = self.see("backstay.dev/v1alpha1/agentenvironments", "development").await else {
+            return false;
+        };
+        let accepted = found["status"]["accepted"].as_object().into_iter().flatten();
+        accepted.clone().count() > 0
+            && accepted.map(|(_, at)| at).all(|at| at.as_str().is_some_and(|at| at.ends_with(commit)))
+            && condition(&found["status"], "Ready").is_some_and(|ready| ready["status"] == "True")
+    }
+
+    /// Waits until all stands as it does where nothing went wrong; tells what differs when it never does.
+    pub(crate) async fn converge(&self, wanted: &BTreeMap<String, Value>) -> Vec<String> {
+        let begun = Instant::now();
+        loop {
+            let differs = difference(wanted, &self.state().await);
+            if differs.is_empty() || begun.elapsed() > PATIENCE {
+                return differs;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        at_commit
-            && record["operation"].is_null()
-            && condition(record, "Ready").is_some_and(|ready| ready["status"] == "True")
     }
 
     /// Waits for the end of a stage; why not, when it does not come.
@@ -298,7 +372,9 @@ impl<'l> Scene<'l> {
             if begun.elapsed() > PATIENCE {
                 let record = self.see("backstay.dev/v1alpha1/agentreleases", AGENT).await;
                 let record = record.map(|record| record["status"].clone()).unwrap_or_default();
-                return Err(format!("not at its end after {} s: {record}", PATIENCE.as_secs()));
+                let environment = self.see("backstay.dev/v1alpha1/agentenvironments", "development").await;
+                let environment = environment.map(|found| found["status"].clone()).unwrap_or_default();
+                return Err(format!("not at its end after {} s: {record}, {environment}", PATIENCE.as_secs()));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -313,14 +389,14 @@ impl<'l> Scene<'l> {
             if let Some(daemon) = &self.daemon {
                 daemon.hinter.hint();
             }
-            tokio::time::sleep(Duration::from_millis(60)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         let log = self.proxy.log();
         let writes = log[from..].iter().filter(|seen| seen.call.writes() && !seen.call.is_lease());
         writes.map(|seen| seen.call.to_string()).collect()
     }
 
-    /// Waits until nothing was written for a moment.
+    /// Waits until nothing was written for a second.
     async fn quiet(&mut self) {
         let mut still = 0;
         for _ in 0..200 {
@@ -328,7 +404,7 @@ impl<'l> Scene<'l> {
             let writes = log.iter().filter(|seen| seen.call.writes() && !seen.call.is_lease()).count();
             still = if writes == self.writes_seen { still + 1 } else { 0 };
             self.writes_seen = writes;
-            if still >= 4 {
+            if still >= 20 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -25,6 +25,28 @@ fn a_stale_view_after_a_restart_destroys_nothing() {
     assert_eq!(world.end(), told);
 }
 
+// K2, K7
+#[test]
+fn an_old_list_that_shows_another_object_makes_the_inventory_forget_nothing() {
+    let mut world = World::new().git("hello").settle();
+    let old = world.past();
+    world.delete("Service", "support");
+    world.run();
+    let uid = world.uid("Service", "support");
+    world.restart();
+    world.plane.stale = Some(super::plane::Past { ledger: world.ledger.clone(), ..old });
+    world.run();
+    let owned = |world: &World| {
+        let object = world.find("Service", "support")?;
+        world.record().inventory.0.get(&object).map(|uid| uid.0.clone())
+    };
+    assert_eq!(owned(&world), uid);
+    world.plane.stale = None;
+    world.run();
+    assert_eq!(owned(&world), uid);
+    assert_eq!(world.oracle.violations, []);
+}
+
 // K10
 #[test]
 fn a_busy_server_is_waited_for() {
@@ -127,7 +149,6 @@ fn nothing_is_deleted_while_any_kind_that_counts_is_not_seen() {
 
 // R6
 #[test]
-#[ignore = "known open: the settings of a candidate are kept nowhere, see `KNOWN_OPEN`"]
 fn what_a_superseded_operation_made_is_ours_across_a_restart() {
     let mut world = World::new();
     world.cluster.sick.insert(id("slow"), "ContainerCreating");
@@ -136,6 +157,33 @@ fn what_a_superseded_operation_made_is_ours_across_a_restart() {
     world.restart();
     world.converge();
     assert!(world.find("ConfigMap", "extra").is_none(), "{:?}", world.record().inventory);
+}
+
+// R6
+#[test]
+fn what_a_superseded_operation_made_unseen_is_ours_once_it_is_seen() {
+    for removed in [false, true] {
+        let mut world = World::new();
+        world.cluster.sick.insert(id("slow"), "ContainerCreating");
+        // The daemon dies when the ConfigMap was made, and cannot list any until another commit has taken its place.
+        let mut world = world.git_with("slow", |_, settings| settings.manifests = vec![extra("extra")]).settle();
+        world.unseen.insert("ConfigMap".to_owned());
+        world.restart();
+        world.run();
+        if removed {
+            world.remove(&agent());
+        } else {
+            world.git.says(desired(&agent(), "hello", |_, _| {}));
+        }
+        world.converge();
+        assert!(world.find("ConfigMap", "extra").is_some(), "deleted though it was not seen");
+        world.restart();
+        world.unseen.clear();
+        world.converge();
+        assert!(world.find("ConfigMap", "extra").is_none(), "{:?} {:#?}", world.writes, world.record());
+        assert!(world.record().making.is_empty(), "{:?}", world.record().making);
+        assert_eq!(world.oracle.violations, []);
+    }
 }
 
 // K4

@@ -22,6 +22,8 @@ pub(crate) struct Git {
     pub(crate) consents: Vec<Consent>,
     /// Nothing of it can be read, not even the mirror, until somebody commits again.
     pub(crate) lost: bool,
+    /// It said something, be it that nobody is left.
+    spoken: bool,
     known: Vec<Arc<DesiredAgent>>,
     /// Commits of ours that the next poll brings.
     pushed: BTreeMap<AgentName, Arc<DesiredAgent>>,
@@ -105,7 +107,7 @@ pub(crate) fn extra(name: &str) -> Manifest {
 
 impl Git {
     pub(crate) fn says(&mut self, desired: DesiredAgent) {
-        self.lost = false;
+        (self.lost, self.spoken) = (false, true);
         let desired = Arc::new(desired);
         self.known.push(Arc::clone(&desired));
         self.pushed.remove(&desired.name);
@@ -114,19 +116,19 @@ impl Git {
 
     /// A commit whose declaration of the agent cannot be used.
     pub(crate) fn is_bad(&mut self, agent: &AgentName) {
-        self.lost = false;
+        (self.lost, self.spoken) = (false, true);
         let origin = Origin { file: format!("agents/{agent}/agent.yaml").into(), line: 3, column: 1 };
         self.agents.insert(agent.clone(), Err(Diagnostic::error(origin, "unknown field").into()));
     }
 
     /// A commit without the agent.
     pub(crate) fn removes(&mut self, agent: &AgentName) {
-        self.lost = false;
+        (self.lost, self.spoken) = (false, true);
         self.agents.remove(agent);
     }
 
     pub(crate) fn has_spoken(&self) -> bool {
-        !(self.lost || self.known.is_empty() && self.agents.is_empty())
+        self.spoken && !self.lost
     }
 
     pub(crate) fn state(&self) -> DesiredState {

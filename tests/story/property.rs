@@ -10,7 +10,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use backstay::desired::{Allow, DesiredAgent};
 use backstay::model::{AgentName, ObjectRef};
 use backstay::reconcile::FailureKind;
-use backstay::record::{ConditionKind, Outcome, Phase, RetryRequest, RollbackRequest, Truth};
+use backstay::record::{ConditionKind, Phase, RetryRequest, RollbackRequest, Truth};
 use jiff::SignedDuration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -20,7 +20,7 @@ use super::cluster::NAMESPACE;
 use super::git::{agent, desired, extra, manifest, name};
 use super::plane::Class;
 use super::scenarios::request;
-use super::table::{KNOWN_OPEN, rest};
+use super::table::rest;
 use super::world::World;
 
 const AGENTS: [&str; 2] = ["support", "helpdesk"];
@@ -254,23 +254,6 @@ fn explained(world: &World, agent: &AgentName) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Without what [`KNOWN_OPEN`] says is left behind, which is told; `STORY_ALL=1` lets it count as wrong.
-fn without_known_open(world: &World, agent: &AgentName, mut ours: BTreeSet<ObjectRef>) -> BTreeSet<ObjectRef> {
-    let Some(record) = world.record_of(agent).filter(|_| std::env::var_os("STORY_ALL").is_none()) else { return ours };
-    ours.retain(|object| {
-        let live = &world.cluster.objects[object];
-        let mark = live.annotation("backstay.dev/operation").and_then(|mark| mark.rsplit('/').next());
-        let maker = record.operations.iter().find(|operation| Some(&*operation.id.to_string()) == mark);
-        let superseded = maker.is_none_or(|maker| maker.outcome == Some(Outcome::Superseded));
-        let open = object.name.starts_with("extra") && superseded && !record.inventory.owns(object, &live.uid);
-        if open {
-            println!("KNOWN OPEN, {object} is left behind: {}", KNOWN_OPEN[0]);
-        }
-        !open
-    });
-    ours
-}
-
 /// All of it is as Git asks, and nothing else is.
 fn as_asked(world: &World, agent: &AgentName) -> Result<(), TestCaseError> {
     let record = world.record_of(agent);
@@ -279,7 +262,6 @@ fn as_asked(world: &World, agent: &AgentName) -> Result<(), TestCaseError> {
         .position(|known| *known == agent.as_str())
         .map(|who| of(world, who).into_iter().collect())
         .unwrap_or_default();
-    let ours = without_known_open(world, agent, ours);
     match world.git.agents.get(agent) {
         None => {
             let gone = record.is_none_or(|record| record.phase == Phase::Removed || record.format == 0);

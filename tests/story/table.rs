@@ -17,12 +17,6 @@ use super::world::World;
 
 /// Promises that a run is evidence for because the oracle watches them at every effect.
 const ALWAYS: [&str; 4] = ["K2", "K9", "K13", "R6"];
-/// What is known to go wrong, and is printed with the table until it is mended.
-pub(crate) const KNOWN_OPEN: [&str; 1] = [
-    "R6: an operation makes an object of `manifests/`, and the daemon dies while \
-    another commit takes its place: the settings that asked for the object are known to nobody any more, so it stays and no \
-    inventory has it (story faults::what_a_superseded_operation_made_is_ours_across_a_restart, ignored)",
-];
 /// Runs that are told of in full when they go wrong.
 const TOLD: usize = 12;
 
@@ -198,7 +192,6 @@ fn print(runs: &[Run]) {
         println!("{name:24} {count:>9} {:>8} {:>6} {:>10}", row.injected, row.hit, row.violations);
     }
     println!("{} runs of {} scenarios", runs.len(), ALL.len());
-    KNOWN_OPEN.iter().for_each(|what| println!("known open: {what}"));
 }
 
 // === impl Row ===
