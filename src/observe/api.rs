@@ -325,7 +325,7 @@ impl Refusal {
             Self::Server { code: 422, status, .. } => {
                 let causes = status.details.iter().flat_map(|details| &details.causes);
                 let texts = causes.map(|cause| &cause.message).chain([&status.message]);
-                let mut texts = texts.map(|text| text.as_str());
+                let mut texts = texts.map(String::as_str);
                 texts.any(|text| {
                     text.contains("may not be specified when") || text.contains("may not specify more than 1")
                 })

@@ -160,11 +160,7 @@ fn promise(call: &Call, fault: Fault) -> &'static str {
 
 /// What is met late: the daemon tries again what was refused in two minutes, and waits for an answer that does not come.
 fn is_slow(case: &Case) -> bool {
-    match case.fault {
-        Fault::Code(403 | 410) => case.call.writes(),
-        Fault::Silence => true,
-        _ => false,
-    }
+    case.fault == Fault::Silence || matches!(case.fault, Fault::Code(403 | 410)) && case.call.writes()
 }
 
 /// Which of [`SHARE`] parts of all cases is tried now: the commit chooses, so that all are in the long run.

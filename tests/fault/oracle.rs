@@ -150,10 +150,8 @@ fn broken_since(log: &[Seen], namespace: &str, mut record: Option<Value>) -> Vec
         }
         let text = |at: &str| seen.body.pointer(at).and_then(Value::as_str).unwrap_or_default();
         match call.verb.as_str() {
-            "delete" => {
-                if text("/preconditions/uid").is_empty() || text("/preconditions/resourceVersion").is_empty() {
-                    says("deleted without saying exactly what");
-                }
+            "delete" if text("/preconditions/uid").is_empty() || text("/preconditions/resourceVersion").is_empty() => {
+                says("deleted without saying exactly what");
             }
             "patch"
                 if seen.body.is_object()
@@ -209,7 +207,7 @@ fn unrecorded(record: &Value, seen: &Seen) -> Vec<&'static str> {
         let mark = seen.body.pointer("/metadata/annotations/backstay.dev~1operation").and_then(Value::as_str);
         let number = mark.and_then(|mark| mark.rsplit('/').next()).unwrap_or_default();
         let newest = if open.is_null() { &record["operations"][0]["id"] } else { &open["id"] };
-        if newest.to_string() != number {
+        if newest.as_u64().is_none_or(|newest| number.parse() != Ok(newest)) {
             wrong.push("made with the mark of another operation than the record has");
         }
         // Else who restarts when another commit has come cannot know that it is ours.
