@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 use thiserror::Error;
 
 use super::command::{Begun, line_of};
@@ -119,9 +118,7 @@ impl Client {
     pub fn connect(folder: &Path, epoch: Option<u64>) -> Result<Self, ClientError> {
         let unreachable = |source| ClientError::Unreachable { folder: folder.to_owned(), source };
         let open = File::open(folder).map_err(unreachable)?;
-        // A connection to a local socket is made at once, or there is no room for it.
-        let stream = UnixStream::connect(sys::socket_path(open.as_fd(), SOCKET)).map_err(unreachable)?;
-        stream.set_nonblocking(true).map_err(unreachable)?;
+        let stream = connect(&sys::socket_path(open.as_fd(), SOCKET)).map_err(unreachable)?;
         let listener = sys::peer(&stream).map_err(unreachable)?;
         let identity = Identity {
             version: 0,
@@ -135,14 +132,13 @@ impl Client {
         };
         let mut client = Self { folder: folder.to_owned(), stream, heard: vec![], identity };
         let hello = serde_json::to_vec(&Hello { version: VERSION, epoch }).unwrap_or_default();
-        match client.exchange(hello, PROMPT)? {
-            Answer::Hello(identity) if identity.process.pid == listener.pid => client.identity = identity,
-            Answer::Hello(identity) => {
-                let what = format!("it says that it is process {}, and is {}", identity.process.pid, listener.pid);
-                return Err(ClientError::Nonsense { folder: folder.to_owned(), what });
-            }
-            other => return Err(client.nonsense(&other)),
+        let answer = client.exchange(hello, PROMPT)?;
+        let Answer::Hello(identity) = answer else { return Err(client.nonsense(&answer)) };
+        if identity.process.pid != listener.pid {
+            let what = format!("it says that it is process {}, and is {}", identity.process.pid, listener.pid);
+            return Err(ClientError::Nonsense { folder: folder.to_owned(), what });
         }
+        client.identity = identity;
         Ok(client)
     }
 
@@ -153,52 +149,46 @@ impl Client {
 
     /// How the agent is.
     pub fn status(&mut self) -> Result<Status, ClientError> {
-        match self.ask(&Request::Status, PROMPT)? {
-            Answer::Status(status) => Ok(*status),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Status, PROMPT)?;
+        if let Answer::Status(status) = answer { Ok(*status) } else { Err(self.nonsense(&answer)) }
+    }
+
+    /// How the agent is once that is another turn than the one named. Waits for `time` at most; an error then, as if it did not answer.
+    pub fn next(&mut self, turn: u64, time: Duration) -> Result<Status, ClientError> {
+        let answer = self.ask(&Request::Next { turn }, time)?;
+        if let Answer::Status(status) = answer { Ok(*status) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Whether the agent listens at the place that its spec names; none if it names none.
     pub fn listening(&mut self) -> Result<Option<Listening>, ClientError> {
-        match self.ask(&Request::Listening, PROMPT)? {
-            Answer::Listening(listening) => Ok(listening),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Listening, PROMPT)?;
+        if let Answer::Listening(listening) = answer { Ok(listening) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Ends the agent whole, and with it the keeper; returns its last state. Waits for `time` at most: the stop goes on after that, too.
     pub fn stop(&mut self, grace: Option<Duration>, time: Duration) -> Result<Status, ClientError> {
         let grace_ms = grace.map(|grace| u64::try_from(grace.as_millis()).unwrap_or(u64::MAX));
-        match self.ask(&Request::Stop { grace_ms }, time)? {
-            Answer::Stopped(status) => Ok(*status),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Stop { grace_ms }, time)?;
+        if let Answer::Stopped(status) = answer { Ok(*status) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Ends the agent whole and starts it again. Waits for `time` at most.
     pub fn restart(&mut self, time: Duration) -> Result<Status, ClientError> {
-        match self.ask(&Request::Restart, time)? {
-            Answer::Restarted(status) => Ok(*status),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Restart, time)?;
+        if let Answer::Restarted(status) = answer { Ok(*status) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Sends a signal to the agent's first process; false if none lives.
     pub fn signal(&mut self, word: Word) -> Result<bool, ClientError> {
-        match self.ask(&Request::Signal(word), PROMPT)? {
-            Answer::Signalled(sent) => Ok(sent),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Signal(word), PROMPT)?;
+        if let Answer::Signalled(sent) = answer { Ok(sent) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Runs a command as the agent and in its cage.
     pub fn probe(&mut self, command: Vec<String>, timeout: Duration) -> Result<Probed, ClientError> {
         let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-        match self.ask(&Request::Probe(Probe { command, timeout_ms }), timeout.saturating_add(PROMPT))? {
-            Answer::Probed(probed) => Ok(probed),
-            other => Err(self.nonsense(&other)),
-        }
+        let answer = self.ask(&Request::Probe(Probe { command, timeout_ms }), timeout.saturating_add(PROMPT))?;
+        if let Answer::Probed(probed) = answer { Ok(probed) } else { Err(self.nonsense(&answer)) }
     }
 
     /// Has the keeper go on as another program; returns who it is then. Its process, its agent and the log stay.
@@ -240,13 +230,15 @@ impl Client {
     fn say(&self, line: &[u8], until: Instant) -> io::Result<()> {
         let mut said = 0;
         while let Some(rest) = line.get(said..).filter(|rest| !rest.is_empty()) {
-            match send(&self.stream, rest, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            match sys::send(&self.stream, rest) {
                 Ok(count) => said += count,
-                Err(Errno::AGAIN) => self.wait(PollFlags::OUT, until)?,
-                Err(Errno::INTR) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::OUT, until)?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // It may have told why before it went: that is heard next.
-                Err(Errno::PIPE) => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -290,6 +282,20 @@ impl Client {
     fn nonsense(&self, answer: &Answer) -> ClientError {
         let what = plain(&format!("{answer:?}"));
         ClientError::Nonsense { folder: self.folder.clone(), what }
+    }
+}
+
+/// Connects without waiting for a keeper that takes nobody: it may be paused for ever.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let until = Instant::now() + PROMPT;
+    loop {
+        match sys::connect(path) {
+            // There is no event for room among those who wait to be taken.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            other => return other,
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::file;
+
 /// Bytes that [`Reader::tail`] reads from the end of a file at most, to find the beginnings of lines.
 const TAIL: u64 = 4 << 20;
 
@@ -30,11 +32,21 @@ pub struct Reader {
     at: Option<(u64, File)>,
 }
 
-/// The files of a log, oldest first. Whatever else lies in the folder is not among them.
+/// The files of a log, oldest first; none where there is no folder yet. Whatever else lies in the folder is not among them.
 pub fn files(folder: &Path) -> io::Result<Vec<LogFile>> {
     let mut found = vec![];
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        // The agent may write there: its pipes and links are not for anybody to open.
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let path = entry.path();
         let parts = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log")?.split_once('-'));
         let numbers = parts.and_then(|(number, begun)| Some((number.parse().ok()?, begun.parse().ok()?)));
         if let Some((number, begun_s)) = numbers {
@@ -68,7 +80,7 @@ impl Reader {
         let mut reader = Self::oldest(folder);
         if lines == 0 {
             if let Some(newest) = files(folder)?.pop() {
-                let mut file = File::open(&newest.path)?;
+                let mut file = file::open(&newest.path)?;
                 file.seek(SeekFrom::End(0))?;
                 reader.at = Some((newest.number, file));
             }
@@ -76,7 +88,7 @@ impl Reader {
         }
         // From the newest file back, until enough ends of lines are counted.
         for found in files(folder)?.into_iter().rev() {
-            let Ok(mut file) = File::open(&found.path) else { break };
+            let Ok(mut file) = file::open(&found.path) else { break };
             let length = file.metadata()?.len();
             let from = length.saturating_sub(TAIL);
             let (at, counted) = line_from_end(&mut file, from, length, missing)?;
@@ -104,12 +116,8 @@ impl Reader {
                 }
                 None => None,
             };
-            let next = match files(&self.folder) {
-                Ok(files) => files.into_iter().find(|file| number.is_none_or(|number| file.number > number)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => return Err(error),
-            };
-            let Some(next) = next else { return Ok(0) };
+            let later = |file: &LogFile| number.is_none_or(|number| file.number > number);
+            let Some(next) = files(&self.folder)?.into_iter().find(later) else { return Ok(0) };
             // Once a next file is there, nothing is added to this one: what came between the two looks is read now.
             if let Some((_, file)) = &mut self.at {
                 let read = file.read(into)?;
@@ -117,7 +125,7 @@ impl Reader {
                     return Ok(read);
                 }
             }
-            match File::open(&next.path) {
+            match file::open(&next.path) {
                 Ok(file) => self.at = Some((next.number, file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

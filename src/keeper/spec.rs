@@ -180,8 +180,8 @@ impl Spec {
     pub fn write(&self, folder: &Path) -> Result<(), SpecError> {
         self.check()?;
         let path = folder.join(FILE);
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|source| SpecError::Malformed { path: path.clone(), source })?;
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|source| SpecError::Malformed { path: path.clone(), source })?;
         super::file::replace(&path, &text).map_err(|source| SpecError::Unreadable { path, source })
     }
 
@@ -193,11 +193,8 @@ impl Spec {
     /// The whole environment of the agent.
     pub fn environment(&self) -> BTreeMap<String, String> {
         let mut env = self.env.clone();
-        let folders = [
-            ("HOME", &self.writable.home),
-            ("TMPDIR", &self.writable.tmp),
-            ("XDG_CACHE_HOME", &self.writable.cache),
-        ];
+        let folders =
+            [("HOME", &self.writable.home), ("TMPDIR", &self.writable.tmp), ("XDG_CACHE_HOME", &self.writable.cache)];
         for (name, folder) in folders {
             env.entry(name.to_owned()).or_insert_with(|| folder.display().to_string());
         }
@@ -244,7 +241,10 @@ impl Spec {
         }
         let restart = &self.restart;
         let times = [self.stop.grace_ms, restart.first_ms, restart.most_ms, restart.stable_ms];
-        if times.into_iter().any(|time| time > LONGEST_TIME) || restart.first_ms == 0 || restart.first_ms > restart.most_ms {
+        if times.into_iter().any(|time| time > LONGEST_TIME)
+            || restart.first_ms == 0
+            || restart.first_ms > restart.most_ms
+        {
             return wrong("times are at most a week, and `restart.firstMs` is 1 to `restart.mostMs`".to_owned());
         }
         if self.log.max_bytes < 4096 || self.log.files < 2 {

@@ -33,6 +33,11 @@ pub struct Hello {
 pub enum Request {
     /// How the agent is.
     Status,
+    /// How the agent is, once that is another turn than this one: at once, or when something changes.
+    Next {
+        /// The turn that the caller knows.
+        turn: u64,
+    },
     /// Whether the agent listens where it should, and nobody else does.
     Listening,
     /// Ends the agent whole, then the keeper. Answered when nothing is left.
@@ -70,7 +75,7 @@ pub struct Probe {
 pub enum Answer {
     /// To a hello.
     Hello(Identity),
-    /// To `status`.
+    /// To `status` and `next`.
     Status(Box<Status>),
     /// To `listening`; none where the spec names no place.
     Listening(Option<Listening>),
@@ -125,6 +130,8 @@ pub struct Status {
     pub boot: String,
     /// The highest epoch that was heard.
     pub epoch: u64,
+    /// Counts the changes of what stands here, over all keepers of a launch.
+    pub turn: u64,
     /// What is going on.
     pub phase: Phase,
     /// The first process of the agent, while it lives.

@@ -14,7 +14,17 @@ mod other;
 mod types;
 
 #[cfg(target_os = "linux")]
-pub use linux::{FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, descendants, descends_from, die_with_parent, file_system, hold_process, is_marked, keep_descriptors, listening, lock_folder, marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, send_to_name, replace_stderr, replace_stdin, replace_stdout, set_limit, set_mask, signal, socket_path, spill, subreaper};
+pub use linux::{
+    FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,
+    die_with_parent, file_system, hold_process, is_listener, is_marked, keep_descriptors, listening, lock_folder,
+    marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
+    replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
+};
 #[cfg(not(target_os = "linux"))]
-pub use other::{FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, descendants, descends_from, die_with_parent, file_system, hold_process, is_marked, keep_descriptors, listening, lock_folder, marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, send_to_name, replace_stderr, replace_stdin, replace_stdout, set_limit, set_mask, signal, socket_path, spill, subreaper};
-pub use types::{Exited, FileSystem, Limit, LockError, Listen, Listening, Peer, ProcessId, Word};
+pub use other::{
+    FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,
+    die_with_parent, file_system, hold_process, is_listener, is_marked, keep_descriptors, listening, lock_folder,
+    marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
+    replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
+};
+pub use types::{Exited, FileSystem, Limit, Listen, Listening, LockError, Peer, ProcessId, Word};

@@ -53,7 +53,8 @@ fn an_agent_that_ends_at_once_is_started_ever_more_rarely() {
     assert_eq!(end.how, How::Code(3));
     // The file tells the same while nobody asks.
     until("the state is written", || {
-        backstay::keeper::folder::state(&instance.folder).filter(|state| state.ends >= 5 && state.starts == u64::from(state.ends))
+        backstay::keeper::folder::state(&instance.folder)
+            .filter(|state| state.ends >= 5 && state.starts == u64::from(state.ends))
     });
     let waiting = instance.until("it waits", |status| status.phase == Phase::Waiting);
     assert!(waiting.next_ms.is_some() && waiting.agent.is_none());

@@ -28,7 +28,8 @@ fn an_agent_that_listens_to_sigterm_ends_by_itself() {
 
 #[test]
 fn an_agent_that_ignores_sigterm_is_killed_after_its_grace() {
-    let instance = Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done").with(|spec| spec.stop.grace_ms = 300);
+    let instance =
+        Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done").with(|spec| spec.stop.grace_ms = 300);
     instance.start();
     instance.logged("ready");
     let last = instance.stop();
@@ -37,7 +38,8 @@ fn an_agent_that_ignores_sigterm_is_killed_after_its_grace() {
 
 #[test]
 fn a_second_wish_shortens_the_grace() {
-    let instance = Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done").with(|spec| spec.stop.grace_ms = 3_600_000);
+    let instance = Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done")
+        .with(|spec| spec.stop.grace_ms = 3_600_000);
     instance.start();
     instance.logged("ready");
     let mut first = instance.client();
@@ -74,7 +76,8 @@ for n in range(3):
 fn what_forks_away_ends_with_the_agent() {
     let mark = format!("away-{}", std::process::id());
     let script = format!("{AWAY}\nprint('ready'); time.sleep(1000)");
-    let instance = Instance::new("/usr/bin/python3", &["-u", "-c", &script, &mark]).with(|spec| spec.stop.grace_ms = 200);
+    let instance =
+        Instance::new("/usr/bin/python3", &["-u", "-c", &script, &mark]).with(|spec| spec.stop.grace_ms = 200);
     instance.start();
     until("three are away", || (instance.log().matches("away").count() == 3).then_some(()));
     assert_eq!(named(&mark).len(), 4);
@@ -98,7 +101,8 @@ fn an_agent_that_only_forks_away_leaves_nothing_behind() {
 fn a_command_runs_before_the_agent_is_asked() {
     let instance = Instance::sh("trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.05; done");
     let told = instance.file("told");
-    let script = format!("echo \"$HOME $BACKSTAY_INSTANCE\" > {}; sleep 0.2; test ! -e /proc/$PPID/nothing", told.display());
+    let script =
+        format!("echo \"$HOME $BACKSTAY_INSTANCE\" > {}; sleep 0.2; test ! -e /proc/$PPID/nothing", told.display());
     let instance = instance.with(|spec| spec.stop.pre_stop = Some(vec!["/bin/sh".into(), "-c".into(), script]));
     instance.start();
     instance.logged("ready");
@@ -146,7 +150,8 @@ fn a_keeper_that_is_asked_by_signal_stops_its_agent() {
 
 #[test]
 fn a_keeper_without_a_folder_ends_its_agent() {
-    let instance = Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done").with(|spec| spec.stop.grace_ms = 100);
+    let instance =
+        Instance::sh("trap '' TERM; echo ready; while :; do sleep 0.05; done").with(|spec| spec.stop.grace_ms = 100);
     let keeper = instance.start();
     instance.logged("ready");
     let agent = instance.running();

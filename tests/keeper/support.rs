@@ -50,8 +50,11 @@ pub(crate) fn lives(process: ProcessId) -> bool {
 
 /// All processes that were started with this text in their arguments.
 pub(crate) fn named(text: &str) -> Vec<ProcessId> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
-    let is = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text));
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let is = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    };
     pids.filter(is).filter_map(|pid| sys::process(pid).unwrap()).collect()
 }
 
@@ -76,7 +79,11 @@ impl Instance {
         let spec = Spec {
             format: FORMAT,
             instance: "i1".to_owned(),
-            nonce: format!("n{}x{}", std::process::id(), outside.path().file_name().unwrap().to_str().unwrap().replace('.', "")),
+            nonce: format!(
+                "n{}x{}",
+                std::process::id(),
+                outside.path().file_name().unwrap().to_str().unwrap().replace('.', "")
+            ),
             agent: "support".to_owned(),
             release: "r-0123456789ab".to_owned(),
             epoch: EPOCH,

@@ -18,7 +18,10 @@ fn a_folder_has_one_keeper() {
     let first = instance.start();
     let agent = instance.running();
     let refused = client::start(&program(), &instance.folder).unwrap_err();
-    assert!(matches!(&refused, ClientError::NotBegun { why, .. } if why.contains("held by another process")), "{refused}");
+    assert!(
+        matches!(&refused, ClientError::NotBegun { why, .. } if why.contains("held by another process")),
+        "{refused}"
+    );
     assert_eq!((instance.client().identity().process, instance.running()), (first.process, agent));
 }
 
@@ -49,7 +52,9 @@ fn an_agent_outlives_its_keeper_and_is_taken_over() {
     let dead = instance.kill_keeper();
     assert!(lives(agent));
     let intent = Some(("i1", instance.spec.nonce.as_str()));
-    let Standing::Dead { agent: left, last } = folder::look(&instance.folder, intent).unwrap() else { panic!("it lives") };
+    let Standing::Dead { agent: left, last } = folder::look(&instance.folder, intent).unwrap() else {
+        panic!("it lives")
+    };
     assert_eq!((left, last.unwrap().phase), (Some(agent), Phase::Running));
     let second = instance.start();
     assert_ne!(second.process, dead);
@@ -90,7 +95,10 @@ fn an_agent_that_is_tied_to_its_keeper_dies_with_it() {
 #[test]
 fn orphans_are_ended_without_a_keeper() {
     let mark = format!("orphan-{}", std::process::id());
-    let instance = Instance::new("/bin/sh", &["-c", "trap '' TERM; setsid sleep 1000 & echo ready; while :; do sleep 0.05; done", &mark]);
+    let instance = Instance::new(
+        "/bin/sh",
+        &["-c", "trap '' TERM; setsid sleep 1000 & echo ready; while :; do sleep 0.05; done", &mark],
+    );
     instance.start();
     instance.logged("ready");
     assert!(folder::end_orphans(&instance.folder, Duration::ZERO).is_err(), "a keeper holds it");
@@ -152,7 +160,9 @@ fn an_upgrade_that_cannot_be_leaves_the_old_keeper() {
     let hangs = instance.file("hangs");
     fs::write(&hangs, "#!/bin/sh\nsleep 1000\n").unwrap();
     fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).unwrap();
-    for bad in ["/no/such/file", "/bin/true", "/bin/false", "relative", broken.to_str().unwrap(), hangs.to_str().unwrap()] {
+    for bad in
+        ["/no/such/file", "/bin/true", "/bin/false", "relative", broken.to_str().unwrap(), hangs.to_str().unwrap()]
+    {
         let refused = instance.client().upgrade(bad.as_ref(), EPOCH).unwrap_err();
         assert!(matches!(refused, ClientError::Refused { .. }), "{bad}: {refused:?}");
         assert_eq!((instance.client().identity().process, instance.running()), (keeper.process, agent));

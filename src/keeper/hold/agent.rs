@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use super::{Course, Keeper, wall_ms};
 use crate::keeper::cage::{self, Born};
-use crate::keeper::folder::PIPE;
 use crate::keeper::spec::Policy;
 use crate::keeper::wire::{End, How, Phase, Status};
 use crate::sys::{self, Exited, Listen, ProcessId};
@@ -66,7 +65,7 @@ impl Keeper {
         {
             fs::remove_file(path)?;
         }
-        let pipe = sys::open_pipe(&self.here.at(PIPE), true)?;
+        let pipe = sys::reopen_pipe(self.sink.pipe())?;
         let output = (Stdio::from(pipe.try_clone()?), Stdio::from(pipe));
         let mut command = vec![self.spec.command.to_string_lossy().into_owned()];
         command.extend(self.spec.args.iter().cloned());

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 
 use super::ending::Goal;
+use super::serve::Greeted;
 use super::{Course, Keeper};
 use crate::keeper::wire::{Answer, Hello, LogStatus, Phase, REQUEST, Request, Status, VERSION};
 use crate::sys::{self, Peer, ProcessId};
@@ -13,7 +14,8 @@ impl Keeper {
     /// Takes new callers.
     pub(super) fn accept(&mut self, now: Instant) {
         let trusted = |uid: u32| uid == 0 || uid == sys::own_uid() || self.spec.trusted_uids.contains(&uid);
-        let (own, agent, mark) = (self.identity.process.pid, self.agent.as_ref().map(|agent| agent.id.pid), self.spec.mark());
+        let (own, agent, mark) =
+            (self.identity.process.pid, self.agent.as_ref().map(|agent| agent.id.pid), self.spec.mark());
         let refuse = |peer: Peer| {
             if !trusted(peer.uid) {
                 return Some(format!("user {} may not command this keeper", peer.uid));
@@ -31,7 +33,6 @@ impl Keeper {
         let Some(caller) = self.server.caller(number) else { return };
         if !caller.read(now) {
             caller.leaves = true;
-            return;
         }
     }
 
@@ -42,7 +43,7 @@ impl Keeper {
             let done = match greeted {
                 _ if line.len() >= REQUEST => Err((format!("a request has at most {REQUEST} bytes"), None)),
                 None => self.greet(&line, number),
-                Some(epoch) => parse(&line).and_then(|request| self.carry_out(request, epoch, number, now)),
+                Some(Greeted(epoch)) => parse(&line).and_then(|request| self.carry_out(request, epoch, number, now)),
             };
             if let Err((why, epoch)) = done {
                 self.server.refuse(number, why, epoch);
@@ -57,7 +58,7 @@ impl Keeper {
         }
         self.allow(hello.epoch)?;
         if let Some(caller) = self.server.caller(number) {
-            caller.greeted = Some(hello.epoch);
+            caller.greeted = Some(Greeted(hello.epoch));
         }
         let answer = Answer::Hello(self.identity.clone());
         self.server.answer(number, &answer);
@@ -87,7 +88,7 @@ impl Keeper {
         number: u64,
         now: Instant,
     ) -> Result<(), (String, Option<u64>)> {
-        if epoch.is_none() && !matches!(request, Request::Status | Request::Listening) {
+        if epoch.is_none() && !matches!(request, Request::Status | Request::Next { .. } | Request::Listening) {
             return Err(("who names no epoch may only ask".to_owned(), None));
         }
         self.allow(epoch)?;
@@ -96,6 +97,10 @@ impl Keeper {
         let answer = match request {
             Request::Status => Answer::Status(Box::new(self.now())),
             Request::Listening => self.listening().unwrap_or_else(refused),
+            Request::Next { turn } => {
+                self.watching.push((number, turn));
+                return self.later(number);
+            }
             Request::Signal(word) => match self.agent.as_ref().map(|agent| sys::signal(agent.id, word)) {
                 None => Answer::Signalled(false),
                 Some(Ok(sent)) => Answer::Signalled(sent),
@@ -142,6 +147,18 @@ impl Keeper {
         }
     }
 
+    /// Answers those who wait for a turn that has come, and forgets those who have gone.
+    pub(super) fn tell_watchers(&mut self) {
+        for (number, turn) in std::mem::take(&mut self.watching) {
+            if turn != self.status.turn {
+                let status = Answer::Status(Box::new(self.now()));
+                self.server.answer(number, &status);
+            } else if self.server.caller(number).is_some() {
+                self.watching.push((number, turn));
+            }
+        }
+    }
+
     fn wait_for_answer(&mut self, number: u64) {
         self.waiting.push(number);
         let _ = self.later(number);
@@ -166,8 +183,11 @@ impl Keeper {
     fn listening(&self) -> Result<Answer, String> {
         let Some(listen) = &self.spec.listen else { return Ok(Answer::Listening(None)) };
         let mut processes: Vec<ProcessId> = self.agent.iter().map(|agent| agent.id).collect();
-        for root in [Some(self.identity.process.pid), self.agent.as_ref().map(|agent| agent.id.pid)].into_iter().flatten() {
-            processes.extend(sys::descendants(root).map_err(|error| format!("cannot see the agent's processes: {error}"))?);
+        for root in
+            [Some(self.identity.process.pid), self.agent.as_ref().map(|agent| agent.id.pid)].into_iter().flatten()
+        {
+            processes
+                .extend(sys::descendants(root).map_err(|error| format!("cannot see the agent's processes: {error}"))?);
         }
         let found = sys::listening(listen, &processes);
         found.map(|found| Answer::Listening(Some(found))).map_err(|error| format!("cannot see who listens: {error}"))

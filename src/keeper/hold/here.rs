@@ -23,7 +23,10 @@ impl Here {
         let folder = File::open(path)?;
         let found = folder.metadata()?;
         if !found.is_dir() || found.mode() & 0o002 != 0 {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not a folder, or everybody may write there"));
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "it is not a folder, or everybody may write there",
+            ));
         }
         Ok(Self { path: path.to_owned(), folder, number: (found.dev(), found.ino()) })
     }

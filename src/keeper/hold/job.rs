@@ -131,7 +131,13 @@ impl Keeper {
         self.begin_job(command, Purpose::Version { caller, program }, VERSION_TIME, now).map(|_| ())
     }
 
-    fn begin_job(&mut self, command: Vec<String>, purpose: Purpose, time: Duration, now: Instant) -> Result<u64, String> {
+    fn begin_job(
+        &mut self,
+        command: Vec<String>,
+        purpose: Purpose,
+        time: Duration,
+        now: Instant,
+    ) -> Result<u64, String> {
         if self.jobs.len() >= MOST && !matches!(purpose, Purpose::PreStop) {
             return Err(format!("{MOST} commands run already"));
         }
@@ -141,7 +147,13 @@ impl Keeper {
             rustix::fs::fcntl_setfl(&output, rustix::fs::OFlags::NONBLOCK)?;
             if let Purpose::Version { program, .. } = &purpose {
                 let mut asked = Command::new(program);
-                asked.arg("version").arg(self.here.path()).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).stdout(write);
+                asked
+                    .arg("version")
+                    .arg(self.here.path())
+                    .env_clear()
+                    .stdin(Stdio::null())
+                    .stderr(Stdio::null())
+                    .stdout(write);
                 return Ok((asked.spawn()?.id(), None, output));
             }
             let both = (Stdio::from(write.try_clone()?), Stdio::from(write));
@@ -217,7 +229,11 @@ impl Keeper {
 
     fn after_pre_stop(&mut self, probed: &Probed, now: Instant) {
         if probed.how != How::Code(0) {
-            let end = if probed.timed_out { "was killed after its time".to_owned() } else { format!("ended with {:?}", probed.how) };
+            let end = if probed.timed_out {
+                "was killed after its time".to_owned()
+            } else {
+                format!("ended with {:?}", probed.how)
+            };
             self.status.trouble = Some(format!("the command before a stop {end}"));
         }
         self.look(now);

@@ -52,6 +52,8 @@ struct Keeper {
     spec: Spec,
     identity: Identity,
     status: Status,
+    /// Callers who are answered at the next turn after theirs.
+    watching: Vec<(u64, u64)>,
     /// What `state.json` holds, as far as it could be written.
     written: Option<Status>,
     sink: Sink,
@@ -124,7 +126,8 @@ impl Keeper {
     /// Becomes the keeper of a folder, and starts the agent or takes over the one that runs.
     fn begin(path: &Path) -> Result<Self, String> {
         let carried = upgrade::carried();
-        let cannot = |deed: &str, error: &dyn std::error::Error| format!("cannot {deed} of `{}`: {error}", path.display());
+        let cannot =
+            |deed: &str, error: &dyn std::error::Error| format!("cannot {deed} of `{}`: {error}", path.display());
         sys::keep_descriptors().map_err(|error| cannot("keep descriptors from the agent", &error))?;
         let here = Here::open(path).map_err(|error| cannot("become the keeper", &error))?;
         let lock = match carried {
@@ -141,7 +144,7 @@ impl Keeper {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(writable);
             made.map_err(|error| cannot(&format!("make `{}`", writable.display()), &error))?;
         }
-        let pipe = sys::open_pipe(&here.at(PIPE), false).map_err(|error| cannot("open the log's pipe", &error))?;
+        let pipe = sys::open_pipe(&here.at(PIPE)).map_err(|error| cannot("open the log's pipe", &error))?;
         // What this program itself has to say stands in the log, too.
         sys::replace_stderr(&pipe).map_err(|error| cannot("open the log's pipe", &error))?;
         let sink = Sink::new(pipe, spec.log.clone()).map_err(|error| cannot("keep the log", &error))?;
@@ -180,6 +183,7 @@ impl Keeper {
             jobs: vec![],
             jobs_begun: 0,
             waiting: vec![],
+            watching: vec![],
             course: Course::Ended,
             tick: now + TICK,
             missing: false,
@@ -204,6 +208,9 @@ impl Keeper {
         if self.written.as_ref() == Some(&self.status) {
             return;
         }
+        if self.written.as_ref().is_none_or(|written| written.turn == self.status.turn) {
+            self.status.turn += 1;
+        }
         let text = serde_json::to_vec_pretty(&self.status).unwrap_or_default();
         match file::replace(&self.here.at(STATE), &text) {
             Ok(()) => {
@@ -225,6 +232,7 @@ impl Status {
             nonce: spec.nonce.clone(),
             boot: boot.to_owned(),
             epoch: earlier.map_or(spec.epoch, |earlier| earlier.epoch.max(spec.epoch)),
+            turn: earlier.map_or(0, |earlier| earlier.turn),
             phase: Phase::Ended,
             agent: None,
             since_ms: None,

@@ -8,8 +8,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
 
 use super::here::Here;
 use crate::keeper::spec::Spec;
@@ -18,10 +16,16 @@ use crate::sys::{self, Peer};
 
 /// Callers at once at most. One more, and the one that has been silent for longest has to go.
 const MOST: usize = 16;
+/// Callers that wait to be taken at most.
+const BACKLOG: i32 = 64;
 /// How long a caller may take for a line once it began one, for its hello, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a caller may be silent between requests.
-const SILENCE: Duration = Duration::from_secs(15 * 60);
+const SILENCE: Duration = Duration::from_mins(15);
+
+/// For whom a caller speaks; without an epoch it may only ask.
+#[derive(Clone, Copy)]
+pub(super) struct Greeted(pub(super) Option<u64>);
 
 /// All callers.
 pub(super) struct Server {
@@ -34,7 +38,7 @@ pub(super) struct Server {
 pub(super) struct Caller {
     pub(super) number: u64,
     /// Whether it has said hello, and for which epoch.
-    pub(super) greeted: Option<Option<u64>>,
+    pub(super) greeted: Option<Greeted>,
     /// Whether a request of it is being carried out: its next one waits.
     pub(super) pending: bool,
     /// Whether it has to go once it has its answer.
@@ -57,6 +61,8 @@ impl Server {
             _ => {}
         }
         let listener = UnixListener::bind(&path)?;
+        // By itself it would be thousands, all of whom a keeper that was paused would have to hear first.
+        rustix::net::listen(&listener, BACKLOG)?;
         // Who is not trusted is refused by name; where others are trusted, the file must let them in first.
         let mode = if spec.trusted_uids.is_empty() { 0o600 } else { 0o666 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
@@ -199,9 +205,9 @@ impl Caller {
 
     /// Writes what it has not taken yet, as much as it takes now.
     pub(super) fn write(&mut self) {
-        match send(&self.stream, &self.unsaid, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        match sys::send(&self.stream, &self.unsaid) {
             Ok(count) => drop(self.unsaid.drain(..count.min(self.unsaid.len()))),
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(_) => {
                 self.unsaid.clear();
                 self.leaves = true;
@@ -211,7 +217,7 @@ impl Caller {
 
     fn until(&self) -> Instant {
         if self.pending {
-            return self.moved + Duration::from_secs(8 * 24 * 3600);
+            return self.moved + Duration::from_hours(8 * 24);
         }
         let in_a_line = !self.heard.is_empty() || !self.unsaid.is_empty() || self.greeted.is_none();
         self.moved + if in_a_line { PATIENCE } else { SILENCE }
@@ -225,7 +231,7 @@ impl TryFrom<OwnedFd> for Server {
 
     /// Goes on with a listening socket that was handed over.
     fn try_from(listener: OwnedFd) -> io::Result<Self> {
-        if !rustix::net::sockopt::socket_acceptconn(&listener)? {
+        if !sys::is_listener(&listener)? {
             return Err(io::Error::other("what was handed over is no listening socket"));
         }
         Self::on(UnixListener::from(listener))

@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::wall_ms;
+use crate::keeper::file;
 use crate::keeper::logs::{self, LogFile};
 use crate::keeper::spec::Log;
 use crate::keeper::wire::LogStatus;
@@ -166,10 +167,8 @@ impl Open {
         fs::create_dir_all(&log.folder)?;
         let mut kept = logs::files(&log.folder)?;
         let newest = kept.last().cloned();
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o600);
         if let Some(of) = &newest {
-            let file = options.open(&of.path)?;
+            let file = file::open_to_write(&of.path)?;
             let open = Self { of: of.clone(), size: file.metadata()?.len(), file };
             if !open.is_over(log) {
                 return Ok(open);
@@ -177,11 +176,14 @@ impl Open {
         }
         // Before the new one, so that the bound holds at each moment, and a full disk gets room.
         while kept.len() >= log.files as usize {
-            fs::remove_file(kept.remove(0).path)?;
+            match fs::remove_file(kept.remove(0).path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
-        let number = newest.map_or(1, |newest| newest.number + 1);
+        let number = newest.map_or(1, |newest| newest.number.saturating_add(1));
         let of = LogFile::new(&log.folder, number, wall_ms() / 1000);
-        let file = options.create_new(true).open(&of.path)?;
+        let file = file::make(&of.path)?;
         Ok(Self { of, file, size: 0 })
     }
 }

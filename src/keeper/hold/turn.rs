@@ -66,12 +66,10 @@ impl Keeper {
                     job.read();
                 }
             }
-            Ready::Caller(number, events) => {
-                match self.server.caller(number) {
-                    Some(caller) if events.contains(PollFlags::OUT) => caller.write(),
-                    _ => self.hear(number, now),
-                }
-            }
+            Ready::Caller(number, events) => match self.server.caller(number) {
+                Some(caller) if events.contains(PollFlags::OUT) => caller.write(),
+                _ => self.hear(number, now),
+            },
         }
     }
 
@@ -81,13 +79,14 @@ impl Keeper {
         match &self.course {
             Course::Waiting(until) if *until <= now => self.start(now),
             Course::Ending(ending) if ending.look_at() <= now => self.look(now),
-            _ => {}
+            Course::Running | Course::Waiting(_) | Course::Ended | Course::Ending(_) | Course::Over => {}
         }
         if self.tick <= now {
             self.tick = now + TICK;
             self.look_at_the_folder(now);
             self.save();
         }
+        self.tell_watchers();
         // What was said while an earlier request was carried out; one request of each a round.
         for number in self.server.with_lines() {
             self.obey(number, now);
@@ -151,9 +150,9 @@ impl Keeper {
             return vec![Ready::Signal];
         }
         let ready = what.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-        let ready = ready.map(|(what, fd)| match what {
-            Ready::Caller(number, _) => Ready::Caller(number, fd.revents()),
-            other => other,
+        let ready = ready.map(|(what, fd)| {
+            let Ready::Caller(number, _) = what else { return what };
+            Ready::Caller(number, fd.revents())
         });
         ready.collect()
     }

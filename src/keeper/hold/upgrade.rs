@@ -78,7 +78,9 @@ impl Keeper {
                     format!("cannot become `{program}`: {error}")
                 }
             },
-            Some(version) => format!("`{program}` ({}) cannot go on from version {}", version.keeper, self.identity.keeper),
+            Some(version) => {
+                format!("`{program}` ({}) cannot go on from version {}", version.keeper, self.identity.keeper)
+            }
             None => format!("`{program}` is no keeper, or does not start"),
         };
         self.server.answer(caller, &Answer::Refused { why, epoch: None });

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{
-    Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_child_subreaper, set_parent_process_death_signal, setrlimit,
-    setsid,
+    Resource, Rlimit, Signal, getpid, getppid, getrlimit, set_child_subreaper, set_parent_process_death_signal,
+    setrlimit, setsid,
 };
 
 use super::process::raw;

@@ -6,8 +6,10 @@ use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::process::is_gone;
 use crate::sys::{Listen, Listening, Peer, ProcessId};
@@ -16,6 +18,24 @@ use crate::sys::{Listen, Listening, Peer, ProcessId};
 pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     let said = rustix::net::sockopt::socket_peercred(socket)?;
     Ok(Peer { pid: said.pid.as_raw_nonzero().get().unsigned_abs(), uid: said.uid.as_raw() })
+}
+
+/// Connects to a Unix socket without waiting; `WouldBlock` where there is no room among those who wait to be taken.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// Sends what the other side takes now; returns how many bytes. One that has gone is an error, and no signal.
+pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+}
+
+/// Whether a descriptor is a listening socket.
+pub fn is_listener(socket: impl AsFd) -> io::Result<bool> {
+    Ok(rustix::net::sockopt::socket_acceptconn(socket)?)
 }
 
 /// Sends a datagram to a socket whose name is in no folder (an abstract one).

@@ -2,11 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock, statfs};
+use rustix::fs::{FlockOperation, OFlags, flock, statfs};
 use rustix::io::Errno;
 
 use crate::sys::{FileSystem, LockError};
@@ -35,6 +35,9 @@ const NETWORK: [(u32, &str); 17] = [
 const FUSE: u32 = 0x6573_5546;
 /// Of those, the kinds that are local.
 const LOCAL_FUSE: [&str; 4] = ["fuseblk", "fuse.fuse-overlayfs", "fuse.bindfs", "fuse.lxcfs"];
+
+#[expect(clippy::cast_possible_wrap, reason = "flags, not numbers")]
+const NOFOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 /// A lock on a folder; ends when it is dropped or the process ends.
 ///
@@ -68,7 +71,7 @@ pub fn lock_folder(folder: &Path, name: &str) -> Result<FolderLock, LockError> {
         return Err(LockError::Network { folder: folder.to_owned(), name: kind.name });
     }
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(NOFOLLOW);
     let file = options.open(folder.join(name)).map_err(refused)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(FolderLock(file)),

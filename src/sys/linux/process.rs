@@ -44,7 +44,8 @@ pub fn process(pid: u32) -> io::Result<Option<ProcessId>> {
 /// How long ago a process of this boot began, by the clock that nobody sets; steps of 10 ms.
 pub fn age(id: ProcessId) -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/uptime")?;
-    let seconds = text.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).filter(|seconds| *seconds >= 0.0);
+    let seconds =
+        text.split(' ').next().and_then(|seconds| seconds.parse::<f64>().ok()).filter(|seconds| *seconds >= 0.0);
     let up = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     let up = up.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime"))?;
     Ok(up.saturating_sub(Duration::from_millis(id.start.saturating_mul(TICK))))
@@ -111,7 +112,9 @@ pub(super) fn named(word: Word) -> Signal {
 /// Reads `/proc/<pid>/stat`; none if there is no such process.
 pub(super) fn stat(pid: u32) -> io::Result<Option<Stat>> {
     match fs::read(format!("/proc/{pid}/stat")) {
-        Ok(text) => parse(&text).map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/<pid>/stat")),
+        Ok(text) => {
+            parse(&text).map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/<pid>/stat"))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound || is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }

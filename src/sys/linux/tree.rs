@@ -128,7 +128,12 @@ mod tests {
         assert!(descends_from(child.id(), own) && !descends_from(own, child.id()));
         assert!(descendants(own).unwrap().iter().any(|found| found.pid == child.id()));
         child.kill().unwrap();
-        assert!(!descendants(own).unwrap().iter().any(|found| found.pid == child.id() && stat(found.pid).unwrap().is_none()));
+        assert!(
+            !descendants(own)
+                .unwrap()
+                .iter()
+                .any(|found| found.pid == child.id() && stat(found.pid).unwrap().is_none())
+        );
         child.wait().unwrap();
     }
 }
