@@ -11,7 +11,7 @@ use backstay::sys::{self, Word};
 
 use super::support::{Instance, lives, named, until};
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 #[test]
 fn an_agent_that_listens_to_sigterm_ends_by_itself() {

@@ -16,7 +16,7 @@ use backstay::sys::{self, ProcessId, Word};
 use tempfile::TempDir;
 
 /// How long a test waits for what must become true.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) const EPOCH: u64 = 5;
 

@@ -16,16 +16,15 @@ use backstay::sys::{self, Listen, Listening, Word};
 use super::support::{EPOCH, Instance, until};
 
 fn refusal(result: Result<impl std::fmt::Debug, ClientError>) -> (String, Option<u64>) {
-    match result.unwrap_err() {
-        ClientError::Refused { why, epoch, .. } => (why, epoch),
-        other => panic!("{other:?}"),
-    }
+    let error = result.unwrap_err();
+    let ClientError::Refused { why, epoch, .. } = error else { panic!("{error:?}") };
+    (why, epoch)
 }
 
 fn raw(folder: &Path) -> UnixStream {
     let open = fs::File::open(folder).unwrap();
     let stream = UnixStream::connect(sys::socket_path(open.as_fd(), "s")).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     stream
 }
 
@@ -179,7 +178,7 @@ fn callers_that_say_nothing_or_take_nothing_hinder_nobody() {
     // Those that are silent are sent away in time.
     let last = silent.pop().unwrap();
     assert_eq!(all(last), "");
-    instance.client().stop(None, Duration::from_secs(60)).unwrap();
+    instance.client().stop(None, Duration::from_mins(1)).unwrap();
 }
 
 #[test]
@@ -191,18 +190,18 @@ fn who_watches_hears_of_each_turn() {
     let status = client.status().unwrap();
     // The turn is the one that is known: nothing comes until something happens.
     let told = std::thread::scope(|scope| {
-        let waits = scope.spawn(|| client.next(status.turn, Duration::from_secs(60)).unwrap());
+        let waits = scope.spawn(|| client.next(status.turn, Duration::from_mins(1)).unwrap());
         instance.client().signal(Word::Kill).unwrap();
         waits.join().unwrap()
     });
     assert!(told.turn > status.turn);
     let mut told = told;
     while told.starts < 2 {
-        told = client.next(told.turn, Duration::from_secs(60)).unwrap();
+        told = client.next(told.turn, Duration::from_mins(1)).unwrap();
     }
     assert!(told.agent.is_some_and(|second| second != agent) && told.last_end.unwrap().how == How::Signal(9));
     // A turn that has passed is answered at once.
-    assert!(client.next(status.turn, Duration::from_secs(60)).unwrap().turn >= told.turn);
+    assert!(client.next(status.turn, Duration::from_mins(1)).unwrap().turn >= told.turn);
 }
 
 #[test]
