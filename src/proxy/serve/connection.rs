@@ -71,8 +71,9 @@ where
     let service = service_fn(move |request| called(proxy.clone(), client.clone(), line.clone(), request));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(inlet), service).with_upgrades());
     // A connection that breaks is the client's affair.
-    if draining.run_until_cancelled(connection.as_mut()).await.is_some() {
-        return;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = draining.cancelled() => {}
     }
     // Whoever sends a request now is answered, with the word to come again: an idle connection that is closed at once
     // would lose the request that is just on its way.
@@ -99,10 +100,12 @@ where
         called(proxy.clone(), client.clone(), line.clone(), request)
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(inlet), service));
-    if draining.run_until_cancelled(connection.as_mut()).await.is_none() {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = draining.cancelled() => {}
     }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
 }
 
 type Called = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;

@@ -329,17 +329,6 @@ async fn accept(
 
 /// `/metrics` for Prometheus, `/healthz` for whoever looks after the process.
 async fn metrics(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationToken) {
-    let answer = |proxy: &Proxy, request: &Request<Incoming>| {
-        let mut response = Response::new(Full::new(Bytes::new()));
-        match request.uri().path() {
-            "/metrics" => *response.body_mut() = Full::from(proxy.switch.figures.text()),
-            "/healthz" => *response.body_mut() = Full::from("ok\n"),
-            _ => *response.status_mut() = StatusCode::NOT_FOUND,
-        }
-        let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-        response
-    };
     let slots = Arc::new(Semaphore::new(16));
     while let Ok(slot) = slots.clone().acquire_owned().await {
         let Some(accepted) = stop.run_until_cancelled(listener.accept()).await else { return };
@@ -351,13 +340,25 @@ async fn metrics(proxy: Arc<Proxy>, listener: TcpListener, stop: CancellationTok
         let tasks = proxy.tasks.clone();
         tasks.spawn(async move {
             let _slot = slot;
-            let service = service_fn(|request| {
-                let response = answer(&proxy, &request);
-                async move { Ok::<_, std::convert::Infallible>(response) }
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = tell(&proxy, request.uri().path());
+                std::future::ready(Ok::<_, std::convert::Infallible>(response))
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(5)).keep_alive(false);
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
+}
+
+fn tell(proxy: &Proxy, path: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    match path {
+        "/metrics" => *response.body_mut() = Full::from(proxy.switch.figures.text()),
+        "/healthz" => *response.body_mut() = Full::from("ok\n"),
+        _ => *response.status_mut() = StatusCode::NOT_FOUND,
+    }
+    let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
