@@ -46,6 +46,10 @@ impl Outlier {
             Went::Badly => (self.connects, self.answers) = (0, self.answers + 1),
             Went::Nowhere => self.connects += 1,
         }
+        // Whoever is asked all the same, because all fail, does not stay away longer for it.
+        if self.ejected(now) {
+            return;
+        }
         if self.connects >= CONNECTS || self.answers >= ANSWERS {
             let absence = FIRST.saturating_mul(1 << self.ejections.min(6)).min(LONGEST);
             self.until = now + absence;
@@ -83,10 +87,12 @@ mod tests {
         assert!(outlier.ejected(Duration::from_millis(999)) && !outlier.ejected(s(1)));
         outlier.saw(Went::Nowhere, s(10));
         assert!(outlier.ejected(s(11)) && !outlier.ejected(s(12)));
-        (0..20).for_each(|_| outlier.saw(Went::Nowhere, s(100)));
-        assert!(outlier.ejected(s(159)) && !outlier.ejected(s(160)));
-        outlier.saw(Went::Well, s(160));
-        assert!(outlier.fine() && !outlier.ejected(s(160)));
+        (0..20).for_each(|_| outlier.saw(Went::Nowhere, s(11)));
+        assert!(!outlier.ejected(s(12)));
+        (0..20).for_each(|round| outlier.saw(Went::Nowhere, s(100 * (round + 1))));
+        assert!(outlier.ejected(s(2_059)) && !outlier.ejected(s(2_060)));
+        outlier.saw(Went::Well, s(2_060));
+        assert!(outlier.fine() && !outlier.ejected(s(2_060)));
     }
 
     #[test]
