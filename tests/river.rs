@@ -20,6 +20,8 @@ mod shapes;
 mod faults;
 #[path = "river/dark.rs"]
 mod dark;
+#[path = "river/disk.rs"]
+mod disk;
 #[path = "river/people.rs"]
 mod people;
 #[path = "river/telling.rs"]

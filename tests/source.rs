@@ -24,6 +24,8 @@ mod resolve;
 mod ssh;
 #[path = "source/tree.rs"]
 mod tree;
+#[path = "source/openpgp.rs"]
+mod openpgp;
 #[path = "source/verify.rs"]
 mod verify;
 #[path = "source/write.rs"]

@@ -131,7 +131,14 @@ impl Target {
                 self.live(&resource, call, mode).await
             }
             How::Apply { uid, version, drops_fields: false } => {
-                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, version, mode).await
+                match self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, version, mode).await {
+                    // Somebody chose another member of a union of ours: theirs only goes when it is ours to drop.
+                    Err(refusal) if refusal.is_two_of_one() && mode == Mode::Do => {
+                        let version = self.take_over(&resource, object, Take::Unions, uid, version, mode).await?;
+                        self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
+                    }
+                    answer => answer,
+                }
             }
             How::Apply { uid, version, drops_fields: true } => {
                 let version = self.take_over(&resource, object, Take::Own, uid, version, mode).await?;

@@ -251,9 +251,6 @@ fn journal(path: &Path) -> Result<Journal, JournalError> {
     if path == Path::new("stdout") {
         return Ok(Journal::stream(Box::new(std::io::stdout())));
     }
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
     Journal::file(path)
 }
 

@@ -85,15 +85,14 @@ pub enum JournalError {
 /// # Guarantees
 ///
 /// A line of a file is on disk when [`note`](Self::note) returns. What is there already is not written again, so that a
-/// crash between record and journal loses no line: the next `note` of that agent brings it.
+/// crash between record and journal loses no line: the next `note` of that agent brings it. Lines that could not be
+/// written whole, because the disk is full or fails, are taken off again: the chain never goes on after a torn one.
 ///
 /// A file of 16 MiB is full: it becomes `<path>.1`, those before it `.2` to `.4`, and the fifth is deleted. The chain goes
 /// on from file to file, so that those that are kept prove one another; who needs all of it takes full files away to a
 /// place of his own. An agent whose last line went with a deleted file begins with what is new.
 pub struct Journal {
-    out: Box<dyn Write + Send>,
-    /// Set where lines must be on disk.
-    file: Option<Kept>,
+    out: Out,
     number: u64,
     prev: Digest,
     /// The last event that was written, by environment and agent.
@@ -102,41 +101,72 @@ pub struct Journal {
     remembers: bool,
 }
 
+/// Where lines go.
+enum Out {
+    /// To somebody who keeps them.
+    Stream(Box<dyn Write + Send>),
+    /// To a file, and to disk.
+    File(Kept),
+    /// To a file that could not be opened: it is tried again with each line.
+    Shut(PathBuf),
+}
+
 /// The file that is written to.
 struct Kept {
     file: File,
     path: PathBuf,
-    /// Bytes that it holds.
+    /// Bytes of whole lines that it holds.
     size: u64,
     /// Bytes at which it is full.
     full: u64,
+    /// Whether there may be more in it than whole lines.
+    torn: bool,
 }
 
 // === impl Journal ===
 
 impl Journal {
-    /// Goes on with a file, which is made where there is none; a last line that a crash tore is cut off.
+    /// Goes on with a file, which is made where there is none; a last line that a crash tore is cut off. A file that
+    /// cannot be opened now (a full disk, one that can only be read) is tried again with each line.
     ///
     /// # Errors
     ///
     /// When the chain is broken: nothing is written after a line that is not ours.
     pub fn file(path: &Path) -> Result<Self, JournalError> {
-        Self::within(path, MAX_FILE)
+        match Self::within(path, MAX_FILE) {
+            Err(JournalError::Io(error)) => {
+                tracing::error!(path = %path.display(), %error, "the journal cannot be opened");
+                Ok(Self::new(Out::Shut(path.to_owned()), false))
+            }
+            opened => opened,
+        }
+    }
+
+    /// Writes to a stream: standard output, or a pipe to a collector.
+    pub fn stream(out: Box<dyn Write + Send>) -> Self {
+        Self::new(Out::Stream(out), false)
+    }
+
+    fn new(out: Out, remembers: bool) -> Self {
+        Self { out, number: 0, prev: Digest::of(b""), written: HashMap::new(), remembers }
     }
 
     fn within(path: &Path, full: u64) -> Result<Self, JournalError> {
-        let mut journal = Self::stream(Box::new(io::sink()));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
         let older = older(path);
         let mut link = Link::before(&older);
+        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
+        let mut journal = Self::new(Out::Shut(path.to_owned()), true);
         for older in older {
             link = journal.recall(&File::open(older)?, link, true)?.0;
         }
         // Lines that are gone cannot be remembered.
         journal.remembers = !matches!(link, Link::After { first, .. } if first > 1);
-        let file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
         let size = journal.recall(&file, link, false)?.1;
         file.set_len(size)?;
-        journal.put(Kept { file, path: path.to_owned(), size, full })?;
+        journal.out = Out::File(Kept { file, path: path.to_owned(), size, full, torn: false });
         Ok(journal)
     }
 
@@ -155,100 +185,142 @@ impl Journal {
         Ok((link, whole))
     }
 
-    /// Writes to `kept` from now on.
-    fn put(&mut self, mut kept: Kept) -> io::Result<()> {
-        kept.file.seek(SeekFrom::End(0))?;
-        self.out = Box::new(kept.file.try_clone()?);
-        self.file = Some(kept);
-        Ok(())
-    }
-
-    /// Begins the next file when the present one is full; a crash in between leaves files that are found again.
-    fn turn(&mut self) -> io::Result<()> {
-        let Some(kept) = self.file.as_ref().filter(|kept| kept.size >= kept.full) else { return Ok(()) };
-        let (path, full) = (kept.path.clone(), kept.full);
-        let free = (1..=KEPT).find(|n| !nth(&path, *n).exists()).unwrap_or(KEPT);
-        for n in (1..free).rev() {
-            std::fs::rename(nth(&path, n), nth(&path, n + 1))?;
-        }
-        std::fs::rename(&path, nth(&path, 1))?;
-        let file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
-        self.put(Kept { file, path, size: 0, full })
-    }
-
-    /// Writes to a stream: standard output, or a pipe to a collector.
-    pub fn stream(out: Box<dyn Write + Send>) -> Self {
-        Self { out, file: None, number: 0, prev: Digest::of(b""), written: HashMap::new(), remembers: false }
-    }
-
     /// Writes what the record says and the journal does not yet; gives the number of lines.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written: then none of them is, and the next `note` tries them all again.
     pub fn note(
         &mut self,
         environment: &EnvironmentName,
         agent: &AgentName,
         record: &AgentRecord,
     ) -> Result<usize, JournalError> {
+        if let Out::Shut(path) = &self.out {
+            *self = Self::within(path, MAX_FILE)?;
+        }
         let key = (environment.clone(), agent.clone());
         let mut after = self.written.get(&key).copied();
         if after.is_none() && !self.remembers {
             after = record.operations.iter().map(|operation| (operation.id, Event::Ended)).max();
         }
-        let mut lines = 0;
+        let (mut text, mut number, mut prev) = (String::new(), self.number, self.prev);
         for operation in record.operations.iter().rev().chain(&record.operation) {
             for event in [Event::Begun, Event::Ended] {
                 let due = event == Event::Begun || operation.outcome.is_some();
                 if !due || after.is_some_and(|after| (operation.id, event) <= after) {
                     continue;
                 }
-                self.write(environment, agent, operation, event)?;
+                number += 1;
+                let line = line(environment, agent, operation, event, number, prev);
+                let (sealed, digest) = sealed(&line).map_err(io::Error::from)?;
+                text.push_str(&sealed);
+                prev = digest;
                 after = Some((operation.id, event));
-                lines += 1;
             }
         }
+        let lines = number - self.number;
+        if lines > 0 {
+            self.out.write(&text)?;
+        }
+        (self.number, self.prev) = (number, prev);
         if let Some(after) = after {
             self.written.insert(key, after);
         }
-        if lines > 0 {
-            self.out.flush()?;
-            if let Some(kept) = &self.file {
-                kept.file.sync_data()?;
+        Ok(usize::try_from(lines).unwrap_or(usize::MAX))
+    }
+}
+
+// === impl Out ===
+
+impl Out {
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        match self {
+            Self::Stream(out) => {
+                out.write_all(text.as_bytes())?;
+                out.flush()
             }
-            self.turn()?;
+            Self::File(kept) => kept.append(text),
+            Self::Shut(path) => Err(io::Error::other(format!("`{}` is not open", path.display()))),
         }
-        Ok(lines)
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Writes whole lines, to disk, or nothing.
+    fn append(&mut self, text: &str) -> io::Result<()> {
+        self.cut()?;
+        self.turn()?;
+        self.torn = true;
+        let written = self.file.write_all(text.as_bytes()).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What cannot be cut off now is cut off before the next line.
+            self.cut().ok();
+            return Err(error);
+        }
+        self.size += text.len() as u64;
+        self.torn = false;
+        Ok(())
     }
 
-    fn write(
-        &mut self,
-        environment: &EnvironmentName,
-        agent: &AgentName,
-        operation: &Operation,
-        event: Event,
-    ) -> Result<(), JournalError> {
-        let ended = event == Event::Ended;
-        let line = Line {
-            number: self.number + 1,
-            time: operation.finished.filter(|_| ended).unwrap_or(operation.started),
-            environment: environment.clone(),
-            agent: agent.clone(),
-            operation: operation.id,
-            event,
-            kind: operation.kind,
-            cause: operation.cause.clone(),
-            from: operation.from.clone(),
-            to: operation.to.clone(),
-            revision: operation.revision.clone(),
-            outcome: operation.outcome.clone().filter(|_| ended),
-            prev: self.prev,
-        };
-        let (text, digest) = sealed(&line).map_err(io::Error::from)?;
-        self.out.write_all(text.as_bytes())?;
-        if let Some(kept) = &mut self.file {
-            kept.size += text.len() as u64;
+    /// Takes off what is no whole line.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.size)?;
+            self.torn = false;
         }
-        self.number = line.number;
-        self.prev = digest;
         Ok(())
+    }
+
+    /// Begins the next file when the present one is full; a crash in between leaves files that are found again.
+    fn turn(&mut self) -> io::Result<()> {
+        if self.size < self.full {
+            return Ok(());
+        }
+        let free = (1..=KEPT).find(|n| !nth(&self.path, *n).exists()).unwrap_or(KEPT);
+        for n in (1..free).rev() {
+            std::fs::rename(nth(&self.path, n), nth(&self.path, n + 1))?;
+        }
+        let first = nth(&self.path, 1);
+        std::fs::rename(&self.path, &first)?;
+        match OpenOptions::new().create(true).read(true).append(true).open(&self.path) {
+            Ok(next) => self.file = next,
+            Err(error) => {
+                // No room for the next one: this one stays the last, and a start finds it in either place.
+                std::fs::rename(&first, &self.path).ok();
+                return Err(error);
+            }
+        }
+        self.size = 0;
+        Ok(())
+    }
+}
+
+fn line(
+    environment: &EnvironmentName,
+    agent: &AgentName,
+    operation: &Operation,
+    event: Event,
+    number: u64,
+    prev: Digest,
+) -> Line {
+    let ended = event == Event::Ended;
+    Line {
+        number,
+        time: operation.finished.filter(|_| ended).unwrap_or(operation.started),
+        environment: environment.clone(),
+        agent: agent.clone(),
+        operation: operation.id,
+        event,
+        kind: operation.kind,
+        cause: operation.cause.clone(),
+        from: operation.from.clone(),
+        to: operation.to.clone(),
+        revision: operation.revision.clone(),
+        outcome: operation.outcome.clone().filter(|_| ended),
+        prev,
     }
 }
 
@@ -486,6 +558,22 @@ mod tests {
         }
         std::fs::remove_file(nth(&path, 2)).expect("removed");
         assert!(verify(&path).is_err(), "a file is missing in between");
+    }
+
+    // R3
+    #[test]
+    fn a_file_that_cannot_be_opened_is_tried_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (blocked, path) = (folder.path().join("a"), folder.path().join("a/journal"));
+        std::fs::write(&blocked, "in the way").expect("written");
+        let (environment, agent) = names();
+        let mut journal = Journal::file(&path).expect("one that is opened later");
+        let note = |journal: &mut Journal| journal.note(&environment, &agent, &record(&[1, 2], None));
+        assert!(matches!(note(&mut journal), Err(JournalError::Io(_))));
+        std::fs::remove_file(&blocked).expect("out of the way");
+        assert_eq!(note(&mut journal).expect("noted"), 4);
+        assert_eq!(note(&mut journal).expect("noted"), 0);
+        assert_eq!(verify(&path).expect("a whole journal").0, 4);
     }
 
     #[test]

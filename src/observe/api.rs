@@ -314,6 +314,21 @@ impl Refusal {
         }
     }
 
+    /// Whether an object would hold two things where only one of several may be.
+    pub(crate) fn is_two_of_one(&self) -> bool {
+        match self {
+            Self::Server { code: 422, status, .. } => {
+                let causes = status.details.iter().flat_map(|details| &details.causes);
+                let texts = causes.map(|cause| &cause.message).chain([&status.message]);
+                let mut texts = texts.map(|text| text.as_str());
+                texts.any(|text| {
+                    text.contains("may not be specified when") || text.contains("may not specify more than 1")
+                })
+            }
+            Self::Server { .. } | Self::Unreachable(_) | Self::Held(_) | Self::Here(..) => false,
+        }
+    }
+
     /// The cause in one sentence, without the bodies and values that the server quotes.
     pub(crate) fn why(&self) -> String {
         match self {

@@ -185,7 +185,9 @@ impl SourceError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Config { hint, .. } => (*hint).to_owned(),
-            Self::File { .. } => "look at the path and at who may read and write there".to_owned(),
+            Self::File { .. } => {
+                "look at the path, at who may read and write there, and at the room on its disk".to_owned()
+            }
             Self::Busy { .. } => "stop the other process, or give this one a state folder of its own".to_owned(),
             Self::Unreachable { .. } => {
                 "what runs stays as it is; it is tried again, and `git ls-remote` from this machine shows more"

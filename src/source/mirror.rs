@@ -94,19 +94,23 @@ impl Followed {
 // === impl Mirror ===
 
 impl Mirror {
-    /// Opens the mirror in `folder`, or makes it. Nothing is asked of the remote.
+    /// Opens the mirror in `folder`, or makes it. Nothing is asked of the remote. A folder that cannot be written now (a
+    /// full disk, one that can only be read) is tried again by each look, which says so.
     ///
     /// # Errors
     ///
-    /// The configuration does not fit together, the folder cannot be written, or another process keeps it.
+    /// The configuration does not fit together, or another process keeps the mirror.
     pub fn open(folder: impl Into<PathBuf>, config: SourceConfig) -> Result<Self, SourceError> {
         hermetic::seal()?;
         config.check()?;
         let folder = folder.into();
         let store = Store::at(folder.join("mirror.git"));
         let mirror = Self { folder, config, store, network: Mutex::default() };
-        mirror.keep_alive(&mut mirror.network())?;
-        Ok(mirror)
+        let kept = mirror.keep_alive(&mut mirror.network());
+        match kept {
+            Err(busy @ SourceError::Busy { .. }) => Err(busy),
+            Ok(()) | Err(_) => Ok(mirror),
+        }
     }
 
     /// What is read from it.

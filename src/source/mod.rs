@@ -6,7 +6,7 @@
 //! | [`Mirror`] | a bare copy of all branches and tags, made anew whenever it is lost |
 //! | [`Poller`] | the thread that keeps the mirror current, and says how that goes |
 //! | [`Store`] | everything that is read from commits: trees, history, what a name points at |
-//! | [`SshSigners`], [`NoVerification`] | whether a commit may be used |
+//! | [`Signers`], [`NoVerification`] | whether a commit may be used |
 //! | [`Move`], [`Settled`] | whether a reference may move to where the remote has it |
 //! | [`Draft`], [`Mirror::push`] | commits written back |
 //!
@@ -53,5 +53,7 @@ pub use push::PushError;
 pub use resolve::Track;
 pub use store::Store;
 pub use tree::{ContentId, Entry, EntryKind, MemoryTree, Tree, TreeError};
-pub use verify::{AllowedSigners, InvalidSigners, SignError, SignersError, SigningKey, SshSigners};
+pub use verify::{
+    AllowedSigners, InvalidKeyring, InvalidSigners, Keyring, SignError, Signers, SignersError, SigningKey, Trusted,
+};
 pub use write::{Conflict, Draft, Edit, Person, Reverted, WriteError};

@@ -10,7 +10,7 @@ use backstay::model::{
 use backstay::plan::{GatePolicy, changes, created_lines, drift, dropped, mask_text, object_lines, violations};
 use backstay::reconcile::read_release;
 use backstay::record::{AgentRecord, ConditionKind, EnvironmentRecord, EnvironmentRequests, Operation, Requests};
-use backstay::source::{AllowedSigners, MemoryTree, Person, RemoteUrl};
+use backstay::source::{AllowedSigners, Keyring, MemoryTree, Person, RemoteUrl};
 use backstay::{flag, migration, revert};
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::world::World;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const TARGETS: [(&str, Target); 25] = [
+pub(crate) const TARGETS: [(&str, Target); 27] = [
     ("agent", |data| tree("agents/a/agent.yaml", data)),
     ("environment", |data| tree("environments/prod.yaml", data)),
     ("repository", |data| tree("backstay.yaml", data)),
@@ -48,6 +48,8 @@ pub(crate) const TARGETS: [(&str, Target); 25] = [
     ("reconcile", reconcile),
     ("signers", signers),
     ("signed", signed),
+    ("keyring", keyring),
+    ("openpgp", openpgp),
 ];
 
 /// The target of this name.
@@ -142,6 +144,25 @@ fn signed(data: &[u8]) {
     let now = backstay::model::Timestamp::from_second(1_800_000_000).unwrap_or_default();
     match signers.signer_of(data, now) {
         Ok(who) => assert_eq!(who, "alice@example.com"),
+        Err(why) => assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}"),
+    }
+}
+
+fn keyring(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = Keyring::parse("keys.asc", text) {
+        let told = error.to_string();
+        assert!(told.starts_with("keys.asc:") && !told.chars().any(char::is_control), "{told:?}");
+    }
+}
+
+/// A commit whose signature of OpenPGP is looked at; the key is the corpus' own.
+fn openpgp(data: &[u8]) {
+    const KEYS: &str = include_str!("corpus/keyring/one");
+    let keyring = Keyring::parse("keys.asc", KEYS).expect("keys");
+    let now = backstay::model::Timestamp::from_second(1_800_000_000).unwrap_or_default();
+    match keyring.signer_of(data, now) {
+        Ok(who) => assert!(who.ends_with("(alice <alice@example.com>)"), "{who}"),
         Err(why) => assert!(!why.is_empty() && !why.chars().any(char::is_control), "{why:?}"),
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use backstay::model::{CommitId, Timestamp};
 use backstay::source::{
-    Bell, Clock, Edit, Move, MovePolicy, NoVerification, NotVerified, Person, Ring, SigningKey, SshSigners, Store,
-    Track, Verify,
+    Bell, Clock, Edit, Move, MovePolicy, NoVerification, NotVerified, Person, Ring, Signers, SigningKey, Store, Track,
+    Trusted, Verify,
 };
 use tempfile::TempDir;
 
@@ -17,10 +17,10 @@ use crate::git::TestRepo;
 use crate::{at, config, main_and_tags, mirror};
 
 /// When the first commit of a [`TestRepo`] is made.
-const BEGUN: i64 = 1_790_000_000;
+pub(crate) const BEGUN: i64 = 1_790_000_000;
 
 /// A clock that stands.
-struct Standing(AtomicI64);
+pub(crate) struct Standing(pub(crate) AtomicI64);
 
 impl Clock for Standing {
     fn now(&self) -> Timestamp {
@@ -73,6 +73,10 @@ impl Desk {
         self.path("allowed_signers")
     }
 
+    fn trusted(&self) -> Trusted {
+        Trusted { ssh: Some(self.signers()), openpgp: None }
+    }
+
     fn allow(&self, lines: &[&str]) {
         std::fs::write(self.signers(), lines.join("\n") + "\n").expect("written");
     }
@@ -117,7 +121,7 @@ impl Desk {
     /// What we say of the newest commit that is meant, and of the way to it.
     fn ours(&self, commit: &CommitId, last_good: Option<&CommitId>) -> Result<(), String> {
         let clock: Arc<dyn Clock> = Arc::<Standing>::clone(&self.clock);
-        let verifier = SshSigners::open(&self.signers(), clock).map_err(|error| error.to_string())?;
+        let verifier = Signers::open(self.trusted(), clock).map_err(|error| error.to_string())?;
         self.by(&verifier, commit, last_good)
     }
 
@@ -354,7 +358,7 @@ fn armours_that_are_broken_are_refused() {
         (without_end, "cannot be read"),
         (signature.replace("SSH SIGNATURE", "SSH SIGNATURES"), "of no kind"),
         (signature.replace("U1NIU0lH", "U1NIU0lI"), "cannot be read"),
-        (signature.replace("SSH SIGNATURE", "PGP SIGNATURE"), "OpenPGP, which is not verified by this version"),
+        (signature.replace("SSH SIGNATURE", "PGP SIGNATURE"), "is of OpenPGP, and only keys of SSH may sign here"),
         ("gpgsig -----BEGIN SIGNED MESSAGE-----\n".to_owned(), "X.509"),
         ("gpgsig \n".to_owned(), "of no kind"),
         (format!("{signature}{signature}"), "two signatures"),
@@ -374,7 +378,7 @@ fn the_file_is_read_whenever_something_is_verified() {
     let desk = Desk::new();
     let first = desk.signed("alice", "first");
     let clock: Arc<dyn Clock> = Arc::<Standing>::clone(&desk.clock);
-    let verifier = SshSigners::open(&desk.signers(), Arc::clone(&clock)).expect("a verifier");
+    let verifier = Signers::open(desk.trusted(), Arc::clone(&clock)).expect("a verifier");
     let bob = desk.signed("bob", "by Bob");
     let says = || desk.by(&verifier, &bob, Some(&first));
     assert_eq!(says(), Ok(()));
@@ -385,9 +389,9 @@ fn the_file_is_read_whenever_something_is_verified() {
     desk.allow(&["* cert-authority ssh-ed25519 AAAA"]);
     assert!(says().is_err_and(|error| error.contains(":1: ") && error.contains("list the keys themselves")));
     std::fs::remove_file(desk.signers()).expect("removed");
-    assert!(says().is_err_and(|error| error.contains("cannot read the allowed signers")));
+    assert!(says().is_err_and(|error| error.contains("cannot read the keys that may sign")));
     assert_eq!(desk.by(&verifier, &bob, Some(&bob)), Ok(()), "what was accepted stays, whatever becomes of the file");
-    assert!(SshSigners::open(&desk.signers(), clock).is_err(), "nobody starts with a file that cannot be used");
+    assert!(Signers::open(desk.trusted(), clock).is_err(), "nobody starts with a file that cannot be used");
     desk.allow(&[&desk.line("bob", "")]);
     assert_eq!(says(), Ok(()));
     assert!(verifier.is_strict() && !NoVerification.is_strict());
@@ -426,7 +430,7 @@ fn commits_made_here_are_signed_as_git_does() {
     }
     let clock: Arc<dyn Clock> = Arc::<Standing>::clone(&desk.clock);
     desk.allow(&[&desk.line("bob", "")]);
-    let verifier = SshSigners::open(&desk.signers(), clock).expect("a verifier");
+    let verifier = Signers::open(desk.trusted(), clock).expect("a verifier");
     let key = |name: &str| SigningKey::read(Path::new(&desk.path(name))).expect("a key");
     assert_eq!(verifier.trusts(&key("bob")), Ok(()));
     assert!(verifier.trusts(&key("alice")).is_err_and(|why| why.contains("SHA256:")));

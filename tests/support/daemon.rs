@@ -384,6 +384,11 @@ impl River {
         Self { lab, repo, folder: tempfile::tempdir().expect("a temporary folder"), source }
     }
 
+    /// Where its daemons keep all they write: state, journals, logs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub(crate) async fn start(&self) -> Daemon {
         self.start_as("one", "").await

@@ -25,7 +25,9 @@ use crate::model::{Diagnostics, EnvironmentName};
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
 use crate::reconcile::PruneLimits;
-use crate::source::{self, Auth, NoVerification, SignersError, SourceConfig, SshKey, SshSigners, SystemClock, Verify};
+use crate::source::{
+    self, Auth, NoVerification, Signers, SignersError, SourceConfig, SshKey, SystemClock, Trusted, Verify,
+};
 
 /// Where the file is when nobody names another.
 pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
@@ -134,6 +136,10 @@ pub struct Verification {
     /// last accepted one must be signed by one of them, for `git`. Read at every look; what was accepted stays.
     #[serde(default)]
     pub ssh_allowed_signers: Option<PathBuf>,
+    /// Public keys of OpenPGP that may sign commits (`gpg --armor --export`), read as the other file is. Where both are
+    /// given, a key of either may.
+    #[serde(default)]
+    pub openpgp_keys: Option<PathBuf>,
 }
 
 /// What happens when a followed reference is rewound.
@@ -446,10 +452,12 @@ impl Source {
     ///
     /// The file of allowed signers cannot be used.
     pub fn verifier(&self) -> Result<Arc<dyn Verify>, SignersError> {
-        Ok(match &self.verify.ssh_allowed_signers {
-            Some(file) => Arc::new(SshSigners::open(file, Arc::new(SystemClock))?),
-            None => Arc::new(NoVerification),
-        })
+        let Verification { ssh_allowed_signers: ssh, openpgp_keys: openpgp } = self.verify.clone();
+        let trusted = Trusted { ssh, openpgp };
+        if trusted == Trusted::default() {
+            return Ok(Arc::new(NoVerification));
+        }
+        Ok(Arc::new(Signers::open(trusted, Arc::new(SystemClock))?))
     }
 
     /// As the mirror wants it. Secrets in files are read by it, whenever it needs them.

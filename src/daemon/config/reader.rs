@@ -403,9 +403,11 @@ impl Reader<'_> {
             }
         }
         // A table without keys would look as if something were verified.
-        if let Some(verify) = source.field("verify").filter(|verify| verify.field("ssh_allowed_signers").is_none()) {
+        let is_empty =
+            |verify: &&Node| ["ssh_allowed_signers", "openpgp_keys"].iter().all(|keys| verify.field(keys).is_none());
+        if let Some(verify) = source.field("verify").filter(is_empty) {
             let complaint = complain(&verify.key, "`source.verify` names nobody whose commits are accepted".to_owned());
-            self.found.push(complaint.hint("add `ssh_allowed_signers`, or take the table out"));
+            self.found.push(complaint.hint("add `ssh_allowed_signers` or `openpgp_keys`, or take the table out"));
         }
         self.targets(root);
     }

@@ -5,13 +5,15 @@
 
 mod allowed;
 mod commit;
+mod openpgp;
 mod sign;
 mod signature;
 mod signers;
 
 pub use allowed::{AllowedSigners, InvalidSigners};
+pub use openpgp::{InvalidKeyring, Keyring};
 pub use sign::{SignError, SigningKey};
-pub use signers::{SignersError, SshSigners};
+pub use signers::{Signers, SignersError, Trusted};
 
 /// What signatures of Git are made for.
 const NAMESPACE: &str = "git";

@@ -18,28 +18,39 @@ const MAX: usize = 32 * 1024;
 /// The flag of a security key that says that somebody touched it.
 const TOUCHED: u8 = 1;
 
-/// Whether `armoured` is a signature over `payload`, made for Git; gives the key that made it.
+/// What kind of signature a commit has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Of SSH.
+    Ssh,
+    /// Of OpenPGP.
+    OpenPgp,
+}
+
+/// The kind of a signature, by its first line.
+///
+/// # Errors
+///
+/// For a kind that is not verified here.
+pub(super) fn kind(armoured: &[u8]) -> Result<Kind, String> {
+    let first = armoured.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    match String::from_utf8_lossy(first).trim() {
+        "-----BEGIN SSH SIGNATURE-----" => Ok(Kind::Ssh),
+        "-----BEGIN PGP SIGNATURE-----" | "-----BEGIN PGP MESSAGE-----" => Ok(Kind::OpenPgp),
+        "-----BEGIN SIGNED MESSAGE-----" => Err("its signature is of X.509, which is not verified: sign with an SSH \
+                                                 key (`git config gpg.format ssh`)"
+            .to_owned()),
+        _ => Err("its signature is of no kind that is known here: sign with an SSH key".to_owned()),
+    }
+}
+
+/// Whether `armoured` is a signature of SSH over `payload`, made for Git; gives the key that made it.
 ///
 /// # Errors
 ///
 /// Why not.
 pub(super) fn verify(armoured: &[u8], payload: &[u8]) -> Result<KeyData, String> {
     let text = String::from_utf8_lossy(armoured.get(..MAX.min(armoured.len())).unwrap_or_default());
-    let first = text.lines().next().unwrap_or_default().trim();
-    match first {
-        "-----BEGIN SSH SIGNATURE-----" => {}
-        "-----BEGIN PGP SIGNATURE-----" | "-----BEGIN PGP MESSAGE-----" => {
-            return Err("its signature is of OpenPGP, which is not verified by this version: sign with an SSH key \
-                        (`git config gpg.format ssh`)"
-                .to_owned());
-        }
-        "-----BEGIN SIGNED MESSAGE-----" => {
-            return Err("its signature is of X.509, which is not verified: sign with an SSH key (`git config \
-                        gpg.format ssh`)"
-                .to_owned());
-        }
-        _ => return Err("its signature is of no kind that is known here: sign with an SSH key".to_owned()),
-    }
     if armoured.len() > MAX {
         return Err(format!("its signature has more than {MAX} bytes"));
     }

@@ -6,23 +6,34 @@ use std::sync::Arc;
 
 use super::allowed::{AllowedSigners, InvalidSigners, fingerprint};
 use super::commit::Signed;
+use super::openpgp::{InvalidKeyring, Keyring};
+use super::signature::Kind;
 use super::{SigningKey, signature};
 use crate::model::{CommitId, Timestamp};
 use crate::source::{Checkout, Clock, SourceError, Store, Unverified, Verify};
 
-/// The most bytes of the file.
+/// The most bytes of a file of keys.
 const MAX: u64 = 1 << 20;
 /// The most commits on the way from the last good one.
 const WAY: usize = 10_000;
 /// How far a committer's clock may be ahead of ours.
-const AHEAD: std::time::Duration = std::time::Duration::from_mins(5);
+pub(super) const AHEAD: std::time::Duration = std::time::Duration::from_mins(5);
 
-/// Lets through what a key in a file of allowed signers signed: every commit on the first-parent path since the last
+/// The files of keys that may sign; at least one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Keys of SSH, in the format of allowed signers.
+    pub ssh: Option<PathBuf>,
+    /// Public keys of OpenPGP, armoured.
+    pub openpgp: Option<PathBuf>,
+}
+
+/// Lets through what a trusted key signed: every commit on the first-parent path since the last
 /// good one; where nothing was accepted yet, the newest commit alone, which vouches for what is beneath it.
 ///
 /// # Guarantees
 ///
-/// The file is read whenever something is to be verified, so that it can be changed while running. What was accepted
+/// The files are read whenever something is to be verified, so that they can be changed while running. What was accepted
 /// stays accepted. A commit on another parent's side needs no signature: the merge vouches for it. The time that a
 /// commit gives counts only up to now, and a key that has expired by now signs nothing new.
 ///
@@ -30,16 +41,16 @@ const AHEAD: std::time::Duration = std::time::Duration::from_mins(5);
 ///
 /// A signature does not say for which branch or repository it was made. That a reference goes back to an old commit is
 /// refused by its movement ([`super::super::Rewind`]), not here.
-pub struct SshSigners {
-    file: PathBuf,
+pub struct Signers {
+    trusted: Trusted,
     clock: Arc<dyn Clock>,
 }
 
-/// The file of allowed signers cannot be used.
+/// A file of keys cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignersError {
     /// It cannot be read.
-    #[error("cannot read the allowed signers in `{}`: {why}", file.display())]
+    #[error("cannot read the keys that may sign in `{}`: {why}", file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -49,28 +60,49 @@ pub enum SignersError {
     /// It has a line that cannot be used.
     #[error("the allowed signers cannot be used: {0}")]
     Invalid(#[from] InvalidSigners),
+    /// It has a block that cannot be used.
+    #[error("the keys of OpenPGP cannot be used: {0}")]
+    Keyring(#[from] InvalidKeyring),
 }
 
-// === impl SshSigners ===
+/// The keys of all files.
+#[derive(Debug, Default)]
+struct Keys {
+    ssh: Option<AllowedSigners>,
+    openpgp: Option<Keyring>,
+}
 
-impl SshSigners {
-    /// A verifier by this file, which must be usable now.
-    pub fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<Self, SignersError> {
-        let signers = Self { file: file.to_owned(), clock };
+// === impl Signers ===
+
+impl Signers {
+    /// A verifier by these files, which must be usable now.
+    pub fn open(trusted: Trusted, clock: Arc<dyn Clock>) -> Result<Self, SignersError> {
+        let signers = Self { trusted, clock };
         signers.read()?;
         Ok(signers)
     }
 
-    fn read(&self) -> Result<AllowedSigners, SignersError> {
-        let failed = |error: std::io::Error| SignersError::Read { file: self.file.clone(), why: error.to_string() };
-        let mut text = String::new();
-        let file = std::fs::File::open(&self.file).map_err(failed)?;
-        let read = file.take(MAX + 1).read_to_string(&mut text).map_err(failed)?;
-        if read as u64 > MAX {
-            return Err(SignersError::Read { file: self.file.clone(), why: "it is larger than 1 MiB".to_owned() });
+    fn read(&self) -> Result<Keys, SignersError> {
+        let mut keys = Keys::default();
+        if let Some(file) = &self.trusted.ssh {
+            keys.ssh = Some(AllowedSigners::parse(&file.display().to_string(), &text(file)?)?);
         }
-        Ok(AllowedSigners::parse(&self.file.display().to_string(), &text)?)
+        if let Some(file) = &self.trusted.openpgp {
+            keys.openpgp = Some(Keyring::parse(&file.display().to_string(), &text(file)?)?);
+        }
+        Ok(keys)
     }
+}
+
+fn text(file: &Path) -> Result<String, SignersError> {
+    let failed = |error: std::io::Error| SignersError::Read { file: file.to_owned(), why: error.to_string() };
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    let read = opened.take(MAX + 1).read_to_string(&mut text).map_err(failed)?;
+    if read as u64 > MAX {
+        return Err(SignersError::Read { file: file.to_owned(), why: "it is larger than 1 MiB".to_owned() });
+    }
+    Ok(text)
 }
 
 // === impl AllowedSigners ===
@@ -81,35 +113,71 @@ impl AllowedSigners {
     /// # Errors
     ///
     /// What it lacks.
-    pub fn signer_of(&self, commit: &[u8], now: Timestamp) -> Result<&str, String> {
-        check(self, commit, now).map_err(|lack| match lack {
-            Lack::Signature(why) | Lack::Key(why) => why,
-        })
+    pub fn signer_of(self, commit: &[u8], now: Timestamp) -> Result<String, String> {
+        Keys { ssh: Some(self), openpgp: None }.signer_of(commit, now)
     }
 }
 
-/// Who signed a commit.
-fn check<'s>(signers: &'s AllowedSigners, commit: &[u8], now: Timestamp) -> Result<&'s str, Lack> {
-    let signed = Signed::parse(commit).map_err(Lack::Signature)?;
-    let Some(armoured) = &signed.signature else { return Err(Lack::Signature("it has no signature".to_owned())) };
-    let key = signature::verify(armoured, &signed.payload).map_err(Lack::Signature)?;
-    if signed.made.duration_since(now) > jiff::SignedDuration::try_from(AHEAD).unwrap_or_default() {
-        // Without the present time: a text that stays as it is is recorded once.
-        let why = format!("it says that it was made at {}, which is not yet: a clock is wrong", signed.made);
-        return Err(Lack::Signature(why));
+// === impl Keyring ===
+
+impl Keyring {
+    /// Who signed a commit that has these bytes and is looked at `now`: the key and its user, for people to read.
+    ///
+    /// # Errors
+    ///
+    /// What it lacks.
+    pub fn signer_of(self, commit: &[u8], now: Timestamp) -> Result<String, String> {
+        Keys { ssh: None, openpgp: Some(self) }.signer_of(commit, now)
     }
-    let who = signers.who(&key, signed.made, now);
-    who.map_err(|why| Lack::Key(format!("it is signed by the key {}, which {why}", fingerprint(&key))))
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn signer_of(&self, commit: &[u8], now: Timestamp) -> Result<String, String> {
+        self.check(commit, now).map_err(|lack| match lack {
+            Lack::Signature(why) | Lack::Key(why) => why,
+        })
+    }
+
+    /// Who signed a commit.
+    fn check(&self, commit: &[u8], now: Timestamp) -> Result<String, Lack> {
+        let signed = Signed::parse(commit).map_err(Lack::Signature)?;
+        let Some(armoured) = &signed.signature else { return Err(Lack::Signature("it has no signature".to_owned())) };
+        if signed.made.duration_since(now) > jiff::SignedDuration::try_from(AHEAD).unwrap_or_default() {
+            // Without the present time: a text that stays as it is is recorded once.
+            let why = format!("it says that it was made at {}, which is not yet: a clock is wrong", signed.made);
+            return Err(Lack::Signature(why));
+        }
+        match (signature::kind(armoured).map_err(Lack::Signature)?, &self.ssh, &self.openpgp) {
+            (Kind::Ssh, Some(signers), _) => {
+                let key = signature::verify(armoured, &signed.payload).map_err(Lack::Signature)?;
+                let who = signers.who(&key, signed.made, now).map(str::to_owned);
+                who.map_err(|why| Lack::Key(format!("it is signed by the key {}, which {why}", fingerprint(&key))))
+            }
+            (Kind::OpenPgp, _, Some(keyring)) => keyring.who(armoured, &signed.payload, now),
+            (Kind::Ssh, None, _) => Err(Lack::Signature(
+                "its signature is of SSH, and only keys of OpenPGP may sign here (`git config gpg.format openpgp`)"
+                    .to_owned(),
+            )),
+            (Kind::OpenPgp, _, None) => Err(Lack::Signature(
+                "its signature is of OpenPGP, and only keys of SSH may sign here (`git config gpg.format ssh`)"
+                    .to_owned(),
+            )),
+        }
+    }
 }
 
 /// What a commit lacks, by its way out.
 #[derive(Debug)]
-enum Lack {
+pub(super) enum Lack {
+    /// Another signature.
     Signature(String),
+    /// Trust in its key, or another signature.
     Key(String),
 }
 
-impl Verify for SshSigners {
+impl Verify for Signers {
     fn verify(&self, store: &Store, checkout: &Checkout, last_good: Option<&CommitId>) -> Result<(), Unverified> {
         let tip = &checkout.revision.commit;
         if last_good == Some(tip) {
@@ -120,11 +188,11 @@ impl Verify for SshSigners {
             None => vec![tip.clone()],
             Some(last) => way(store, last, tip).map_err(|why| unverified(tip, why))?,
         };
-        let signers = self.read().map_err(|error| unverified(tip, error.to_string()))?;
+        let keys = self.read().map_err(|error| unverified(tip, error.to_string()))?;
         let now = self.clock.now();
         for commit in &way {
             let raw = store.raw_commit(commit).map_err(|error| unverified(commit, error.to_string()))?;
-            match check(&signers, &raw, now) {
+            match keys.check(&raw, now) {
                 Ok(who) => tracing::debug!(%commit, who, "the signature is good"),
                 Err(lack) => return Err(unverified(commit, self.told(lack, tip, last_good))),
             }
@@ -134,9 +202,12 @@ impl Verify for SshSigners {
 
     fn trusts(&self, key: &SigningKey) -> Result<(), String> {
         let now = self.clock.now();
-        let signers = self.read().map_err(|error| error.to_string())?;
+        let keys = self.read().map_err(|error| error.to_string())?;
+        let (Some(signers), Some(file)) = (&keys.ssh, &self.trusted.ssh) else {
+            return Err(format!("the key {} is of SSH, and `ssh_allowed_signers` is not set", key.fingerprint()));
+        };
         let who = signers.who(key.public(), now, now).map(drop);
-        who.map_err(|why| format!("the key {} {why}, in `{}`", key.fingerprint(), self.file.display()))
+        who.map_err(|why| format!("the key {} {why}, in `{}`", key.fingerprint(), file.display()))
     }
 
     fn is_strict(&self) -> bool {
@@ -144,12 +215,16 @@ impl Verify for SshSigners {
     }
 }
 
-impl SshSigners {
+impl Signers {
     /// What is missing, and the way out of it.
     fn told(&self, lack: Lack, tip: &CommitId, last_good: Option<&CommitId>) -> String {
         let (why, add) = match lack {
             Lack::Signature(why) => (why, String::new()),
-            Lack::Key(why) => (why, format!("list the key in `{}`, if it is trusted; or ", self.file.display())),
+            Lack::Key(why) => {
+                let files = self.trusted.ssh.iter().chain(&self.trusted.openpgp);
+                let files: Vec<_> = files.map(|file| format!("`{}`", file.display())).collect();
+                (why, format!("list the key in {}, if it is trusted; or ", files.join(" or ")))
+            }
         };
         let sign = match last_good {
             None => "put a signed commit on top (`git commit --allow-empty -S`) and push it".to_owned(),
