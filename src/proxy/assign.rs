@@ -82,7 +82,7 @@ pub fn arm_of(agent: &Agent, route: &Route, headers: &HeaderMap, chance: u32) ->
 }
 
 /// What a request is hashed by, if it has it.
-pub fn key<'h>(sticky: &Sticky, headers: &'h HeaderMap) -> Option<&'h [u8]> {
+pub(super) fn key<'h>(sticky: &Sticky, headers: &'h HeaderMap) -> Option<&'h [u8]> {
     let found = match &sticky.by {
         StickyBy::Header(name) | StickyBy::User(name) => headers.get(name).map(http::HeaderValue::as_bytes),
         StickyBy::Cookie(name) => cookie(headers, name),

@@ -65,7 +65,9 @@ fn a_former_daemon_is_refused() {
     let proxy = Proxy::start(&to_one(1, "s", &[&agent]));
     let table = Table { epoch: 3, ..to_one(1, "s", &[&agent]) };
     proxy.load(&table);
-    for call in [proxy.block(proxy.client(2).load(1)).map(drop), proxy.block(proxy.client(2).drain("s-0", 1, true)).map(drop)] {
+    for call in
+        [proxy.block(proxy.client(2).load(1)).map(drop), proxy.block(proxy.client(2).drain("s-0", 1, true)).map(drop)]
+    {
         assert_eq!(why(&call.unwrap_err()), Why::Fenced);
     }
     // It may look.

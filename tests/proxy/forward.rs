@@ -32,7 +32,10 @@ fn headers_are_ours_where_they_must_be() {
     let seen = agent.last();
     let local = raw.input.get_ref().local_addr().unwrap().ip();
     assert_eq!(seen.header("x-forwarded-for"), Some(&*format!("1.2.3.4, {local}")));
-    assert_eq!((seen.header("x-forwarded-proto"), seen.header("x-forwarded-host")), (Some("https"), Some("a.example:18080")));
+    assert_eq!(
+        (seen.header("x-forwarded-proto"), seen.header("x-forwarded-host")),
+        (Some("https"), Some("a.example:18080"))
+    );
     assert_eq!((seen.header("x-hop"), seen.header("connection"), seen.header("expect")), (None, None, None));
     assert_eq!((seen.header("host"), seen.header("x-other")), (Some("a.example:18080"), Some("kept")));
     assert_eq!((seen.header("x-request-id"), seen.target.as_str()), (Some("mine-1"), "/echo?q=1"));
@@ -45,11 +48,19 @@ fn headers_are_ours_where_they_must_be() {
 fn without_trusted_hops_no_word_of_a_client_is_believed() {
     let agent = agent::Agent::start("one");
     let proxy = Proxy::start(&to_one(1, "s", &[&agent]));
-    let sent = [("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-Proto", "https"), ("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6")];
+    let sent = [
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("X-Forwarded-Proto", "https"),
+        ("Forwarded", "for=6.6.6.6"),
+        ("X-Real-IP", "6"),
+    ];
     get(proxy.address, "/", &sent);
     let seen = agent.last();
     assert!(!seen.header("x-forwarded-for").unwrap().contains("6.6.6.6"));
-    assert_eq!((seen.header("x-forwarded-proto"), seen.header("forwarded"), seen.header("x-real-ip")), (Some("http"), None, None));
+    assert_eq!(
+        (seen.header("x-forwarded-proto"), seen.header("forwarded"), seen.header("x-real-ip")),
+        (Some("http"), None, None)
+    );
 }
 
 #[test]
@@ -65,7 +76,8 @@ fn bodies_pass_whole_in_both_framings() {
     assert_eq!(raw.answer(false).unwrap().status, 200);
     assert_eq!(agent.last().body, b"hello world");
     // Three at once, and their answers in their order.
-    raw.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    raw.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nGET /3 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
     for number in 1..=3 {
         assert_eq!(raw.answer(false).unwrap().text(), format!("one GET /{number}"));
     }
@@ -153,7 +165,10 @@ fn http2_goes_in_and_http1_comes_out() {
     });
     assert_eq!(body[7], "one POST /n7");
     let seen = agent.last();
-    assert_eq!((seen.header("host"), seen.header("cookie"), &seen.body[..]), (Some("a.example"), Some("a=b; c=d"), &b"hello"[..]));
+    assert_eq!(
+        (seen.header("host"), seen.header("cookie"), &seen.body[..]),
+        (Some("a.example"), Some("a=b; c=d"), &b"hello"[..])
+    );
 }
 
 #[test]
@@ -209,7 +224,10 @@ fn the_access_log_has_one_line_for_each_request_and_no_secret() {
     };
     assert!(!lines.contains("secret"));
     let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
-    assert_eq!((&line["id"], &line["path"], &line["status"], &line["instance"]), (&"r-1".into(), &"/x".into(), &200.into(), &"s-0".into()));
+    assert_eq!(
+        (&line["id"], &line["path"], &line["status"], &line["instance"]),
+        (&"r-1".into(), &"/x".into(), &200.into(), &"s-0".into())
+    );
 }
 
 #[test]

@@ -7,9 +7,9 @@
 )]
 
 mod support {
-    pub mod agent;
-    pub mod client;
-    pub mod process;
+    pub(crate) mod agent;
+    pub(crate) mod client;
+    pub(crate) mod process;
 }
 
 mod control;

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backstay::proxy::{
-    Agent, Match, Mirror, Role, Route, Routes, Sticky, StickyBy, Table, WHOLE, arm_of, place,
-};
+use backstay::proxy::{Agent, Match, Mirror, Role, Route, Routes, Sticky, StickyBy, Table, WHOLE, arm_of, place};
 use http::HeaderMap;
 use proptest::prelude::*;
 
@@ -30,9 +28,7 @@ fn hosts_and_paths_lead_to_agents() {
     add("two", &["a.example", "*.b.example"], "/api", &two);
     add("three", &[], "/", &three);
     let proxy = Proxy::start(&table);
-    let asked = |host: &str, target: &str| {
-        name_of(&Raw::connect(proxy.address).get(host, target, &[]).unwrap())
-    };
+    let asked = |host: &str, target: &str| name_of(&Raw::connect(proxy.address).get(host, target, &[]).unwrap());
     assert_eq!(asked("a.example", "/"), "one");
     assert_eq!(asked("A.Example:8080", "/apix"), "one");
     assert_eq!(asked("a.example", "/api?x=/"), "two");

@@ -29,7 +29,8 @@ fn a_websocket_passes_both_ways_and_is_one_request() {
     let agent = agent::Agent::start("one");
     let proxy = Proxy::start(&to_one(1, "s", &[&agent]));
     let mut raw = Raw::connect(proxy.address);
-    let head = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+    let head =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
     raw.send(head).unwrap();
     let answer = raw.head().unwrap();
     assert_eq!((answer.status, answer.header("upgrade")), (101, Some("websocket")));

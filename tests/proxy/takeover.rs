@@ -15,7 +15,8 @@ use crate::support::process::{Proxy, to_one};
 fn ask(address: std::net::SocketAddr, ends: &AtomicBool) -> Result<usize, String> {
     let (mut raw, mut count) = (Raw::connect(address), 0);
     while !ends.load(Ordering::Acquire) {
-        let answer = raw.call("POST", "a.example", "/", &[], b"x").map_err(|error| format!("after {count}: {error}"))?;
+        let answer =
+            raw.call("POST", "a.example", "/", &[], b"x").map_err(|error| format!("after {count}: {error}"))?;
         if answer.status != 200 {
             return Err(format!("{answer:?}"));
         }
@@ -148,7 +149,11 @@ fn a_table_that_is_damaged_meanwhile_keeps_the_old_one() {
         std::thread::sleep(Duration::from_millis(10));
     }
     let state = proxy.state();
-    assert_eq!((state.pid, state.active.generation), (pid, 2), "the table in use is later than what the new one can read");
+    assert_eq!(
+        (state.pid, state.active.generation),
+        (pid, 2),
+        "the table in use is later than what the new one can read"
+    );
 }
 
 #[test]
@@ -171,10 +176,8 @@ fn systemd_is_told_who_serves() {
         }
         panic!("`{what}` was never said");
     };
-    let environment = [
-        ("NOTIFY_SOCKET", folder.path().join("notify").display().to_string()),
-        ("WATCHDOG_USEC", "100000".to_owned()),
-    ];
+    let environment =
+        [("NOTIFY_SOCKET", folder.path().join("notify").display().to_string()), ("WATCHDOG_USEC", "100000".to_owned())];
     let proxy = Proxy::under(&to_one(1, "s", &[&agent]), &environment);
     let first = proxy.state().pid;
     assert_eq!(until("READY=1"), format!("MAINPID={first}\nREADY=1"));

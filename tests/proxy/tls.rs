@@ -35,7 +35,8 @@ async fn ask(address: std::net::SocketAddr, certificate: &str, name: &'static st
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let stream = TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(name).unwrap(), stream).await;
     let io = TokioIo::new(stream.map_err(|error| error.to_string())?);
-    let request = http::Request::get("https://a.example/t").header("host", "a.example").body(Empty::<Bytes>::new()).unwrap();
+    let request =
+        http::Request::get("https://a.example/t").header("host", "a.example").body(Empty::<Bytes>::new()).unwrap();
     let answer = if h2 {
         let (mut send, drive) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(drive);

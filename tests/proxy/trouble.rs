@@ -140,7 +140,10 @@ fn an_older_table_is_neither_written_nor_used() {
 fn every_rule_of_a_table_is_kept() {
     let one = agent::Agent::start("one");
     let good = || {
-        let arms = vec![arm("s", Role::Stable, 7_000, &[&one]), Arm { instances: vec![], ..arm("c", Role::Candidate, 0, &[]) }];
+        let arms = vec![
+            arm("s", Role::Stable, 7_000, &[&one]),
+            Arm { instances: vec![], ..arm("c", Role::Candidate, 0, &[]) },
+        ];
         let mut table = table(1, Agent { arms, ..Agent::default() });
         let other = agent::Agent::start("two");
         table.agents.values_mut().next().unwrap().arms.push(arm("d", Role::Candidate, 3_000, &[&other]));
@@ -170,7 +173,9 @@ fn every_rule_of_a_table_is_kept() {
         arms!(table)[2].instances[0].address = arms!(table)[0].instances[0].address.clone();
     });
     broken("is no id", &|table| arms!(table)[0].instances[0].id = "../x".into());
-    broken("cannot be reached", &|table| arms!(table)[0].instances[0].address = Address::Tcp("0.0.0.0:1".parse().unwrap()));
+    broken("cannot be reached", &|table| {
+        arms!(table)[0].instances[0].address = Address::Tcp("0.0.0.0:1".parse().unwrap())
+    });
     broken("no absolute path", &|table| arms!(table)[0].instances[0].address = Address::Unix("x".into()));
     broken("no absolute path", &|table| {
         arms!(table)[0].instances[0].address = Address::Unix(format!("/{}", "x".repeat(120)).into());

@@ -187,7 +187,8 @@ impl Control {
             return Err(no(format!("generation {generation} was asked for, and the file has {}", table.generation)));
         }
         if table.order() < live.table.order() {
-            let message = format!("the file has epoch {}, generation {}, and a later one is used", table.epoch, table.generation);
+            let message =
+                format!("the file has epoch {}, generation {}, and a later one is used", table.epoch, table.generation);
             return Err(Refused::new(if table.epoch < live.table.epoch { Why::Fenced } else { Why::Table }, message));
         }
         if digest == live.digest {
@@ -212,7 +213,8 @@ impl Control {
         let instance = self.switch.instances().into_iter().find(|instance| instance.key == *key);
         let Some(instance) = instance else {
             // A process that drains may never have known it.
-            let unknown = || Refused::new(Why::Unknown, format!("there is no instance `{}` of generation {}", key.0, key.1));
+            let unknown =
+                || Refused::new(Why::Unknown, format!("there is no instance `{}` of generation {}", key.0, key.1));
             return if alone { Ok(Reply::Drained { in_flight: 0 }) } else { Err(unknown()) };
         };
         instance.drain();
@@ -252,7 +254,8 @@ impl Control {
 
     /// Processes that were replaced and have not ended, with their sockets.
     fn others(&self) -> Vec<(u32, PathBuf)> {
-        let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str())) else {
+        let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+        else {
             return Vec::new();
         };
         let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);

@@ -9,19 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use histogram::{Counted, Histogram};
-pub use release::{Counts, Figures, KEPT_SECONDS, Second};
+pub(crate) use release::Figures;
+pub use release::{Counts, KEPT_SECONDS, Second};
 
 use crate::model::{AgentName, ReleaseId};
 
 /// The figures of one release, shared by all who count.
 #[derive(Debug, Default)]
-pub struct Shared(Mutex<Figures>);
+pub(crate) struct Shared(Mutex<Figures>);
 
 /// The figures of all releases that had requests since the start.
 ///
 /// A release that left the table is forgotten when nothing of it happened for [`KEPT_SECONDS`].
 #[derive(Debug, Default)]
-pub struct Registry {
+pub(crate) struct Registry {
     releases: Mutex<BTreeMap<(AgentName, ReleaseId), Arc<Shared>>>,
 }
 
@@ -29,7 +30,7 @@ pub struct Registry {
 
 impl Shared {
     /// The figures, for a moment.
-    pub fn read(&self) -> MutexGuard<'_, Figures> {
+    pub(crate) fn read(&self) -> MutexGuard<'_, Figures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -38,13 +39,13 @@ impl Shared {
 
 impl Registry {
     /// The figures of one release.
-    pub fn of(&self, agent: &AgentName, release: &ReleaseId) -> Arc<Shared> {
+    pub(crate) fn of(&self, agent: &AgentName, release: &ReleaseId) -> Arc<Shared> {
         let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         releases.entry((agent.clone(), *release)).or_default().clone()
     }
 
     /// All of them, sorted; the second before this one is ended.
-    pub fn all(&self) -> Vec<(AgentName, ReleaseId, Arc<Shared>)> {
+    pub(crate) fn all(&self) -> Vec<(AgentName, ReleaseId, Arc<Shared>)> {
         let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         let now = second();
         let all = releases.iter().map(|((agent, release), shared)| {
@@ -55,7 +56,7 @@ impl Registry {
     }
 
     /// Forgets the releases that nobody else holds and that have no second left.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let mut releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
         let now = second();
         releases.retain(|_, shared| {
@@ -67,6 +68,6 @@ impl Registry {
 }
 
 /// Seconds since 1970.
-pub fn second() -> u64 {
+pub(crate) fn second() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

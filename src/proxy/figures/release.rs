@@ -53,7 +53,7 @@ pub struct Second {
 
 /// What is known of one release.
 #[derive(Debug, Default)]
-pub struct Figures {
+pub(crate) struct Figures {
     total: Counts,
     latency: Histogram,
     first_byte: Histogram,
@@ -117,28 +117,28 @@ impl Second {
 
 impl Figures {
     /// Counts something in the given second.
-    pub fn count(&mut self, second: u64, what: impl Fn(&mut Counts)) {
+    pub(crate) fn count(&mut self, second: u64, what: impl Fn(&mut Counts)) {
         self.turn(second);
         what(&mut self.total);
         what(&mut self.now.counts);
     }
 
     /// Counts the time to the head of an answer.
-    pub fn first_byte(&mut self, second: u64, micros: u64) {
+    pub(crate) fn first_byte(&mut self, second: u64, micros: u64) {
         self.turn(second);
         self.first_byte.record(micros);
         self.now.first_byte.record(micros);
     }
 
     /// Counts the time to the end of an answer.
-    pub fn latency(&mut self, second: u64, micros: u64) {
+    pub(crate) fn latency(&mut self, second: u64, micros: u64) {
         self.turn(second);
         self.latency.record(micros);
         self.now.latency.record(micros);
     }
 
     /// Ends the seconds before `second`; later calls with an earlier one count in it.
-    pub fn turn(&mut self, second: u64) {
+    pub(crate) fn turn(&mut self, second: u64) {
         if second <= self.now.second {
             return;
         }
@@ -154,22 +154,22 @@ impl Figures {
     }
 
     /// The ended seconds after `since` in which something happened.
-    pub fn since(&self, since: u64) -> Vec<Second> {
+    pub(crate) fn since(&self, since: u64) -> Vec<Second> {
         self.closed.iter().filter(|second| second.second > since).cloned().collect()
     }
 
     /// All counts since the start.
-    pub fn total(&self) -> &Counts {
+    pub(crate) fn total(&self) -> &Counts {
         &self.total
     }
 
     /// Time to the end of answers, since the start.
-    pub fn all_latency(&self) -> &Histogram {
+    pub(crate) fn all_latency(&self) -> &Histogram {
         &self.latency
     }
 
     /// Time to the head of answers, since the start.
-    pub fn all_first_byte(&self) -> &Histogram {
+    pub(crate) fn all_first_byte(&self) -> &Histogram {
         &self.first_byte
     }
 }

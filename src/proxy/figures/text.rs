@@ -10,12 +10,14 @@ const PER_OCTAVE: u32 = 8;
 /// Upper bounds in microseconds: from half a millisecond to seventeen minutes, 9 % apart.
 fn bounds() -> Vec<u64> {
     let octaves = (0..21_u32).map(|octave| 512_u64 << octave);
-    octaves.flat_map(|low| (0..PER_OCTAVE).map(move |step| low + low / u64::from(PER_OCTAVE) * u64::from(step))).collect()
+    octaves
+        .flat_map(|low| (0..PER_OCTAVE).map(move |step| low + low / u64::from(PER_OCTAVE) * u64::from(step)))
+        .collect()
 }
 
 impl Registry {
     /// All figures since the start of this process.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let bounds = bounds();
         let mut families = Families::default();
         for (agent, release, figures) in self.all() {
@@ -38,8 +40,20 @@ impl Registry {
             for (kind, count) in kinds {
                 families.events += &format!("backstay_proxy_events_total{{{label},kind=\"{kind}\"}} {count}\n");
             }
-            histogram(&mut families.latency, "backstay_proxy_request_duration_seconds", &label, figures.all_latency(), &bounds);
-            histogram(&mut families.first_byte, "backstay_proxy_first_byte_seconds", &label, figures.all_first_byte(), &bounds);
+            histogram(
+                &mut families.latency,
+                "backstay_proxy_request_duration_seconds",
+                &label,
+                figures.all_latency(),
+                &bounds,
+            );
+            histogram(
+                &mut families.first_byte,
+                "backstay_proxy_first_byte_seconds",
+                &label,
+                figures.all_first_byte(),
+                &bounds,
+            );
         }
         families.text()
     }

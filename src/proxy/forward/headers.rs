@@ -127,7 +127,9 @@ fn forwarded(theirs: &HeaderMap, from: &From<'_>, out: &mut HeaderMap) {
     }
     if from.trusted_hops > 0 {
         for name in [FORWARDED, REAL_IP] {
-            theirs.get_all(&name).iter().for_each(|value| drop(out.append(&name, value.clone())));
+            for value in theirs.get_all(&name) {
+                out.append(&name, value.clone());
+            }
         }
     }
 }
@@ -186,7 +188,10 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
         ]);
         let out = onward(&theirs, &from(0, &id));
-        assert_eq!((&out[FORWARDED_FOR], &out[FORWARDED_PROTO], &out[FORWARDED_HOST]), (&"10.0.0.9".parse().unwrap(), &"https".parse().unwrap(), &"a.example".parse().unwrap()));
+        assert_eq!(
+            (&out[FORWARDED_FOR], &out[FORWARDED_PROTO], &out[FORWARDED_HOST]),
+            (&"10.0.0.9".parse().unwrap(), &"https".parse().unwrap(), &"a.example".parse().unwrap())
+        );
         assert!(!out.contains_key(FORWARDED) && !out.contains_key(REAL_IP));
         let out = onward(&theirs, &from(1, &id));
         assert_eq!(out[FORWARDED_FOR], "1.2.3.4, 10.0.0.9");
@@ -206,8 +211,15 @@ mod tests {
             ("accept", "*/*"),
         ]);
         let out = onward(&theirs, &from(0, &id));
-        assert!(!out.contains_key("x-secret") && !out.contains_key("keep-alive") && !out.contains_key("proxy-authorization"));
-        assert_eq!((&out["accept"], &out["te"], &out["content-length"]), (&"*/*".parse().unwrap(), &"trailers".parse().unwrap(), &"3".parse().unwrap()));
+        assert!(
+            !out.contains_key("x-secret")
+                && !out.contains_key("keep-alive")
+                && !out.contains_key("proxy-authorization")
+        );
+        assert_eq!(
+            (&out["accept"], &out["te"], &out["content-length"]),
+            (&"*/*".parse().unwrap(), &"trailers".parse().unwrap(), &"3".parse().unwrap())
+        );
     }
 
     #[test]

@@ -40,8 +40,12 @@ pub(super) fn send(
             copy.figures.read().count(figures::second(), |counts| counts.mirrored += 1);
             let instance = &copy.open.0.instance;
             match &instance.address {
-                Address::Unix(path) => exchange(UnixStream::connect(path).await.ok()?, request, instance.protocol).await,
-                Address::Tcp(address) => exchange(TcpStream::connect(address).await.ok()?, request, instance.protocol).await,
+                Address::Unix(path) => {
+                    exchange(UnixStream::connect(path).await.ok()?, request, instance.protocol).await
+                }
+                Address::Tcp(address) => {
+                    exchange(TcpStream::connect(address).await.ok()?, request, instance.protocol).await
+                }
             }
         };
         // Nobody waits for the answer, and its absence is the mirrored release's own affair.

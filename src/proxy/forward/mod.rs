@@ -85,7 +85,8 @@ pub(crate) async fn answer(
         if upgrade {
             line.decide(response.status() == StatusCode::SWITCHING_PROTOCOLS);
         }
-        let close = proxy.draining.is_cancelled() || response.status() == StatusCode::BAD_REQUEST && response.extensions().get::<Ours>().is_some();
+        let close = proxy.draining.is_cancelled()
+            || response.status() == StatusCode::BAD_REQUEST && response.extensions().get::<Ours>().is_some();
         if close && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -318,9 +319,7 @@ impl Way<'_> {
         let reused = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => {
-                Connection::open(&instance.address, self.proxy.limits.connect).await.map_err(Tried::Unreachable)?
-            }
+            None => Connection::open(&instance.address, self.proxy.limits.connect).await.map_err(Tried::Unreachable)?,
         };
         let before = connection.written();
         match connection.exchange(self.request(Protocol::Http1)).await {

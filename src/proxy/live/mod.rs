@@ -126,7 +126,8 @@ impl Switch {
         named.find_map(|(release, instance)| {
             let key = (instance.id.clone(), instance.generation);
             let known = instances.get(&key)?;
-            let same = known.address == instance.address && known.release == release && known.protocol == instance.protocol;
+            let same =
+                known.address == instance.address && known.release == release && known.protocol == instance.protocol;
             (!same).then_some(key)
         })
     }
@@ -210,13 +211,7 @@ impl Live {
         slots.map(|slot| slot.instance.key.clone()).collect()
     }
 
-    fn assign(
-        &self,
-        host: &str,
-        path: &str,
-        headers: &HeaderMap,
-        chance: u64,
-    ) -> Result<(Assigned, Open), Nowhere> {
+    fn assign(&self, host: &str, path: &str, headers: &HeaderMap, chance: u64) -> Result<(Assigned, Open), Nowhere> {
         let route = self.routes.find(host, path).and_then(|index| self.table.routes.get(index));
         let route = route.ok_or(Nowhere::NoRoute)?;
         let agent = self.table.agents.get(&route.agent).ok_or(Nowhere::NoRoute)?;

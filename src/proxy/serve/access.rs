@@ -101,9 +101,9 @@ fn write(waiting: &Receiver<(jiff::Timestamp, Entry)>, dropped: &AtomicU64, make
         match waiting.recv_timeout(LOOK) {
             Ok((at, entry)) => {
                 let line = Line { at, entry, dropped_before: dropped.swap(0, Ordering::Relaxed) };
-                let written = out.as_mut().is_some_and(|out| {
-                    serde_json::to_writer(&mut *out, &line).is_ok() && out.write_all(b"\n").is_ok()
-                });
+                let written = out
+                    .as_mut()
+                    .is_some_and(|out| serde_json::to_writer(&mut *out, &line).is_ok() && out.write_all(b"\n").is_ok());
                 if !written {
                     dropped.fetch_add(1 + line.dropped_before, Ordering::Relaxed);
                 }

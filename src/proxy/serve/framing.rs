@@ -415,9 +415,22 @@ mod tests {
     ];
 
     const EVIL_CHUNKS: &[&str] = &[
-        "0x3\r\nabc\r\n", "+3\r\nabc\r\n", " 3\r\nabc\r\n", "3 \r\nabc\r\n", "\r\nabc\r\n", "g\r\n", "3\nabc\r\n", "3\r\nabcd\r\n",
-        "3\r\nabc\n0\r\n\r\n", "3;a\rb\r\nabc\r\n", "ffffffffffffffffff\r\n", "3;a=\0\r\nabc\r\n", "0\r\nContent-Length: 1\r\n\r\n",
-        "0\r\n bad: x\r\n\r\n", "0\r\nbad\r\n\r\n", "0\n\n",
+        "0x3\r\nabc\r\n",
+        "+3\r\nabc\r\n",
+        " 3\r\nabc\r\n",
+        "3 \r\nabc\r\n",
+        "\r\nabc\r\n",
+        "g\r\n",
+        "3\nabc\r\n",
+        "3\r\nabcd\r\n",
+        "3\r\nabc\n0\r\n\r\n",
+        "3;a\rb\r\nabc\r\n",
+        "ffffffffffffffffff\r\n",
+        "3;a=\0\r\nabc\r\n",
+        "0\r\nContent-Length: 1\r\n\r\n",
+        "0\r\n bad: x\r\n\r\n",
+        "0\r\nbad\r\n\r\n",
+        "0\n\n",
     ];
 
     #[test]
@@ -455,7 +468,8 @@ mod tests {
 
     #[test]
     fn nothing_passes_while_a_change_of_protocol_is_open() {
-        let asked = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00";
+        let asked =
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x00";
         let mut framing = Framing::new(4096, 64);
         let Step::PassHead(count) = framing.step(asked) else { panic!("no head") };
         assert_eq!(framing.step(&asked[count..]), Step::Hold);

@@ -15,8 +15,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
-    sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
 
@@ -182,6 +182,10 @@ impl Words {
 
     fn expect(&mut self, word: &str) -> io::Result<()> {
         let heard = self.hear()?;
-        if heard == word { Ok(()) } else { Err(io::Error::other(format!("the other proxy said `{heard}`, not `{word}`"))) }
+        if heard == word {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("the other proxy said `{heard}`, not `{word}`")))
+        }
     }
 }

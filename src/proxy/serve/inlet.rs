@@ -83,7 +83,14 @@ impl Line {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Inlet<S> {
     /// Frames HTTP/1 strictly; `first` was read already.
-    pub(super) fn http1(stream: S, first: &[u8], line: Arc<Line>, patience: Patience, head: usize, lines: usize) -> Self {
+    pub(super) fn http1(
+        stream: S,
+        first: &[u8],
+        line: Arc<Line>,
+        patience: Patience,
+        head: usize,
+        lines: usize,
+    ) -> Self {
         let mut inlet = Self::new(stream, line, patience, lines);
         let mut framing = Framing::new(head, lines);
         inlet.held.extend_from_slice(first);

@@ -70,7 +70,8 @@ impl AsFd for Listener {
 pub(super) fn all(settings: &Settings) -> Result<Vec<Listener>, ServeError> {
     let mut listeners = given()?;
     let has = |purpose| listeners.iter().any(|listener: &Listener| listener.purpose() == purpose);
-    let (clients, metrics, control) = (has(Purpose::Plain) || has(Purpose::Tls), has(Purpose::Metrics), has(Purpose::Control));
+    let (clients, metrics, control) =
+        (has(Purpose::Plain) || has(Purpose::Tls), has(Purpose::Metrics), has(Purpose::Control));
     if !clients {
         for (purpose, addresses) in [(Purpose::Plain, &settings.listen), (Purpose::Tls, &settings.listen_tls)] {
             for address in addresses {

@@ -110,9 +110,10 @@ pub enum ServeError {
 
 impl Proxy {
     fn new(switch: Arc<Switch>, settings: &Settings) -> Result<Self, ServeError> {
-        let access = settings.access_log.as_ref().map(|path| {
-            Log::open(path).map_err(|source| ServeError::Log { path: path.clone(), source })
-        });
+        let access = settings
+            .access_log
+            .as_ref()
+            .map(|path| Log::open(path).map_err(|source| ServeError::Log { path: path.clone(), source }));
         Ok(Self {
             switch,
             limits: Bounds::of(settings),

@@ -158,8 +158,7 @@ impl Parts {
     async fn take_over(&self, next: Option<Next>) -> Result<Option<Next>, ServeError> {
         let Some(mut next) = next else { return Ok(None) };
         let asked = tokio::task::spawn_blocking(move || next.prepared().map(|go| (next, go))).await;
-        let (next, go) =
-            asked.map_err(std::io::Error::other).and_then(|asked| asked).map_err(ServeError::Handover)?;
+        let (next, go) = asked.map_err(std::io::Error::other).and_then(|asked| asked).map_err(ServeError::Handover)?;
         let loaded = self.control.reload();
         let live = self.proxy.switch.live();
         if live.table.order() < go.order {

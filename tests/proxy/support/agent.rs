@@ -9,15 +9,15 @@ use std::time::Duration;
 
 /// One request as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub method: String,
-    pub target: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 }
@@ -36,13 +36,13 @@ struct Shared {
 
 /// A server that is up as long as this lives.
 #[derive(Clone)]
-pub struct Agent {
-    pub address: SocketAddr,
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Agent {
-    pub fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared { name: name.to_owned(), ..Shared::default() });
@@ -61,37 +61,37 @@ impl Agent {
         Self { address, shared }
     }
 
-    pub fn hits(&self) -> usize {
+    pub(crate) fn hits(&self) -> usize {
         self.shared.hits.load(Ordering::Acquire)
     }
 
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Acquire)
     }
 
     /// What came last.
-    pub fn last(&self) -> Seen {
+    pub(crate) fn last(&self) -> Seen {
         self.shared.seen.lock().unwrap().last().unwrap().clone()
     }
 
     /// Everything that came.
-    pub fn all(&self) -> Vec<Seen> {
+    pub(crate) fn all(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
     /// Lets one wait of a handler end.
-    pub fn open_gate(&self) {
+    pub(crate) fn open_gate(&self) {
         *self.shared.gate.lock().unwrap() += 1;
         self.shared.opened.notify_all();
     }
 
     /// Closes every kept connection at its next request, without an answer.
-    pub fn deaf(&self, deaf: bool) {
+    pub(crate) fn deaf(&self, deaf: bool) {
         self.shared.deaf.store(deaf, Ordering::Release);
     }
 
     /// Accepts nothing any more.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.ends.store(true, Ordering::Release);
         let _ = TcpStream::connect(self.address);
     }
@@ -130,14 +130,18 @@ impl Shared {
             let word = path.split('/').nth(1).filter(|word| known.contains(word)).unwrap_or_default();
             match word {
                 "sse" => {
-                    out.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                    out.write_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+                    )?;
                     chunk(&mut out, "data: 1\n\n")?;
                     self.wait();
                     chunk(&mut out, "data: 2\n\n")?;
                     out.write_all(b"0\r\n\r\n")?;
                 }
                 "ticks" => {
-                    out.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
+                    out.write_all(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
+                    )?;
                     let count: usize = path.rsplit('/').next().unwrap().parse().unwrap();
                     for tick in 0..count {
                         chunk(&mut out, &format!("data: {tick}\n\n"))?;
@@ -146,7 +150,9 @@ impl Shared {
                     out.write_all(b"0\r\n\r\n")?;
                 }
                 "ws" => {
-                    out.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n")?;
+                    out.write_all(
+                        b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+                    )?;
                     let mut buffer = [0; 1024];
                     loop {
                         let count = input.read(&mut buffer)?;

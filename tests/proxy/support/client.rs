@@ -6,45 +6,45 @@ use std::time::Duration;
 
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Answer {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 /// One connection.
-pub struct Raw {
-    pub input: BufReader<TcpStream>,
+pub(crate) struct Raw {
+    pub(crate) input: BufReader<TcpStream>,
 }
 
 impl Raw {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { input: BufReader::new(stream) }
     }
 
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
         self.input.get_mut().write_all(bytes.as_ref())
     }
 
     /// A whole request without a body, and its answer.
-    pub fn get(&mut self, host: &str, target: &str, headers: &[(&str, &str)]) -> std::io::Result<Answer> {
+    pub(crate) fn get(&mut self, host: &str, target: &str, headers: &[(&str, &str)]) -> std::io::Result<Answer> {
         self.call("GET", host, target, headers, b"")
     }
 
-    pub fn call(
+    pub(crate) fn call(
         &mut self,
         method: &str,
         host: &str,
@@ -64,7 +64,7 @@ impl Raw {
     }
 
     /// The head of an answer.
-    pub fn head(&mut self) -> std::io::Result<Answer> {
+    pub(crate) fn head(&mut self) -> std::io::Result<Answer> {
         let line = self.line()?;
         let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
         let status = status.ok_or_else(|| std::io::Error::other(format!("no status line: {line:?}")))?;
@@ -78,7 +78,7 @@ impl Raw {
     }
 
     /// A whole answer.
-    pub fn answer(&mut self, no_body: bool) -> std::io::Result<Answer> {
+    pub(crate) fn answer(&mut self, no_body: bool) -> std::io::Result<Answer> {
         let mut answer = self.head()?;
         if no_body || answer.status == 204 || answer.status == 304 || answer.status < 200 {
             return Ok(answer);
@@ -97,7 +97,7 @@ impl Raw {
     }
 
     /// The next chunk; none at the end of the body.
-    pub fn chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
+    pub(crate) fn chunk(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let size = self.line()?;
         let size = usize::from_str_radix(&size, 16).map_err(|_| std::io::Error::other("no chunk"))?;
         let mut chunk = vec![0; size + 2];
@@ -107,7 +107,7 @@ impl Raw {
     }
 
     /// Whether the other side has ended the connection, and says nothing more.
-    pub fn ended(&mut self) -> bool {
+    pub(crate) fn ended(&mut self) -> bool {
         let mut rest = vec![];
         match self.input.read_to_end(&mut rest) {
             Ok(_) => rest.is_empty(),
@@ -125,6 +125,6 @@ impl Raw {
 }
 
 /// One request on a connection of its own.
-pub fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
+pub(crate) fn get(address: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Answer {
     Raw::connect(address).get("a.example", target, headers).unwrap()
 }

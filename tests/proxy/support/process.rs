@@ -8,42 +8,40 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use backstay::model::{AgentName, ReleaseId};
-use backstay::proxy::{
-    Address, Agent, Arm, Client, Instance, Role, Route, State, Table, WHOLE, boot_id, write_table,
-};
+use backstay::proxy::{Address, Agent, Arm, Client, Instance, Role, Route, State, Table, WHOLE, boot_id, write_table};
 
 use super::agent;
 
 /// The proxy, ended with this.
-pub struct Proxy {
-    pub folder: tempfile::TempDir,
-    pub address: SocketAddr,
-    pub metrics: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     child: Child,
     runtime: tokio::runtime::Runtime,
     more: String,
     environment: Vec<(String, String)>,
 }
 
-pub fn release(name: &str) -> ReleaseId {
+pub(crate) fn release(name: &str) -> ReleaseId {
     ReleaseId::of(name.as_bytes())
 }
 
-pub fn agent_name() -> AgentName {
+pub(crate) fn agent_name() -> AgentName {
     "support".parse().unwrap()
 }
 
-pub fn instance(id: &str, agent: &agent::Agent) -> Instance {
+pub(crate) fn instance(id: &str, agent: &agent::Agent) -> Instance {
     Instance { id: id.to_owned(), generation: 1, address: Address::Tcp(agent.address), protocol: Default::default() }
 }
 
-pub fn arm(name: &str, role: Role, weight: u32, agents: &[&agent::Agent]) -> Arm {
+pub(crate) fn arm(name: &str, role: Role, weight: u32, agents: &[&agent::Agent]) -> Arm {
     let instances = agents.iter().enumerate().map(|(index, agent)| instance(&format!("{name}-{index}"), agent));
     Arm { release: release(name), role, weight, instances: instances.collect() }
 }
 
 /// A table with one agent on all hosts.
-pub fn table(generation: u64, agent: Agent) -> Table {
+pub(crate) fn table(generation: u64, agent: Agent) -> Table {
     let mut table = Table::empty(1, generation, boot_id());
     table.routes.push(Route { hosts: vec![], path: "/".to_owned(), agent: agent_name(), release: None });
     table.agents = BTreeMap::from([(agent_name(), agent)]);
@@ -51,23 +49,23 @@ pub fn table(generation: u64, agent: Agent) -> Table {
 }
 
 /// A table that sends everything to one release.
-pub fn to_one(generation: u64, name: &str, agents: &[&agent::Agent]) -> Table {
+pub(crate) fn to_one(generation: u64, name: &str, agents: &[&agent::Agent]) -> Table {
     table(generation, Agent { arms: vec![arm(name, Role::Stable, WHOLE, agents)], ..Agent::default() })
 }
 
 impl Proxy {
     /// Starts it with `table`, and waits until it answers.
-    pub fn start(table: &Table) -> Self {
+    pub(crate) fn start(table: &Table) -> Self {
         Self::with(Some(table), "")
     }
 
     /// The same with more settings (TOML).
-    pub fn with(table: Option<&Table>, more: &str) -> Self {
+    pub(crate) fn with(table: Option<&Table>, more: &str) -> Self {
         Self::made(table, more, &[])
     }
 
     /// The same with more variables.
-    pub fn under(table: &Table, environment: &[(&str, String)]) -> Self {
+    pub(crate) fn under(table: &Table, environment: &[(&str, String)]) -> Self {
         Self::made(Some(table), "", environment)
     }
 
@@ -108,7 +106,7 @@ impl Proxy {
     }
 
     /// Waits until it answers on its socket.
-    pub fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let start = Instant::now();
         while self.runtime.block_on(self.client(0).state()).is_err() {
             assert!(start.elapsed() < Duration::from_secs(20), "the proxy does not answer");
@@ -116,35 +114,35 @@ impl Proxy {
         }
     }
 
-    pub fn control_path(&self) -> PathBuf {
+    pub(crate) fn control_path(&self) -> PathBuf {
         self.folder.path().join("p.sock")
     }
 
-    pub fn table_path(&self) -> PathBuf {
+    pub(crate) fn table_path(&self) -> PathBuf {
         self.folder.path().join("routes.json")
     }
 
-    pub fn client(&self, epoch: u64) -> Client {
+    pub(crate) fn client(&self, epoch: u64) -> Client {
         Client::new(self.control_path(), epoch)
     }
 
-    pub fn block<T>(&self, future: impl Future<Output = T>) -> T {
+    pub(crate) fn block<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
     }
 
     /// Writes a table and has it used.
-    pub fn load(&self, table: &Table) {
+    pub(crate) fn load(&self, table: &Table) {
         write_table(&self.table_path(), table).unwrap();
         let active = self.block(self.client(table.epoch).load(table.generation)).unwrap();
         assert_eq!((active.epoch, active.generation), table.order());
     }
 
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.block(self.client(1).state()).unwrap()
     }
 
     /// Waits until the state is as asked.
-    pub fn until(&self, what: &str, is: impl Fn(&State) -> bool) -> State {
+    pub(crate) fn until(&self, what: &str, is: impl Fn(&State) -> bool) -> State {
         let start = Instant::now();
         loop {
             let state = self.state();
@@ -157,20 +155,20 @@ impl Proxy {
     }
 
     /// Has the program on disk take over, and waits until it has.
-    pub fn replace(&self) -> State {
+    pub(crate) fn replace(&self) -> State {
         let before = self.state().pid;
         self.signal("HUP");
         self.until("another process answers", |state| state.pid != before)
     }
 
     /// Signals the process that takes new connections.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.state().pid.to_string();
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
     /// Kills it without a word, and starts it again.
-    pub fn kill_and_start(&mut self) {
+    pub(crate) fn kill_and_start(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.child = self.spawn();
