@@ -119,12 +119,16 @@ fn take() -> io::Result<Next> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut line = vec![0; 4096];
-    let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut line)], &mut message, RecvFlags::CMSG_CLOEXEC)?;
+    let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut line)], &mut message, RecvFlags::empty())?;
     line.truncate(received.bytes);
     let mut sockets = Vec::new();
     for part in message.drain() {
         if let RecvAncillaryMessage::ScmRights(given) = part {
-            sockets.extend(given);
+            // No other thread is there yet that could start a program in between.
+            for socket in given {
+                rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+                sockets.push(socket);
+            }
         }
     }
     let purposes: Vec<Purpose> = serde_json::from_slice(&line)?;
