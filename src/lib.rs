@@ -25,6 +25,7 @@ pub mod apply;
 pub mod ledger;
 pub mod sys;
 pub mod keeper;
+pub mod proxy;
 pub mod daemon;
 pub mod web;
 pub mod cli;

@@ -107,6 +107,8 @@ enum Verb {
     Completions(verbs::completions::Args),
     /// Print a manual page
     Man(verbs::man::Args),
+    /// Carry the traffic of this machine's agents
+    Proxy(verbs::proxy::Args),
     /// Ask the daemon of this machine whether it is alive
     Healthcheck(verbs::healthcheck::Args),
     /// Run the agent of the example repository, which needs no model
@@ -132,7 +134,7 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
     (&["delete", "remove", "rm", "uninstall"], "an agent goes when a commit takes its folder away"),
     (&["logs"], "the logs of an agent are its pods': `kubectl logs -l backstay.dev/agent=NAME`"),
     (
-        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup", "demo", "proxy", "host"],
+        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup", "demo", "host"],
         "this version does not deliver it yet",
     ),
 ];
@@ -196,6 +198,7 @@ fn dispatch(Args { globals, verb }: Args, serve: Serve, out: &mut Out) -> Result
         Verb::Schema(args) => verbs::schema::run(&args, out),
         Verb::Completions(args) => verbs::completions::run(&args, Args::command(), out),
         Verb::Man(args) => verbs::man::run(&args, Args::command(), out),
+        Verb::Proxy(args) => verbs::proxy::run(&args, &globals),
         Verb::Healthcheck(args) => wait::on(verbs::healthcheck::run(&args, &globals, out)),
         Verb::ExampleAgent(args) => wait::on(async {
             let ran = example_agent::run(args).await;

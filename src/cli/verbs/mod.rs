@@ -7,6 +7,7 @@ pub(super) mod history;
 pub(super) mod init;
 pub(super) mod man;
 pub(super) mod plan;
+pub(super) mod proxy;
 pub(super) mod retry;
 pub(super) mod revert;
 pub(super) mod rollback;

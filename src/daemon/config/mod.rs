@@ -65,6 +65,9 @@ pub struct Config {
     /// Where the daemon keeps what it can do without.
     #[serde(default)]
     pub state: State,
+    /// The data plane of a host, which is a process of its own: `backstay proxy` reads this section.
+    #[serde(default)]
+    pub proxy: Option<crate::proxy::Settings>,
 }
 
 /// The config repository: where it is, how it is read, and what is accepted of it.
