@@ -156,7 +156,7 @@ fn keyring(data: &[u8]) {
     }
 }
 
-/// A commit whose signature of OpenPGP is looked at; the key is the corpus' own.
+/// A commit whose signature of `OpenPGP` is looked at; the key is the corpus' own.
 fn openpgp(data: &[u8]) {
     const KEYS: &str = include_str!("corpus/keyring/one");
     let keyring = Keyring::parse("keys.asc", KEYS).expect("keys");

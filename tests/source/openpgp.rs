@@ -1,4 +1,4 @@
-//! Signatures of OpenPGP, made by GnuPG: S1, S3. What `git verify-commit` says stands beside it.
+//! Signatures of `OpenPGP`, made by `GnuPG`: S1, S3. What `git verify-commit` says stands beside it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::verify::{BEGUN, Standing};
 
 const DAY: i64 = 86_400;
 
-/// A repository, a GnuPG with a clock of its own, and a file of exported keys.
+/// A repository, a `GnuPG` with a clock of its own, and a file of exported keys.
 struct Desk {
     repo: TestRepo,
     folder: TempDir,
@@ -36,7 +36,7 @@ impl Desk {
         self.folder.path().join(name)
     }
 
-    /// GnuPG at a time.
+    /// `GnuPG` at a time.
     fn gpg(&self, time: i64, arguments: &[&str]) -> Output {
         let mut command = Command::new("gpg");
         command.arg("--homedir").arg(self.path("home")).args(["--batch", "--yes", "--quiet", "--faked-system-time"]);

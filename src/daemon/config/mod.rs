@@ -139,7 +139,7 @@ pub struct Verification {
     /// last accepted one must be signed by one of them, for `git`. Read at every look; what was accepted stays.
     #[serde(default)]
     pub ssh_allowed_signers: Option<PathBuf>,
-    /// Public keys of OpenPGP that may sign commits (`gpg --armor --export`), read as the other file is. Where both are
+    /// Public keys of `OpenPGP` that may sign commits (`gpg --armor --export`), read as the other file is. Where both are
     /// given, a key of either may.
     #[serde(default)]
     pub openpgp_keys: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! One signature of OpenPGP over some bytes, and the keys that may make it: RFC 9580.
+//! One signature of `OpenPGP` over some bytes, and the keys that may make it: RFC 9580.
 //!
 //! Which keys are trusted is the file's alone: user ids, certifications by others and servers of keys decide nothing.
 
@@ -20,7 +20,7 @@ const KEYS: usize = 1000;
 const BEGIN: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const END: &str = "-----END PGP PUBLIC KEY BLOCK-----";
 
-/// The keys of OpenPGP that may sign: exported public keys, armoured, one block after the other.
+/// The keys of `OpenPGP` that may sign: exported public keys, armoured, one block after the other.
 #[derive(Debug)]
 pub struct Keyring {
     keys: Vec<SignedPublicKey>,
@@ -198,7 +198,7 @@ fn signed_by(
                 && is_strong(one)
                 && one.verify_subkey_binding(&key.primary_key, &sub.key).is_ok()
         });
-        let Some(says) = bindings.max_by_key(|one| one.created().map(|created| created.as_secs())) else {
+        let Some(says) = bindings.max_by_key(|one| one.created().map(pgp::types::Timestamp::as_secs)) else {
             return Some(Err(Lack::Key("is not bound to its primary key".to_owned())));
         };
         // A subkey that signs must say itself that it belongs to the primary key, or anybody could claim it.
@@ -226,7 +226,7 @@ fn self_signature(key: &SignedPublicKey) -> Option<&Signature> {
         let revoked = user.signatures.iter().filter(own).any(|one| one.typ() == Some(SignatureType::CertRevocation));
         user.signatures.iter().filter(own).filter(move |_| !revoked)
     });
-    direct.chain(of_users).filter(|one| is_strong(one)).max_by_key(|one| one.created().map(|created| created.as_secs()))
+    direct.chain(of_users).filter(|one| is_strong(one)).max_by_key(|one| one.created().map(pgp::types::Timestamp::as_secs))
 }
 
 fn primary(key: &SignedPublicKey) -> Option<Signer<'_, pgp::packet::PublicKey>> {

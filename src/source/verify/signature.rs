@@ -23,7 +23,7 @@ const TOUCHED: u8 = 1;
 pub(super) enum Kind {
     /// Of SSH.
     Ssh,
-    /// Of OpenPGP.
+    /// Of `OpenPGP`.
     OpenPgp,
 }
 

@@ -24,7 +24,7 @@ pub(super) const AHEAD: std::time::Duration = std::time::Duration::from_mins(5);
 pub struct Trusted {
     /// Keys of SSH, in the format of allowed signers.
     pub ssh: Option<PathBuf>,
-    /// Public keys of OpenPGP, armoured.
+    /// Public keys of `OpenPGP`, armoured.
     pub openpgp: Option<PathBuf>,
 }
 
