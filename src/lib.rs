@@ -23,6 +23,8 @@ pub mod reconcile;
 pub mod observe;
 pub mod apply;
 pub mod ledger;
+pub mod sys;
+pub mod keeper;
 pub mod daemon;
 pub mod web;
 pub mod cli;
