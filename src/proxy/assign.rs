@@ -90,7 +90,7 @@ pub(super) fn key<'h>(sticky: &Sticky, headers: &'h HeaderMap) -> Option<&'h [u8
     found.filter(|found| !found.is_empty())
 }
 
-/// The place of a key on the line from 0 to [`WHOLE`], by MurmurHash3 (x86, 32 bit, seed 0) as flagd hashes.
+/// The place of a key on the line from 0 to [`WHOLE`], by `MurmurHash3` (x86, 32 bit, seed 0) as flagd hashes.
 pub fn place(salt: &str, key: &[u8]) -> u32 {
     let mut whole = Vec::with_capacity(salt.len() + key.len());
     whole.extend_from_slice(salt.as_bytes());
@@ -139,7 +139,7 @@ fn beneath(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.is_empty())
 }
 
-/// MurmurHash3, x86, 32 bit, seed 0.
+/// `MurmurHash3`, x86, 32 bit, seed 0.
 fn murmur3(bytes: &[u8]) -> u32 {
     let mix = |word: u32| word.wrapping_mul(0xcc9e_2d51).rotate_left(15).wrapping_mul(0x1b87_3593);
     let mut hash = 0_u32;

@@ -204,7 +204,7 @@ impl FromStr for Span {
         let no = || format!("`{text}` is no length of time from 1ms to 30 days, like `90s` or `5m`");
         let span: jiff::SignedDuration = text.parse().map_err(|_| no())?;
         let span = Duration::try_from(span).map_err(|_| no())?;
-        let most = Duration::from_secs(30 * 24 * 3600);
+        let most = Duration::from_hours(30 * 24);
         if (Duration::from_millis(1)..=most).contains(&span) { Ok(Self(span)) } else { Err(no()) }
     }
 }

@@ -72,7 +72,7 @@ impl Client {
     pub async fn load(&self, generation: u64) -> Result<Active, ControlError> {
         match self.ask(Ask::Load { generation }).await? {
             Reply::Active(active) => Ok(active),
-            _ => Err(self.other()),
+            Reply::State(_) | Reply::Metrics(_) | Reply::Drained { .. } | Reply::Refused(_) => Err(self.other()),
         }
     }
 
@@ -82,7 +82,7 @@ impl Client {
     pub async fn state(&self) -> Result<State, ControlError> {
         match self.ask(Ask::State).await? {
             Reply::State(state) => Ok(state),
-            _ => Err(self.other()),
+            Reply::Active(_) | Reply::Metrics(_) | Reply::Drained { .. } | Reply::Refused(_) => Err(self.other()),
         }
     }
 
@@ -90,7 +90,7 @@ impl Client {
     pub async fn metrics(&self, since: u64) -> Result<Metrics, ControlError> {
         match self.ask(Ask::Metrics { since }).await? {
             Reply::Metrics(metrics) => Ok(metrics),
-            _ => Err(self.other()),
+            Reply::Active(_) | Reply::State(_) | Reply::Drained { .. } | Reply::Refused(_) => Err(self.other()),
         }
     }
 
@@ -98,7 +98,7 @@ impl Client {
     pub async fn drain(&self, instance: &str, generation: u64, cut: bool) -> Result<u64, ControlError> {
         match self.ask(Ask::Drain { instance: instance.to_owned(), generation, cut }).await? {
             Reply::Drained { in_flight } => Ok(in_flight),
-            _ => Err(self.other()),
+            Reply::Active(_) | Reply::State(_) | Reply::Metrics(_) | Reply::Refused(_) => Err(self.other()),
         }
     }
 

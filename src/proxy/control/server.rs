@@ -21,7 +21,7 @@ use crate::proxy::store::{self, Loaded};
 const LONGEST: u64 = 64 * 1024;
 
 /// Time that a caller may be silent.
-const SILENCE: Duration = Duration::from_secs(300);
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// Time for a process that drains to answer.
 const OTHERS: Duration = Duration::from_secs(2);

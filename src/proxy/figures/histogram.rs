@@ -1,9 +1,11 @@
-//! A histogram of durations with a bounded relative error, as HdrHistogram counts.
+//! A histogram of durations with a bounded relative error, as `HdrHistogram` counts.
 
 use serde::{Deserialize, Serialize};
 
 /// Buckets of each power of two: a value is at most 1/128 away from its bucket's bound.
 const PER_OCTAVE: u64 = 128;
+/// The same, as a place in memory.
+const PLACES: usize = 128;
 
 /// Values beyond 2^40 µs (13 days) count as that.
 const OCTAVES: usize = 34;
@@ -11,7 +13,7 @@ const OCTAVES: usize = 34;
 /// Counts durations in microseconds; any quantile is within 0.8 % of the true value.
 #[derive(Debug, Clone, Default)]
 pub struct Histogram {
-    octaves: Vec<Option<Box<[u64; PER_OCTAVE as usize]>>>,
+    octaves: Vec<Option<Box<[u64; PLACES]>>>,
     count: u64,
     sum: u64,
 }
@@ -87,14 +89,14 @@ impl Histogram {
     }
 
     fn add(&mut self, bucket: usize, count: u64) {
-        let (octave, place) = (bucket / PER_OCTAVE as usize, bucket % PER_OCTAVE as usize);
+        let (octave, place) = (bucket / PLACES, bucket % PLACES);
         if octave > OCTAVES {
             return;
         }
         if self.octaves.len() <= octave {
             self.octaves.resize(octave + 1, None);
         }
-        let counts = self.octaves[octave].get_or_insert_with(|| Box::new([0; PER_OCTAVE as usize]));
+        let counts = self.octaves[octave].get_or_insert_with(|| Box::new([0; PLACES]));
         counts[place] = counts[place].saturating_add(count);
         self.count = self.count.saturating_add(count);
     }
@@ -103,7 +105,7 @@ impl Histogram {
         let octaves = self.octaves.iter().enumerate().filter_map(|(octave, counts)| Some((octave, counts.as_ref()?)));
         octaves.flat_map(|(octave, counts)| {
             let each = counts.iter().enumerate().filter(|(_, count)| **count > 0);
-            each.map(move |(place, count)| (octave * PER_OCTAVE as usize + place, *count))
+            each.map(move |(place, count)| (octave * PLACES + place, *count))
         })
     }
 }
@@ -125,7 +127,7 @@ fn bucket_of(micros: u64) -> usize {
     let bucket = if micros < PER_OCTAVE {
         micros
     } else {
-        let shift = u64::from(63 - micros.leading_zeros()) - 7;
+        let shift = u64::from(micros.ilog2()) - 7;
         (shift + 1) * PER_OCTAVE + ((micros >> shift) - PER_OCTAVE)
     };
     usize::try_from(bucket).unwrap_or(usize::MAX)

@@ -199,6 +199,6 @@ impl Body for Sending {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }

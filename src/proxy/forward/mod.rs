@@ -209,7 +209,7 @@ impl Way<'_> {
     }
 
     /// The target as an instance is asked for it.
-    fn target(&self, protocol: &Protocol) -> Uri {
+    fn target(&self, protocol: Protocol) -> Uri {
         let path = self.head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         match protocol {
             Protocol::Http1 => Uri::from(path),
@@ -224,7 +224,7 @@ impl Way<'_> {
     fn request(&self, protocol: Protocol) -> Request<Sending> {
         let mut request = Request::new(self.body.send());
         *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.target(&protocol);
+        *request.uri_mut() = self.target(protocol);
         *request.headers_mut() = self.onward();
         if protocol == Protocol::H2c {
             request.headers_mut().remove(header::HOST);

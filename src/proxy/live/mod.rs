@@ -153,7 +153,7 @@ impl Switch {
         self.instances.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// 64 bits of chance (SplitMix64).
+    /// 64 bits of chance (`SplitMix64`).
     pub(crate) fn chance(&self) -> u64 {
         let mut bits = self.chance.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -228,7 +228,7 @@ impl Live {
         let index = assign::arm_of(agent, route, headers, drawn).ok_or(Nowhere::NotReady)?;
         let arm = arms.get(index).ok_or(Nowhere::NotReady)?;
         let slot = choose(&arm.slots, chance.rotate_left(17)).ok_or(Nowhere::NotReady)?;
-        let mirror = self.mirror(agent, arms, arm, chance.rotate_left(41));
+        let mirror = mirrored(agent, arms, arm, chance.rotate_left(41));
         let assigned = Assigned {
             figures: arm.figures.clone(),
             release: arm.release,
@@ -239,17 +239,18 @@ impl Live {
         };
         Ok((assigned, slot.enter()))
     }
+}
 
-    fn mirror(&self, agent: &Agent, arms: &[Arm], taken: &Arm, chance: u64) -> Option<Copy> {
-        let mirror = agent.mirror.as_ref()?;
-        let drawn = (u64::from(low(chance)) * 100) >> 32;
-        if taken.release == mirror.to || drawn >= u64::from(mirror.percent) {
-            return None;
-        }
-        let arm = arms.iter().find(|arm| arm.release == mirror.to)?;
-        let open = choose(&arm.slots, chance)?.enter();
-        Some(Copy { open, figures: arm.figures.clone() })
+/// The copy that a request has, where it has one.
+fn mirrored(agent: &Agent, arms: &[Arm], taken: &Arm, chance: u64) -> Option<Copy> {
+    let mirror = agent.mirror.as_ref()?;
+    let drawn = (u64::from(low(chance)) * 100) >> 32;
+    if taken.release == mirror.to || drawn >= u64::from(mirror.percent) {
+        return None;
     }
+    let arm = arms.iter().find(|arm| arm.release == mirror.to)?;
+    let open = choose(&arm.slots, chance)?.enter();
+    Some(Copy { open, figures: arm.figures.clone() })
 }
 
 // === impl Assigned ===
@@ -288,7 +289,7 @@ fn issue(sticky: &Sticky, headers: &HeaderMap, chance: u64) -> Option<(String, S
         super::table::StickyBy::Cookie(name) if sticky.issue && assign::key(sticky, headers).is_none() => {
             Some((name.clone(), format!("{chance:016x}")))
         }
-        _ => None,
+        super::table::StickyBy::Cookie(_) | super::table::StickyBy::Header(_) | super::table::StickyBy::User(_) => None,
     }
 }
 

@@ -12,7 +12,7 @@ const ANSWERS: u32 = 5;
 const FIRST: Duration = Duration::from_secs(1);
 
 /// The longest absence.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// How one instance has done lately.
 ///

@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)): a datagram to the socket that it names.
+//! What systemd is told (`sd_notify(3)`): a datagram to the socket that it names.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;

@@ -226,7 +226,10 @@ fn self_signature(key: &SignedPublicKey) -> Option<&Signature> {
         let revoked = user.signatures.iter().filter(own).any(|one| one.typ() == Some(SignatureType::CertRevocation));
         user.signatures.iter().filter(own).filter(move |_| !revoked)
     });
-    direct.chain(of_users).filter(|one| is_strong(one)).max_by_key(|one| one.created().map(pgp::types::Timestamp::as_secs))
+    direct
+        .chain(of_users)
+        .filter(|one| is_strong(one))
+        .max_by_key(|one| one.created().map(pgp::types::Timestamp::as_secs))
 }
 
 fn primary(key: &SignedPublicKey) -> Option<Signer<'_, pgp::packet::PublicKey>> {
