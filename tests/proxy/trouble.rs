@@ -174,7 +174,7 @@ fn every_rule_of_a_table_is_kept() {
     });
     broken("is no id", &|table| arms!(table)[0].instances[0].id = "../x".into());
     broken("cannot be reached", &|table| {
-        arms!(table)[0].instances[0].address = Address::Tcp("0.0.0.0:1".parse().unwrap())
+        arms!(table)[0].instances[0].address = Address::Tcp("0.0.0.0:1".parse().unwrap());
     });
     broken("no absolute path", &|table| arms!(table)[0].instances[0].address = Address::Unix("x".into()));
     broken("no absolute path", &|table| {
@@ -208,7 +208,7 @@ proptest! {
                 id: format!("i-{index}-{number}"),
                 generation: 1,
                 address: Address::Unix(format!("/run/{index}-{number}").into()),
-                protocol: Default::default(),
+                protocol: Protocol::default(),
             });
             let role = [Role::Stable, Role::Candidate, Role::Preview][usize::from(*role)];
             Arm { release: release(&index.to_string()), role, weight: *weight, instances: instances.collect() }
@@ -233,7 +233,7 @@ proptest! {
             role: Role::Stable,
             weight: WHOLE,
             instances: vec![backstay::proxy::Instance {
-                id: "i".into(), generation: 1, address: Address::Unix("/run/i".into()), protocol: Default::default(),
+                id: "i".into(), generation: 1, address: Address::Unix("/run/i".into()), protocol: Protocol::default(),
             }],
         }];
         let table = table(1, Agent { arms, ..Agent::default() });

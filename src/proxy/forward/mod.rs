@@ -132,7 +132,7 @@ async fn pass(
     let (copy, issue, release) = (assigned.mirror.take(), assigned.issue.take(), assigned.release);
     let way = Way { proxy, client, head, host, id: id.clone(), upgrade, body: source, assigned };
     if let Some(copy) = copy.filter(|_| !upgrade) {
-        let parts = (way.head.method.clone(), way.target(&Protocol::Http1), way.onward());
+        let parts = (way.head.method.clone(), way.target(Protocol::Http1), way.onward());
         mirror::send(proxy, copy, parts, way.body.copy());
     }
     let came = way.go(&mut measure).await;

@@ -32,7 +32,7 @@ pub(crate) fn agent_name() -> AgentName {
 }
 
 pub(crate) fn instance(id: &str, agent: &agent::Agent) -> Instance {
-    Instance { id: id.to_owned(), generation: 1, address: Address::Tcp(agent.address), protocol: Default::default() }
+    Instance { id: id.to_owned(), generation: 1, address: Address::Tcp(agent.address), protocol: Protocol::default() }
 }
 
 pub(crate) fn arm(name: &str, role: Role, weight: u32, agents: &[&agent::Agent]) -> Arm {
