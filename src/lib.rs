@@ -23,6 +23,7 @@ pub mod reconcile;
 pub mod observe;
 pub mod apply;
 pub mod ledger;
+pub mod host;
 pub mod sys;
 pub mod keeper;
 pub mod proxy;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use backstay::proxy::{
-    Address, Agent, Arm, Match, Mirror, Role, StoreError, Table, WHOLE, load_table, previous_path, write_table,
+    Address, Agent, Arm, Match, Mirror, Protocol, Role, StoreError, Table, WHOLE, load_table, previous_path,
+    write_table,
 };
 use proptest::prelude::*;
 
