@@ -273,7 +273,8 @@ impl Way<'_> {
             let tried = async {
                 match instance.protocol {
                     Protocol::Http1 => self.http1(instance, fresh).await,
-                    Protocol::H2c => self.h2c(instance).await,
+                    // Boxed: the usual way does not hold the room of the other.
+                    Protocol::H2c => Box::pin(self.h2c(instance)).await,
                 }
             };
             let limit = tokio::time::timeout(self.proxy.limits.first_byte, tried);
@@ -319,7 +320,10 @@ impl Way<'_> {
         let reused = kept.is_some();
         let mut connection = match kept {
             Some(connection) => connection,
-            None => Connection::open(&instance.address, self.proxy.limits.connect).await.map_err(Tried::Unreachable)?,
+            None => {
+                let opening = Connection::open(&instance.address, self.proxy.limits.connect);
+                Box::pin(opening).await.map_err(Tried::Unreachable)?
+            }
         };
         let before = connection.written();
         match connection.exchange(self.request(Protocol::Http1)).await {

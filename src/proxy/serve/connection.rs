@@ -36,12 +36,13 @@ where
     let line = Arc::new(Line::default());
     if first.starts_with(PREFACE) {
         let inlet = Inlet::http2(stream, &first, line.clone(), patience);
-        return two(proxy, inlet, line, client).await;
+        return Box::pin(two(proxy, inlet, line, client)).await;
     }
     let (head, lines) = (proxy.limits.head_bytes, proxy.limits.headers);
     let inlet = Inlet::http1(stream, &first, line.clone(), patience, head, lines);
     drop(first);
-    one(proxy, inlet, line, client).await;
+    // Boxed: a connection holds the room of its own protocol alone.
+    Box::pin(one(proxy, inlet, line, client)).await;
 }
 
 /// Reads until it is known whether this is HTTP/2; none when nothing comes.

@@ -317,10 +317,12 @@ async fn accept(
             let _slot = slot;
             let scheme = if certificate.is_some() { "https" } else { "http" };
             let client = Client { peer: Some(peer.ip()), scheme };
-            let Some(certificate) = certificate else { return connection::serve(proxy, stream, client).await };
+            let Some(certificate) = certificate else {
+                return Box::pin(connection::serve(proxy, stream, client)).await;
+            };
             let shaken = certificate.acceptor().accept(stream);
             if let Ok(Ok(stream)) = tokio::time::timeout(proxy.limits.patience.head, shaken).await {
-                connection::serve(proxy, stream, client).await;
+                Box::pin(connection::serve(proxy, stream, client)).await;
             }
         });
     }
