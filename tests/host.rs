@@ -18,6 +18,7 @@ mod network {
     use backstay::observe::{Api, Pace};
 
     /// What has no kinds at all: a host always has its own.
+    #[expect(clippy::unused_async, reason = "called as the cluster's is")]
     pub(crate) async fn empty_server() -> Api {
         panic!("a host has its kinds")
     }

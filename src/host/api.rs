@@ -224,7 +224,7 @@ impl Asked {
             if live.is_some() {
                 return Err(Refused::exists(&key));
             }
-            let object = self.object(&key, &self.body)?;
+            let object = as_sent(&key, &self.body)?;
             Ok(Become::Be(self.by_update(store, &key, &bare(&key), object)))
         })
     }
@@ -232,7 +232,7 @@ impl Asked {
     fn replace(&self, store: &Store, key: &Key, status: bool) -> Result<Value, Refused> {
         store.change(key, self.dry_run(), |live| {
             let live = live.ok_or_else(|| Refused::not_found(key))?;
-            let given = self.object(key, &self.body)?;
+            let given = as_sent(key, &self.body)?;
             preconditions(key, live, metadata(&self.body, "uid"), metadata(&self.body, "resourceVersion"))?;
             let mut object = live.clone();
             if status {
@@ -285,7 +285,7 @@ impl Asked {
     }
 
     fn apply(&self, store: &Store, key: &Key, live: Option<&Value>) -> Result<Become, Refused> {
-        let config = self.object(key, &self.body)?;
+        let config = as_sent(key, &self.body)?;
         let (uid, version) = (metadata(&self.body, "uid"), metadata(&self.body, "resourceVersion"));
         match live {
             Some(live) => preconditions(key, live, uid, version)?,
@@ -309,7 +309,7 @@ impl Asked {
     fn patched(&self, store: &Store, key: &Key, live: &Value, mut object: Value) -> Result<Become, Refused> {
         preconditions(key, live, metadata(&object, "uid"), metadata(&object, "resourceVersion"))?;
         let managers = object.pointer("/metadata/managedFields").cloned();
-        object = self.object(key, &object)?;
+        object = as_sent(key, &object)?;
         keep_server_fields(&mut object, live);
         if key.kind.has_status {
             put(&mut object, "status", live.get("status").cloned());
@@ -331,40 +331,40 @@ impl Asked {
         })
     }
 
-    /// An object as it was sent, as this kind under this name; without what only the server writes.
-    fn object(&self, key: &Key, sent: &Value) -> Result<Value, Refused> {
-        let mut object = sent.clone();
-        let is = |field: &str, wanted: &str| sent.get(field).and_then(Value::as_str).is_none_or(|text| text == wanted);
-        if !is("kind", key.kind.kind) || !is("apiVersion", &key.kind.api_version()) {
-            return Err(Refused::bad("the object is of another kind than its path"));
-        }
-        if metadata(sent, "name").is_some_and(|name| name != key.name)
-            || metadata(sent, "namespace").is_some_and(|namespace| namespace != key.namespace)
-        {
-            return Err(Refused::bad("the object has another name than its path"));
-        }
-        let Some(fields) = object.as_object_mut() else { return Err(Refused::bad("the body is no object")) };
-        if key.kind.has_status {
-            fields.remove("status");
-        }
-        let bare = bare(key);
-        for field in ["apiVersion", "kind"] {
-            fields.insert(field.to_owned(), bare[field].clone());
-        }
-        let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
-        let Some(metadata) = metadata.as_object_mut() else { return Err(Refused::bad("`metadata` is no object")) };
-        for server in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {
-            metadata.remove(server);
-        }
-        for field in ["name", "namespace"] {
-            metadata.insert(field.to_owned(), bare["metadata"][field].clone());
-        }
-        Ok(object)
-    }
-
     fn by_update(&self, store: &Store, key: &Key, live: &Value, object: Value) -> Value {
         updated(live, object, self.manager(), &key.kind.api_version(), &store.now())
     }
+}
+
+/// An object as it was sent, as this kind under this name; without what only the server writes.
+fn as_sent(key: &Key, sent: &Value) -> Result<Value, Refused> {
+    let mut object = sent.clone();
+    let is = |field: &str, wanted: &str| sent.get(field).and_then(Value::as_str).is_none_or(|text| text == wanted);
+    if !is("kind", key.kind.kind) || !is("apiVersion", &key.kind.api_version()) {
+        return Err(Refused::bad("the object is of another kind than its path"));
+    }
+    if metadata(sent, "name").is_some_and(|name| name != key.name)
+        || metadata(sent, "namespace").is_some_and(|namespace| namespace != key.namespace)
+    {
+        return Err(Refused::bad("the object has another name than its path"));
+    }
+    let Some(fields) = object.as_object_mut() else { return Err(Refused::bad("the body is no object")) };
+    if key.kind.has_status {
+        fields.remove("status");
+    }
+    let bare = bare(key);
+    for field in ["apiVersion", "kind"] {
+        fields.insert(field.to_owned(), bare[field].clone());
+    }
+    let metadata = fields.entry("metadata").or_insert_with(|| json!({}));
+    let Some(metadata) = metadata.as_object_mut() else { return Err(Refused::bad("`metadata` is no object")) };
+    for server in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"] {
+        metadata.remove(server);
+    }
+    for field in ["name", "namespace"] {
+        metadata.insert(field.to_owned(), bare["metadata"][field].clone());
+    }
+    Ok(object)
 }
 
 /// An object of which only its name is known.

@@ -127,7 +127,7 @@ fn managed(object: &Value) -> Vec<Value> {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn entry(manager: &str, operation: &str, api_version: &str, time: &str, fields: Value) -> Value {
+fn entry(manager: &str, operation: &str, api_version: &str, time: &str, fields: &Value) -> Value {
     json!({
         "manager": manager, "operation": operation, "apiVersion": api_version, "time": time,
         "fieldsType": "FieldsV1", "fieldsV1": fields,
@@ -206,7 +206,7 @@ pub(super) fn applied(
     // What changes nothing is no write, and has no time of its own.
     let same = ours.filter(|entry| entry["fieldsV1"] == fields && object == *live);
     let time = same.map_or(time, |entry| text(entry, "time"));
-    let mut all = vec![entry(manager, "Apply", api_version, time, fields)];
+    let mut all = vec![entry(manager, "Apply", api_version, time, &fields)];
     all.extend(others.into_iter().cloned().map(|entry| without(entry, taken)));
     put_managed(&mut object, all);
     Ok(object)
@@ -233,7 +233,7 @@ pub(super) fn updated(live: &Value, mut object: Value, manager: &str, api_versio
     let lost = |path: &Path| changed.iter().chain(&gone).any(|changed| overlap(path, changed));
     let mut all: Vec<Value> =
         entries.into_iter().filter(|entry| !is_ours(entry)).map(|entry| without(entry, lost)).collect();
-    all.push(entry(manager, "Update", api_version, time, tree(&fields)));
+    all.push(entry(manager, "Update", api_version, time, &tree(&fields)));
     put_managed(&mut object, all);
     object
 }

@@ -1,4 +1,4 @@
-//! The objects of a host on disk: SQLite, one file, one process.
+//! The objects of a host on disk: `SQLite`, one file, one process.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use super::kinds::{KINDS, Key, Kind};
 use super::refused::Refused;
 use crate::ledger::Clock;
 
-/// The format that this version writes, as SQLite's `user_version`.
+/// The format that this version writes, as `SQLite`'s `user_version`.
 const FORMAT: i64 = 1;
-/// Marks the file as ours: `BkSt`, as SQLite's `application_id`.
+/// Marks the file as ours: `BkSt`, as `SQLite`'s `application_id`.
 const APPLICATION: i64 = 0x426b_5374;
 /// Changes that a watch can go on from.
 const RECENT: usize = 8192;
@@ -69,6 +69,9 @@ pub(super) struct Change {
     pub(super) object: Value,
     pub(super) gone: bool,
 }
+
+/// What changed already, and what will.
+pub(super) type Following = (Vec<Arc<Change>>, broadcast::Receiver<Arc<Change>>);
 
 /// What becomes of an object.
 pub(super) enum Become {
@@ -196,7 +199,7 @@ impl Store {
     }
 
     /// What changed after `version`, and what will.
-    pub(super) fn since(&self, version: u64) -> Result<(Vec<Arc<Change>>, broadcast::Receiver<Arc<Change>>), Refused> {
+    pub(super) fn since(&self, version: u64) -> Result<Following, Refused> {
         let inner = self.inner();
         if version < inner.forgotten {
             return Err(Refused::expired());

@@ -1,6 +1,7 @@
 //! A host in place of the lab's cluster: the same tests, against the API server within this process.
 #![allow(dead_code, reason = "the tests of a cluster use a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
+#![expect(clippy::unused_async, reason = "called as the cluster's are")]
 
 #[path = "../support/wire.rs"]
 mod wire;
