@@ -1,6 +1,6 @@
 //! Kubernetes objects: their identity, as rendered, and as seen.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -95,10 +95,11 @@ impl ObjectRef {
 
 impl fmt::Display for ObjectRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = (Shown(&self.kind), Shown(&self.name));
         if self.namespace.is_empty() {
-            write!(f, "{}/{}", self.kind, self.name)
+            write!(f, "{kind}/{name}")
         } else {
-            write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+            write!(f, "{kind}/{}/{name}", Shown(&self.namespace))
         }
     }
 }
@@ -107,7 +108,17 @@ impl fmt::Display for ObjectRef {
 
 impl fmt::Display for GroupKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.group.is_empty() { f.write_str(&self.kind) } else { write!(f, "{}/{}", self.group, self.kind) }
+        let kind = Shown(&self.kind);
+        if self.group.is_empty() { kind.fmt(f) } else { write!(f, "{}/{kind}", Shown(&self.group)) }
+    }
+}
+
+/// A word of a manifest, which may be no name at all: control characters are escaped.
+struct Shown<'a>(&'a str);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| if c.is_control() { c.escape_default().fmt(f) } else { f.write_char(c) })
     }
 }
 

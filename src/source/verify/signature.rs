@@ -55,7 +55,9 @@ pub(super) fn verify(armoured: &[u8], payload: &[u8]) -> Result<KeyData, String>
         return Err(format!("its signature has more than {MAX} bytes"));
     }
     let signature = SshSig::from_pem(text.trim_end().as_bytes());
-    let signature = signature.map_err(|error| format!("its signature cannot be read ({error})"))?;
+    let signature = signature.map_err(|error| {
+        format!("its signature cannot be read ({})", crate::source::error::plain(&error.to_string()))
+    })?;
     // Lengths that do not fit are passed over by the reader: what is written back is what must have stood there.
     let plain = |text: &str| text.split_whitespace().collect::<String>();
     if signature.to_pem(LineEnding::LF).map(|written| plain(&written)) != Ok(plain(&text)) {
