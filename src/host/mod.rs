@@ -4,6 +4,8 @@
 //! promises about them are one code path. What answers is [`HostApi`]: a few kinds of the Kubernetes API, with its
 //! preconditions, server-side apply and watches, on an embedded database.
 
+#![allow(clippy::disallowed_methods, reason = "a shell room: it holds a database and has a clock")]
+
 mod api;
 mod fields;
 mod kinds;

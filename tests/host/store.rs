@@ -37,6 +37,8 @@ async fn what_was_answered_outlives_the_process_and_versions_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("host.db");
     let store = open(&path);
+    let elsewhere = "/api/v1/namespaces/elsewhere/configmaps";
+    ask(&store, Caller::Daemon, Method::POST, elsewhere, map("zero")).await;
     let (code, first) = ask(&store, Caller::Daemon, Method::POST, MAPS, map("one")).await;
     assert_eq!(code, StatusCode::CREATED);
     drop(store);
