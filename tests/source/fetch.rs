@@ -144,7 +144,7 @@ fn a_process_that_is_killed_in_a_fetch_leaves_nothing_that_matters() {
     child.wait().expect("an end");
     assert_eq!(halves(), 1, "killed in the middle of it");
 
-    let mirror = Mirror::open(folder.path(), config(repo.url())).expect("a mirror");
+    let mirror = opened_again(folder.path(), &repo);
     assert_eq!(halves(), 0);
     let polled = mirror.poll(&main_and_tags()).expect("a poll");
     assert_eq!(polled.tips.get("refs/heads/main"), Some(&tip));
@@ -196,7 +196,7 @@ fn a_damaged_mirror_is_made_anew_and_keeps_what_is_held() {
         }
     }
     assert_eq!(lost, 1);
-    let mirror = Mirror::open(folder.path().join("mirror"), config(repo.url())).expect("a mirror");
+    let mirror = opened_again(&folder.path().join("mirror"), &repo);
     mirror.store().checkout(&at("main", &tip)).expect_err("a missing commit");
     let polled = mirror.poll(&main_and_tags()).expect("a poll");
     assert_eq!(polled.tips.get("refs/heads/main"), Some(&tip));
@@ -204,21 +204,23 @@ fn a_damaged_mirror_is_made_anew_and_keeps_what_is_held() {
     assert_eq!(text(&checkout(&mirror, &held), "a.txt").as_deref(), Some("one\n"), "the held one was saved");
 }
 
+/// Opens a mirror that was kept a moment ago: a process that another test is just starting may hold a copy of the lock.
+fn opened_again(folder: &std::path::Path, repo: &TestRepo) -> Mirror {
+    let tries = (0..500).find_map(|_| match Mirror::open(folder, config(repo.url())) {
+        Err(SourceError::Busy { .. }) => {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            None
+        }
+        opened => Some(opened),
+    });
+    tries.expect("the lock is free").expect("a mirror")
+}
+
 #[test]
 fn a_mirror_that_is_no_repository_any_more_is_made_anew() {
     let repo = TestRepo::with_one_commit();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    // A process that another test is just starting may still hold a copy of the lock.
-    let open = || {
-        let tries = (0..200).find_map(|_| match Mirror::open(folder.path(), config(repo.url())) {
-            Err(SourceError::Busy { .. }) => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-                None
-            }
-            opened => Some(opened),
-        });
-        tries.expect("the lock is free").expect("a mirror")
-    };
+    let open = || opened_again(folder.path(), &repo);
     open().poll(&main_and_tags()).expect("a poll");
     std::fs::write(folder.path().join("mirror.git/HEAD"), "garbage").expect("a file");
     std::fs::write(folder.path().join("mirror.git/config"), "[core\n").expect("a file");
