@@ -1,5 +1,7 @@
 //! The kinds that a host has, and their paths.
 
+use crate::ledger::{GROUP, VERSION};
+
 /// One kind, as it is served.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kind {
@@ -24,8 +26,8 @@ pub(super) const KINDS: [Kind; 10] = [
     kind("apps", "v1", "ReplicaSet", "replicasets", true),
     kind("coordination.k8s.io", "v1", "Lease", "leases", false),
     kind("events.k8s.io", "v1", "Event", "events", false),
-    kind("backstay.dev", "v1alpha1", "AgentRelease", "agentreleases", true),
-    kind("backstay.dev", "v1alpha1", "AgentEnvironment", "agentenvironments", true),
+    kind(GROUP, VERSION, "AgentRelease", "agentreleases", true),
+    kind(GROUP, VERSION, "AgentEnvironment", "agentenvironments", true),
 ];
 
 const fn kind(

@@ -164,7 +164,7 @@ impl Live {
                 return;
             }
         }
-        self.remove(&Arc::clone(&kept.object));
+        self.remove(&kept.object);
         if let Some(owner) = kept.agent.clone() {
             self.changed.insert(owner.clone());
             self.owners.insert(Arc::clone(&kept.object), owner.clone());

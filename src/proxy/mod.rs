@@ -24,7 +24,7 @@ pub use control::{
 pub use figures::{Counted, Counts, Histogram, KEPT_SECONDS, Second};
 pub use serve::{ServeError, TlsError, run};
 pub use settings::{InvalidSettings, Limits, ListenOn, Settings, Span, Tls};
-pub use store::{Loaded, StoreError, boot_id, load_table, previous_path, write_table};
+pub use store::{Loaded, StoreError, load_table, previous_path, write_table};
 pub use table::{
     Address, Agent, Arm, Drain, FORMAT, Instance, InvalidTable, Match, Mirror, Problem, Protocol, Role, Route, Sticky,
     StickyBy, Table, WHOLE,

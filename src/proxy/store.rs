@@ -81,11 +81,6 @@ pub fn previous_path(path: &Path) -> PathBuf {
     with_suffix(path, ".previous")
 }
 
-/// The id of this boot of the machine; empty where the system has none.
-pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
-}
-
 /// Writes `table` to `path`, and keeps the one that stood there as `<path>.previous`.
 ///
 /// # Guarantees

@@ -107,7 +107,8 @@ async fn disturbed(lab: &Lab, undisturbed: &Undisturbed, case: &Case) -> (bool, 
         };
         if (here || spans) && came.is_ok() {
             // The same end first, however late; then it must be one.
-            let pushed = case.fault == Fault::Push;
+            // A call that never came was no moment to push at.
+            let pushed = case.fault == Fault::Push && scene.proxy.hits() > 0;
             let wanted = &undisturbed.states[if pushed { "race" } else { stage }];
             let mut differs = if pushed { vec![] } else { scene.converge(wanted).await };
             let writes = scene.rounds().await;

@@ -13,9 +13,7 @@ mod upgrade;
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
@@ -91,7 +89,8 @@ pub(super) fn hold(path: &Path) -> ExitCode {
         Ok(mut keeper) => {
             if !upgrade::was_another() {
                 tell(&Begun::Ready(keeper.identity.clone()));
-                notify();
+                // systemd is told, not asked: the agent runs on either way.
+                let _ = sys::notify("READY=1");
             }
             upgrade::release_stdio();
             keeper.run();
@@ -108,16 +107,6 @@ fn tell(begun: &Begun) {
     let mut line = serde_json::to_vec(begun).unwrap_or_default();
     line.push(b'\n');
     let _ = io::stdout().write_all(&line).and_then(|()| io::stdout().flush());
-}
-
-/// Tells systemd that the keeper is ready, where that started it.
-fn notify() {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let Ok(sender) = UnixDatagram::unbound() else { return };
-    let _ = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => sys::send_to_name(&sender, name, b"READY=1"),
-        None => sender.send_to(b"READY=1", socket).map(drop),
-    };
 }
 
 // === impl Keeper ===

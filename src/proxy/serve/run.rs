@@ -26,6 +26,7 @@ use crate::proxy::live::Switch;
 use crate::proxy::settings::Settings;
 use crate::proxy::store::{self, Loaded};
 use crate::proxy::table::Table;
+use crate::sys;
 
 /// Time between two looks for what is over.
 const SWEEP: Duration = Duration::from_millis(250);
@@ -83,7 +84,7 @@ async fn serve(settings: Settings, program: PathBuf, mut next: Option<Next>) -> 
         None => listen::all(&settings)?,
     };
     let (table, digest, fallback) = first_table(&settings);
-    let boot = store::boot_id();
+    let boot = sys::boot_id().unwrap_or_default();
     let switch = Arc::new(Switch::new(table, digest, &boot));
     let uids = [vec![0, rustix::process::geteuid().as_raw()], settings.control_uids.clone()].concat();
     let control = Control::new(switch.clone(), settings.control.clone(), settings.table.clone(), boot, uids);

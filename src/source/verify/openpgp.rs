@@ -167,7 +167,12 @@ fn is_strong(signature: &Signature) -> bool {
 }
 
 fn made(signature: &Signature) -> Option<Timestamp> {
-    Timestamp::from_second(i64::from(signature.created()?.as_secs())).ok()
+    signature.created().and_then(at)
+}
+
+/// `OpenPGP` counts seconds since 1970 in 32 bits.
+fn at(time: pgp::types::Timestamp) -> Option<Timestamp> {
+    Timestamp::from_second(i64::from(time.as_secs())).ok()
 }
 
 /// Whether this key, or one beneath it, made the signature, and may have; nothing where it did not.
@@ -257,7 +262,7 @@ impl<K: VerifyingKey + KeyDetails> Signer<'_, K> {
         if self.revoked {
             return no("is revoked".to_owned());
         }
-        let created = Timestamp::from_second(i64::from(self.key.created_at().as_secs())).unwrap_or(Timestamp::MAX);
+        let created = at(self.key.created_at()).unwrap_or(Timestamp::MAX);
         if made < created {
             return no(format!("was made at {created}, after its signature"));
         }

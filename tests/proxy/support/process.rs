@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use backstay::model::{AgentName, ReleaseId};
 use backstay::proxy::{
-    Address, Agent, Arm, Client, Instance, Protocol, Role, Route, State, Table, WHOLE, boot_id, write_table,
+    Address, Agent, Arm, Client, Instance, Protocol, Role, Route, State, Table, WHOLE, write_table,
 };
 
 use super::agent;
@@ -44,7 +44,7 @@ pub(crate) fn arm(name: &str, role: Role, weight: u32, agents: &[&agent::Agent])
 
 /// A table with one agent on all hosts.
 pub(crate) fn table(generation: u64, agent: Agent) -> Table {
-    let mut table = Table::empty(1, generation, boot_id());
+    let mut table = Table::empty(1, generation, backstay::sys::boot_id().unwrap());
     table.routes.push(Route { hosts: vec![], path: "/".to_owned(), agent: agent_name(), release: None });
     table.agents = BTreeMap::from([(agent_name(), agent)]);
     table
