@@ -14,6 +14,8 @@ use crate::sys::{FolderLock, LockError, lock_folder};
 
 /// The folder of a host beneath the daemon's state.
 const FOLDER: &str = "host";
+/// The socket by which people ask.
+pub(crate) const SOCKET: &str = "api.sock";
 /// The program of keepers, where nobody names another.
 const KEEPER: &str = "backstay-keeper";
 
@@ -103,8 +105,8 @@ fn settings(config: &Config, host: &Host, state: PathBuf) -> Settings {
         keeper: host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER)),
         secrets: host.secrets.clone().unwrap_or_else(|| state.join("secrets")),
         interpreters: host.interpreters.clone(),
-        ports: host.ports.range(),
-        keep_old: host.keep_old.duration(),
+        ports: host.ports.ports(),
+        keep_old: host.keep_old.0,
         table: proxy.table,
         control: proxy.control,
         state,
