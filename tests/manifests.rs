@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use backstay::daemon::config::Config;
+use backstay::daemon::config::{Config, Place};
 use backstay::plan::GatePolicy;
 use serde_json::{Value, json};
 
@@ -77,7 +77,8 @@ fn the_configuration_binds_the_environments() {
     let config = Config::parse("backstay.toml", Some(text), &BTreeMap::new()).unwrap();
     let objects = all();
     for target in &config.target {
-        let (namespace, account) = (target.kubernetes.namespace.to_string(), target.kubernetes.service_account.clone());
+        let Place::Kubernetes(at) = target.place() else { panic!("a target of a cluster") };
+        let (namespace, account) = (at.namespace.to_string(), at.service_account.clone());
         let account = account.unwrap().to_string();
         find(&objects, "Namespace", &namespace);
         assert_eq!(find(&objects, "ServiceAccount", &account)["metadata"]["namespace"], namespace.as_str());

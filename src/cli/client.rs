@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::daemon::config::{Config, Label, Target, nearest};
+use crate::daemon::config::{self, Config, Label, Target, nearest};
 use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
 use crate::model::{AgentName, Digest, EnvironmentName, Timestamp};
 use crate::observe::{Api, Cluster, Limiter, connect, listed};
@@ -39,7 +39,7 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
     if let Some(namespace) = &globals.namespace {
         let target = config
             .as_ref()
-            .and_then(|config| config.target.iter().find(|target| target.kubernetes.namespace.as_str() == namespace));
+            .and_then(|config| config.target.iter().find(|target| target.namespace() == namespace));
         let api = reach(globals, target).await?;
         let found = environments(&api, Some(namespace)).await?;
         if found.is_empty() {
@@ -54,7 +54,7 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
         let mut places = Vec::new();
         for target in targets(&config, wanted)? {
             let api = reach(globals, Some(target)).await?;
-            let namespace = target.kubernetes.namespace.to_string();
+            let namespace = target.namespace().to_owned();
             places.push(Place { environment: target.environment.clone(), namespace, api });
         }
         return Ok(places);
@@ -106,7 +106,14 @@ fn unknown_environment(wanted: &EnvironmentName, within: &str, known: &Known) ->
 }
 
 async fn reach(globals: &Globals, target: Option<&Target>) -> Result<Api, CliError> {
-    let configured = target.map(|target| target.kubernetes.cluster()).unwrap_or_default();
+    let configured = match target.map(Target::place) {
+        Some(config::Place::Kubernetes(kubernetes)) => kubernetes.cluster(),
+        Some(config::Place::Host(_)) => {
+            return Err(CliError::usage("an environment on a host cannot be asked yet")
+                .hint("name one on Kubernetes with `--environment`"));
+        }
+        None => Cluster::default(),
+    };
     let cluster = Cluster {
         kubeconfig: globals.kubeconfig.clone().or(configured.kubeconfig),
         context: globals.context.clone().or(configured.context),

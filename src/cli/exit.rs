@@ -177,6 +177,8 @@ impl From<DaemonError> for CliError {
             DaemonError::Journal(source) => Self::new(Exit::Broken, "cannot open the journal")
                 .because(source)
                 .hint("`[journal] path` is a file, or `stdout`"),
+            DaemonError::NotServed { .. } => Self::new(Exit::Usage, error.to_string())
+                .hint("bind the environment to a cluster: `kubernetes = { namespace = \"…\" }`"),
             DaemonError::Ended(_) => Self::new(Exit::Broken, error.to_string()),
         }
     }

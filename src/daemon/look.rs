@@ -51,7 +51,7 @@ pub async fn look(
     now: Timestamp,
 ) -> Result<Looked, DaemonError> {
     let (api, ledger) = ledger_of(config, target).await?;
-    let namespace = target.kubernetes.namespace.to_string();
+    let namespace = target.namespace().to_owned();
     let failed = |failure: crate::reconcile::Failure| DaemonError::Ended(failure.message);
     let record = ledger.environment().await.map_err(failed)?.map(|entry| entry.record).unwrap_or_default();
     let entries: BTreeMap<_, _> = ledger.agents().await.map_err(failed)?.into_iter().collect();
@@ -138,8 +138,8 @@ pub async fn look(
 /// The cluster of a target, and the ledger of its environment there.
 async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), DaemonError> {
     let client = reach(target, None).await?;
-    let api = Api::new(client, Limiter::new(target.kubernetes.in_flight as usize));
-    let namespace = target.kubernetes.namespace.to_string();
+    let api = Api::new(client, Limiter::new(target.in_flight()));
+    let namespace = target.namespace().to_owned();
     let ledger = Ledger::new(api.clone(), namespace, target.environment.clone(), config.installation.to_string());
     Ok((api, ledger))
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Target};
+use super::config::{Config, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
 use super::parts::{Parts, Settled, Shared};
@@ -47,6 +47,12 @@ pub enum DaemonError {
         /// Why.
         #[source]
         source: ConnectError,
+    },
+    /// A target that this program does not serve.
+    #[error("the environment `{environment}` runs on a host, which is not served yet")]
+    NotServed {
+        /// Which environment.
+        environment: String,
     },
     /// The journal.
     #[error("cannot open the journal")]
@@ -88,7 +94,7 @@ impl Daemon {
         let instance = instance();
         let (mut environments, mut settled) = (vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
-            let limiter = Limiter::new(target.kubernetes.in_flight as usize);
+            let limiter = Limiter::new(target.in_flight());
             let own = reach(target, None).await?;
             let api = Api::new(own.clone(), Arc::clone(&limiter));
             let account = account(target);
@@ -96,7 +102,7 @@ impl Daemon {
                 Some(account) => Api::new(reach(target, Some(account)).await?, Arc::clone(&limiter)),
                 None => api.clone(),
             };
-            let namespace = target.kubernetes.namespace.to_string();
+            let namespace = target.namespace().to_owned();
             let ledger = Ledger::new(
                 api.clone(),
                 namespace.clone(),
@@ -131,7 +137,7 @@ impl Daemon {
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
                 instance: instance.clone(),
-                at_work: 2 * target.kubernetes.in_flight as usize,
+                at_work: 2 * target.in_flight(),
                 settled: publish,
             };
             let environment = Environment::new(parts, seed.wrapping_add(number as u64));
@@ -255,21 +261,32 @@ fn journal(path: &Path) -> Result<Journal, JournalError> {
     Journal::file(path)
 }
 
-/// A client for the cluster of a target.
+/// A client for the place of a target.
 pub(super) async fn reach(target: &Target, account: Option<Account>) -> Result<kube::Client, DaemonError> {
     let environment = || target.environment.to_string();
-    let client = connect(&target.kubernetes.cluster(), account.as_ref()).await;
-    client.map_err(|source| DaemonError::Connect { environment: environment(), source })
+    match target.place() {
+        Place::Kubernetes(kubernetes) => {
+            let client = connect(&kubernetes.cluster(), account.as_ref()).await;
+            client.map_err(|source| DaemonError::Connect { environment: environment(), source })
+        }
+        Place::Host(_) => Err(DaemonError::NotServed { environment: environment() }),
+    }
 }
 
+/// The account that is impersonated there; on a host there is nobody else to be.
 fn account(target: &Target) -> Option<Account> {
-    let name = target.kubernetes.service_account.as_ref()?.to_string();
-    Some(Account { namespace: target.kubernetes.namespace.to_string(), name })
+    match target.place() {
+        Place::Kubernetes(kubernetes) => {
+            let name = kubernetes.service_account.as_ref()?.to_string();
+            Some(Account { namespace: kubernetes.namespace.to_string(), name })
+        }
+        Place::Host(_) => None,
+    }
 }
 
 /// The policy gate, with the names of our own objects.
 pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
-    let mut gate = target.kubernetes.gate();
+    let mut gate = target.gate();
     gate.own_names.insert(format!("backstay-{}", target.environment));
     // As `manifests/` calls them, for a target that is the daemon's own namespace.
     gate.own_names.extend(["backstay", "backstay-git", "backstay-webhooks"].map(str::to_owned));

@@ -228,7 +228,7 @@ fn config(data: &[u8]) {
     match Config::parse("backstay.toml", Some(text), &BTreeMap::new()) {
         Ok(config) => {
             for target in &config.target {
-                drop((target.kubernetes.gate(), target.prune.limits()));
+                drop((target.gate(), target.prune.limits()));
             }
             drop(config.source.remote());
         }

@@ -7,6 +7,7 @@
 mod nearest;
 mod reader;
 mod schema;
+mod target;
 mod value;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,10 @@ use serde::Deserialize;
 
 pub use nearest::nearest;
 pub use schema::{schema, variables};
-pub use value::{Allowance, GitIdentity, Label, Listen, Period, Remote, Secret};
+pub use target::{At, Host, Kubernetes, Place, Prune, Target};
+pub use value::{Allowance, GitIdentity, Label, Listen, Period, PortRange, Remote, Secret};
 
 use crate::model::{Diagnostics, EnvironmentName};
-use crate::observe::Cluster;
-use crate::plan::GatePolicy;
-use crate::reconcile::PruneLimits;
 use crate::source::{
     self, Auth, NoVerification, Signers, SignersError, SourceConfig, SshKey, SystemClock, Trusted, Verify,
 };
@@ -46,6 +45,7 @@ pub struct Config {
     /// The config repository.
     pub source: Source,
     /// The environments that are served, each bound to one place.
+    #[schemars(with = "Vec<target::Written>")]
     pub target: Vec<Target>,
     /// People, and as whom they commit.
     #[serde(default)]
@@ -155,63 +155,6 @@ pub enum Rewind {
     Refuse,
     /// It is followed like any other move.
     Accept,
-}
-
-/// Binds an environment to the place where it runs.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-pub struct Target {
-    /// The environment: the stem of its file in `environments/`.
-    #[schemars(with = "value::EnvironmentText")]
-    pub environment: EnvironmentName,
-    /// A namespace of a cluster.
-    pub kubernetes: Kubernetes,
-    /// Writes nothing at all: plans, drift and status only.
-    #[serde(default)]
-    pub observe: bool,
-    /// How much may be pruned at once before a person is asked.
-    #[serde(default)]
-    pub prune: Prune,
-}
-
-/// A namespace of a cluster, and how it is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-pub struct Kubernetes {
-    /// The namespace; no two environments share one.
-    pub namespace: Label,
-    /// The account that is impersonated for every write; absent: the daemon's own.
-    #[serde(default)]
-    pub service_account: Option<Label>,
-    /// The context of the kubeconfig; absent: the cluster that the daemon runs in, or the current context.
-    #[serde(default)]
-    pub context: Option<String>,
-    /// A kubeconfig; absent: `KUBECONFIG` or `~/.kube/config`.
-    #[serde(default)]
-    pub kubeconfig: Option<PathBuf>,
-    /// What the policy gate lets through beyond its defaults.
-    #[serde(default)]
-    pub allow: Vec<Allowance>,
-    /// Agents that are worked on at the same time, at most.
-    #[serde(default = "value::default_in_flight")]
-    #[schemars(range(min = 1, max = 1024))]
-    pub in_flight: u32,
-}
-
-/// How much may be pruned at once: beyond either limit it stops and asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-pub struct Prune {
-    /// Objects.
-    #[serde(default = "value::default_max_objects")]
-    pub max_objects: u32,
-    /// Of all objects of the environment, in percent.
-    #[serde(default = "value::default_max_percent")]
-    #[schemars(range(min = 0, max = 100))]
-    pub max_percent: u32,
 }
 
 /// A person, and as whom they commit.
@@ -406,43 +349,6 @@ impl Config {
     /// The author of commits made for `username`.
     pub fn person(&self, username: &str) -> Option<&Person> {
         self.person.iter().find(|person| person.username == username)
-    }
-}
-
-// === impl Kubernetes ===
-
-impl Kubernetes {
-    /// The policy gate of this target: its namespace, what is allowed here, and the account that we impersonate.
-    ///
-    /// The names of Backstay's own objects are not among what it knows.
-    pub fn gate(&self) -> GatePolicy {
-        let mut gate = GatePolicy::of(self.namespace.as_str());
-        gate.accounts.extend(self.service_account.iter().map(Label::to_string));
-        for allowance in &self.allow {
-            match allowance.clone() {
-                Allowance::Kind(kind) => drop(gate.kinds.insert(kind)),
-                Allowance::HostNamespaces => gate.host_namespaces = true,
-                Allowance::HostPaths => gate.host_paths = true,
-                Allowance::Privileged => gate.privileged = true,
-                Allowance::Capability(name) => drop(gate.capabilities.insert(name)),
-                Allowance::ServiceType(kind) => drop(gate.service_types.insert(kind)),
-            }
-        }
-        gate
-    }
-
-    /// How its API server is reached: the configuration is the daemon's own, so its kubeconfig may name programs.
-    pub fn cluster(&self) -> Cluster {
-        Cluster { kubeconfig: self.kubeconfig.clone(), context: self.context.clone(), own: true }
-    }
-}
-
-// === impl Prune ===
-
-impl Prune {
-    /// The limits in the terms of the core.
-    pub fn limits(&self) -> PruneLimits {
-        PruneLimits { max_objects: self.max_objects as usize, max_percent: self.max_percent as usize }
     }
 }
 

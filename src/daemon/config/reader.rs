@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
@@ -9,14 +10,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::schema::{leaves, shape, variable};
-use super::value::check_format;
+use super::value::{check_format, default_state};
 use super::{Config, Remote, nearest};
 use crate::model::{Diagnostic, Diagnostics, Origin};
 
 /// Keys of the format that this version does not deliver.
 const NOT_DELIVERED: &[(&str, &str)] = &[
     ("source.verify.openpgp", "verification of signatures of OpenPGP"),
-    ("target.{n}.host", "the target `host`"),
     ("metrics", "a metrics server"),
 ];
 /// Variables with our prefix that are no keys: what an agent is given, and what the command line takes.
@@ -66,6 +66,7 @@ pub(super) fn read(file: &str, text: &str, variables: &BTreeMap<String, String>)
     let mut root = reader.document()?;
     reader.variables(&mut root, &shape, variables);
     let value = reader.check(&root, &shape, &mut Vec::new());
+    reader.places(&root);
     if reader.found.is_empty() {
         reader.agreement(&root);
     }
@@ -208,6 +209,7 @@ impl Reader<'_> {
                 let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
                 words.map(Value::from).collect()
             }
+            (Raw::Loose(text), "object") => self.pairs(node, text, path),
             (Raw::Loose(text), "integer") => match text.trim().parse::<i64>() {
                 Ok(number) => self.number(node, &number.into(), schema, path),
                 Err(_) => self.wrong_type(node, "a whole number", path),
@@ -254,23 +256,37 @@ impl Reader<'_> {
                     let checked = self.check(field, property, path);
                     value.insert(name.clone(), checked);
                 }
-                None => self.unknown_key(name, field, properties, path),
+                None => match schema.get("additionalProperties").filter(|every| every.is_object()) {
+                    Some(every) => {
+                        let checked = self.check(field, every, path);
+                        value.insert(name.clone(), checked);
+                    }
+                    None => self.unknown_key(name, field, properties, path),
+                },
             }
             path.pop();
         }
-        let within = general(path);
-        let undelivered = |name: &String| {
-            let key = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
-            NOT_DELIVERED.iter().any(|(known, _)| *known == key)
-        };
-        let refused = fields.keys().any(undelivered);
         for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-            // A host in place of a cluster was already refused.
-            if !fields.contains_key(name) && !refused {
+            if !fields.contains_key(name) {
                 self.missing(node, name, path);
             }
         }
         Value::Object(value)
+    }
+
+    /// A variable's `name=value, name=value`.
+    fn pairs(&mut self, node: &Node, text: &str, path: &[String]) -> Value {
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let mut pairs = Map::new();
+        for word in words {
+            match word.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
+                Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+                    pairs.insert(name.to_owned(), value.into());
+                }
+                Some(_) | None => return self.wrong_type(node, "`name=value, name=value`", path),
+            }
+        }
+        Value::Object(pairs)
     }
 
     fn missing(&mut self, node: &Node, name: &str, path: &[String]) {
@@ -280,9 +296,8 @@ impl Reader<'_> {
         self.found.push(match shown(&whole).as_str() {
             "source" => complaint.hint("add `[source]` with the `url` of the config repository"),
             "target" => {
-                complaint.hint("bind an environment: `[[target]]` with `environment` and `kubernetes.namespace`")
+                complaint.hint("bind an environment: `[[target]]` with `environment`, and `kubernetes` or `host`")
             }
-            "target.kubernetes" => complaint.hint("say where it runs: `kubernetes = { namespace = \"…\" }`"),
             _ => complaint.hint(format!("add `{name}`, or set `{}`", variable(&whole))),
         });
     }
@@ -412,30 +427,101 @@ impl Reader<'_> {
         self.targets(root);
     }
 
+    /// That each target has exactly one place.
+    fn places(&mut self, root: &Node) {
+        let Some(Node { raw: Raw::List(targets), .. }) = root.field("target") else { return };
+        for target in targets.iter().filter(|target| matches!(target.raw, Raw::Table(_))) {
+            match (target.field("kubernetes"), target.field("host")) {
+                (Some(_), Some(host)) => {
+                    let both = "`target.kubernetes` and `target.host` exclude each other".to_owned();
+                    let hint = "keep one of them; an environment that runs in both places is two environments";
+                    self.found.push(complain(&host.key, both).hint(hint));
+                }
+                (None, None) => {
+                    let complaint = complain(&target.key, "the target does not say where it runs".to_owned());
+                    let hint = "add `kubernetes = { namespace = \"…\" }`, or `host = {}` for this machine";
+                    self.found.push(complaint.hint(hint));
+                }
+                (Some(_), None) | (None, Some(_)) => {}
+            }
+        }
+    }
+
     fn targets(&mut self, root: &Node) {
         let Some(Node { raw: Raw::List(targets), .. }) = root.field("target") else { return };
         let (mut environments, mut places) = (BTreeMap::new(), BTreeMap::new());
         for target in targets {
-            let Some((environment, kubernetes)) = target.field("environment").zip(target.field("kubernetes")) else {
-                continue;
-            };
+            let Some(environment) = target.field("environment") else { continue };
             if let Some(first) = environments.insert(environment.text(), &environment.at) {
                 let name = environment.text().unwrap_or_default();
                 let complaint = complain(&environment.at, format!("the environment `{name}` is bound twice"));
                 self.found.push(complaint.hint(format!("it is bound at {} already", first.origin)));
             }
-            let word = |name| kubernetes.field(name).and_then(Node::text);
-            let place = (word("namespace"), word("context"), word("kubeconfig"));
-            let at = kubernetes.field("namespace").map_or(&kubernetes.at, |namespace| &namespace.at);
-            if let Some(first) = places.insert(place, at) {
-                let namespace = word("namespace").unwrap_or_default();
-                let complaint = complain(at, format!("two environments share the namespace `{namespace}`"));
-                self.found.push(complaint.hint(format!("it is taken at {} already; give each its own", first.origin)));
+            match (target.field("kubernetes"), target.field("host")) {
+                (Some(kubernetes), None) => {
+                    let word = |name| kubernetes.field(name).and_then(Node::text);
+                    let place = (word("namespace"), word("context"), word("kubeconfig"));
+                    let at = kubernetes.field("namespace").map_or(&kubernetes.at, |namespace| &namespace.at);
+                    if let Some(first) = places.insert(place, at) {
+                        let namespace = word("namespace").unwrap_or_default();
+                        let complaint = complain(at, format!("two environments share the namespace `{namespace}`"));
+                        let hint = format!("it is taken at {} already; give each its own", first.origin);
+                        self.found.push(complaint.hint(hint));
+                    }
+                }
+                (None, Some(host)) => self.host(host, root),
+                // Told by `places`.
+                (Some(_), Some(_)) | (None, None) => {}
             }
         }
         if targets.is_empty() {
             let complaint = complain(&root.key, "no environment is bound".to_owned());
-            self.found.push(complaint.hint("add `[[target]]` with `environment` and `kubernetes.namespace`"));
+            self.found.push(complaint.hint("add `[[target]]` with `environment`, and `kubernetes` or `host`"));
+        }
+    }
+
+    /// What no schema says of a host: paths are absolute, a folder of state is told apart from those that are given.
+    fn host(&mut self, host: &Node, root: &Node) {
+        let path = |node: &Node| node.text().map(PathBuf::from);
+        for name in ["secrets", "artifacts", "keeper"] {
+            let Some(node) = host.field(name) else { continue };
+            if path(node).is_some_and(|path| path.is_relative()) {
+                let complaint = complain(&node.at, format!("`target.host.{name}` is not an absolute path"));
+                self.found.push(complaint.hint("begin it with `/`: the daemon's own folder is nobody's business"));
+            }
+        }
+        let state = root.field("state").and_then(|state| state.field("folder")).and_then(path);
+        let state = state.unwrap_or_else(default_state);
+        for name in ["secrets", "artifacts"] {
+            let Some(node) = host.field(name) else { continue };
+            if path(node).is_some_and(|path| path.starts_with(&state) || state.starts_with(&path)) {
+                let message = format!("`target.host.{name}` and `state.folder` lie within each other");
+                self.found.push(complain(&node.at, message).hint("the daemon writes to one of them; give each its own"));
+            }
+        }
+        let Some(Node { raw: Raw::Table(programs), .. }) = host.field("interpreters") else {
+            if let Some(node) = host.field("interpreters") {
+                for (name, program) in node.text().unwrap_or_default().split(',').filter_map(|one| one.split_once('=')) {
+                    self.interpreter(name.trim(), &PathBuf::from(program.trim()), node);
+                }
+            }
+            return;
+        };
+        for (name, node) in programs {
+            self.interpreter(name, &path(node).unwrap_or_default(), node);
+        }
+    }
+
+    fn interpreter(&mut self, name: &str, program: &Path, node: &Node) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
+        if !name.bytes().all(plain) || name.starts_with(['.', '-']) || name.is_empty() {
+            let message = format!("`target.host.interpreters`: `{name}` cannot be the first word of a command");
+            self.found.push(complain(&node.key, message).hint("letters, digits, `.`, `_`, `+`, `-`, such as `python3`"));
+        }
+        if program.is_relative() {
+            let message = format!("`target.host.interpreters.{name}` is not an absolute path");
+            let hint = format!("`{name} = \"/usr/bin/{name}\"`");
+            self.found.push(complain(&node.at, message).hint(hint));
         }
     }
 }

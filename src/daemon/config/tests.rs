@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::Diagnostic;
+use crate::plan::GatePolicy;
 
 const WHOLE: &str = r#"
 installation = "acme"
@@ -47,6 +48,32 @@ environment = "production"
 kubernetes = { namespace = "agents" }
 "#;
 
+const HOST: &str = r#"
+[source]
+url = "/srv/agents.git"
+[[target]]
+environment = "development"
+[target.host]
+names = ["web-1"]
+secrets = "/etc/backstay/secrets"
+artifacts = "/srv/artifacts"
+interpreters = { python3 = "/usr/bin/python3" }
+ports = "21000-21099"
+keep_old = "1m"
+keeper = "/usr/lib/backstay/backstay-keeper"
+"#;
+
+/// The cluster of a target that has one.
+fn kubernetes(target: &Target) -> &Kubernetes {
+    let Place::Kubernetes(kubernetes) = target.place() else { panic!("a cluster") };
+    kubernetes
+}
+
+fn host(target: &Target) -> &Host {
+    let Place::Host(host) = target.place() else { panic!("a host") };
+    host
+}
+
 fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse("backstay.toml", Some(text), &BTreeMap::new())
 }
@@ -79,8 +106,8 @@ fn every_key_is_read() {
     assert_eq!(config.source.rewind, Rewind::Accept);
     let production = config.target(&"production".parse().expect("a name")).expect("a target");
     assert!(production.observe);
-    assert_eq!(production.kubernetes.service_account.as_ref().map(Label::as_str), Some("backstay-production"));
-    assert_eq!((production.kubernetes.in_flight, production.prune.max_objects), (4, 5));
+    assert_eq!(kubernetes(production).service_account.as_ref().map(Label::as_str), Some("backstay-production"));
+    assert_eq!((kubernetes(production).in_flight, production.prune.max_objects), (4, 5));
     assert_eq!(
         config.person("alice").map(|person| person.git.to_string()).as_deref(),
         Some("Alice Example <alice@example.com>")
@@ -96,8 +123,86 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(config.source.rewind, Rewind::Refuse);
     assert_eq!(config.http.listen.0.to_string(), "127.0.0.1:8740");
     assert_eq!(config.journal.path, Path::new("stdout"));
-    assert_eq!((config.target[0].prune.max_objects, config.target[0].kubernetes.in_flight), (25, 16));
+    assert_eq!((config.target[0].prune.max_objects, kubernetes(&config.target[0]).in_flight), (25, 16));
     assert_eq!(config.log.format.to_string(), "auto");
+}
+
+#[test]
+fn a_host_is_a_place_and_every_key_of_it_is_read() {
+    let config = parse(HOST).expect("a configuration");
+    let at = host(&config.target[0]);
+    assert!(at.is_served_by("web-1") && !at.is_served_by("web-2"));
+    assert_eq!(at.secrets.as_deref(), Some(Path::new("/etc/backstay/secrets")));
+    assert_eq!(at.artifacts.as_deref(), Some(Path::new("/srv/artifacts")));
+    assert_eq!(at.interpreters["python3"], Path::new("/usr/bin/python3"));
+    assert_eq!((at.ports.first(), at.ports.last(), at.ports.ports().count()), (21000, 21099, 100));
+    assert_eq!(at.keep_old.0.as_secs(), 60);
+    assert_eq!(at.keeper.as_deref(), Some(Path::new("/usr/lib/backstay/backstay-keeper")));
+    assert_eq!((config.target[0].namespace(), config.target[0].gate()), ("development", GatePolicy::of("development")));
+
+    let small = parse("[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"dev\"\nhost = {}\n").expect("valid");
+    let at = host(&small.target[0]);
+    assert_eq!(*at, Host::default());
+    assert_eq!((at.ports.to_string().as_str(), at.keep_old.0.as_secs()), ("20000-20999", 300));
+    assert!(at.is_served_by("anything"));
+    assert_eq!(small.target[0].in_flight(), 16);
+}
+
+#[test]
+fn a_host_comes_from_variables_alone() {
+    let config = with(
+        SMALL,
+        &[
+            ("BACKSTAY_TARGET_1_ENVIRONMENT", "development"),
+            ("BACKSTAY_TARGET_1_HOST_PORTS", "21000-21001"),
+            ("BACKSTAY_TARGET_1_HOST_NAMES", "web-1, web-2"),
+            ("BACKSTAY_TARGET_1_HOST_INTERPRETERS", "python3=/usr/bin/python3, sh = /bin/sh"),
+        ],
+    )
+    .expect("a configuration");
+    let at = host(&config.target[1]);
+    assert_eq!((at.ports.to_string().as_str(), at.names.len()), ("21000-21001", 2));
+    assert_eq!(at.interpreters["sh"], Path::new("/bin/sh"));
+    let wrong = |value| errors(with(SMALL, &[("BACKSTAY_TARGET_0_HOST_INTERPRETERS", value)]));
+    assert!(wrong("python3").contains("`name=value, name=value` is expected"));
+    let relative = "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"dev\"\nhost = {}\n";
+    let relative = errors(with(relative, &[("BACKSTAY_TARGET_0_HOST_INTERPRETERS", "sh=sh")]));
+    assert!(relative.contains("`target.host.interpreters.sh` is not an absolute path"), "{relative}");
+}
+
+#[test]
+fn a_target_has_exactly_one_place_and_a_host_keeps_to_its_own() {
+    let places = r#"
+[source]
+url = "/srv/agents.git"
+[[target]]
+environment = "nowhere"
+[[target]]
+environment = "both"
+host = {}
+kubernetes = { namespace = "both" }
+"#;
+    insta::assert_snapshot!(errors(parse(places)));
+    let text = r#"
+[source]
+url = "/srv/agents.git"
+[[target]]
+environment = "wrong"
+[target.host]
+secrets = "secrets"
+artifacts = "/srv/backstay/artifacts"
+keeper = "backstay-keeper"
+interpreters = { "bin/sh" = "/bin/sh", python3 = "python3" }
+[state]
+folder = "/srv/backstay"
+"#;
+    insta::assert_snapshot!(errors(parse(text)));
+    for ports in ["20000", "20999-20000", "80-90", "20000-70000", "a-b"] {
+        let shown = errors(parse(&HOST.replace("21000-21099", ports)));
+        assert!(shown.contains("`target.host.ports` cannot be used"), "{shown}");
+    }
+    let near = errors(parse(&HOST.replace("keep_old", "keepold")));
+    assert!(near.contains("did you mean `keep_old`?"), "{near}");
 }
 
 #[test]
@@ -126,7 +231,7 @@ fn what_is_missing_says_how_to_add_it() {
 
 #[test]
 fn what_is_not_delivered_is_refused_plainly() {
-    let text = "[source]\nurl = \"/srv/a\"\n[source.verify]\nssh_allowed_signers = \"/a\"\nopenpgp = \"/b\"\n[[target]]\nenvironment = \"dev\"\nhost = {}\n[metrics.main]\nprometheus = { url = \"http://p\" }\n";
+    let text = "[source]\nurl = \"/srv/a\"\n[source.verify]\nssh_allowed_signers = \"/a\"\nopenpgp = \"/b\"\n[[target]]\nenvironment = \"dev\"\nkubernetes = { namespace = \"dev\" }\n[metrics.main]\nprometheus = { url = \"http://p\" }\n";
     insta::assert_snapshot!(errors(parse(text)));
 }
 
@@ -207,11 +312,11 @@ fn a_variable_wins_over_the_file() {
     .expect("a configuration");
     assert_eq!(config.source.url.0.to_string(), "https://git.example.com/a.git");
     assert_eq!(config.target.len(), 2);
-    assert_eq!(config.target[0].kubernetes.namespace.as_str(), "elsewhere");
+    assert_eq!(kubernetes(&config.target[0]).namespace.as_str(), "elsewhere");
     let allowed = ["batch/CronJob", "batch/Job"].map(|text| text.parse().expect("an allowance"));
-    assert_eq!(config.target[0].kubernetes.allow, allowed);
+    assert_eq!(kubernetes(&config.target[0]).allow, allowed);
     assert!(config.target[0].observe);
-    assert_eq!(config.target[1].kubernetes.in_flight, 3);
+    assert_eq!(kubernetes(&config.target[1]).in_flight, 3);
     assert_eq!(config.http.listen.0.to_string(), "[::]:80");
 }
 
@@ -330,7 +435,7 @@ fn the_schema_takes_what_the_reader_takes() {
     let schema = schema();
     let validator = jsonschema::validator_for(&schema).expect("a JSON Schema");
     let json = |text: &str| serde_json::to_value(text.parse::<toml::Table>().expect("TOML")).expect("JSON");
-    for good in [WHOLE, SMALL] {
+    for good in [WHOLE, SMALL, HOST] {
         assert!(validator.is_valid(&json(good)), "{:?}", validator.iter_errors(&json(good)).next());
     }
     for bad in [
@@ -339,7 +444,9 @@ fn the_schema_takes_what_the_reader_takes() {
         "[source]\nurl = \"/a\"\ntoken = \"x\"\n[[target]]\nenvironment = \"a\"\nkubernetes = { namespace = \"a\" }\n",
         "[source]\nurl = \"/a\"\nrewind = \"ask\"\n[[target]]\nenvironment = \"a\"\nkubernetes = { namespace = \"a\" }\n",
         "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"a\"\nkubernetes = { namespace = \"a\", in_flight = 0 }\n",
-        "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"a\"\nhost = {}\n",
+        "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"a\"\n",
+        "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"a\"\nhost = {}\nkubernetes = { namespace = \"a\" }\n",
+        "[source]\nurl = \"/a\"\n[[target]]\nenvironment = \"a\"\nhost = { interpreters = { python3 = 3 } }\n",
     ] {
         assert!(parse(bad).is_err(), "{bad}");
         assert!(!validator.is_valid(&json(bad)), "{bad}");
@@ -352,6 +459,7 @@ fn every_key_has_a_variable() {
     for name in [
         "BACKSTAY_SOURCE_URL",
         "BACKSTAY_TARGET_{n}_KUBERNETES_NAMESPACE",
+        "BACKSTAY_TARGET_{n}_HOST_INTERPRETERS",
         "BACKSTAY_WEBHOOKS_GENERIC_SECRET",
         "BACKSTAY_HTTP_LISTEN",
     ] {
@@ -364,7 +472,7 @@ fn what_is_allowed_opens_the_gate_that_far() {
     let allow = r#"allow = ["Secret", "kafka.strimzi.io/KafkaTopic", "hostNamespaces", "hostPaths", "privileged", "capability:SYS_PTRACE", "service:LoadBalancer"]"#;
     let text = SMALL.replace("\"agents\" }", &format!("\"agents\", service_account = \"writer\", {allow} }}"));
     let config = parse(&text).expect("a configuration");
-    let (gate, usual) = (config.target[0].kubernetes.gate(), GatePolicy::of("agents"));
+    let (gate, usual) = (config.target[0].gate(), GatePolicy::of("agents"));
     let kinds: Vec<String> = gate.kinds.difference(&usual.kinds).map(ToString::to_string).collect();
     assert_eq!(kinds, ["Secret", "kafka.strimzi.io/KafkaTopic"]);
     assert!(gate.host_namespaces && gate.host_paths && gate.privileged);

@@ -33,6 +33,14 @@ pub struct Label(String);
 #[serde(try_from = "String")]
 pub struct Listen(pub SocketAddr);
 
+/// Ports, `first-last`, both within: 1024 and above, the last not below the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
 /// Where the config repository is: a URL, `git@host:path`, or an absolute path. Never holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -106,6 +114,14 @@ pub(super) fn default_listen() -> Listen {
     Listen(SocketAddr::from(([127, 0, 0, 1], 8740)))
 }
 
+pub(super) fn default_ports() -> PortRange {
+    PortRange { first: 20_000, last: 20_999 }
+}
+
+pub(super) fn default_keep_old() -> Period {
+    Period(Duration::from_mins(5))
+}
+
 pub(super) fn default_level() -> String {
     "info".to_owned()
 }
@@ -154,6 +170,7 @@ pub(super) fn check_format(format: &str, text: &str) -> Result<(), String> {
         "period" => text.parse::<Period>().map(drop),
         "label" => text.parse::<Label>().map(drop),
         "listen" => text.parse::<Listen>().map(drop),
+        "port-range" => text.parse::<PortRange>().map(drop),
         "git-remote" => text.parse::<Remote>().map(drop),
         "git-identity" => text.parse::<GitIdentity>().map(drop),
         "allowance" => text.parse::<Allowance>().map(drop),
@@ -197,6 +214,7 @@ macro_rules! text_schema {
 parsed!(Period, "period", "A span of time: `30s`, `1m 30s`; one second to one day.");
 parsed!(Label, "label", "A DNS label (RFC 1123).");
 parsed!(Listen, "listen", "Address and port.");
+parsed!(PortRange, "port-range", "Ports, `first-last`, from 1024 on.");
 parsed!(Remote, "git-remote", "Where a Git repository is.");
 parsed!(GitIdentity, "git-identity", "`Name <address>`.");
 parsed!(
@@ -272,6 +290,48 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self).map_err(|_| format!("`{text}` is not an address and port such as `127.0.0.1:8740`"))
+    }
+}
+
+// === impl PortRange ===
+
+impl PortRange {
+    /// The first port.
+    pub fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The last port, which is not below the first.
+    pub fn last(self) -> u16 {
+        self.last
+    }
+
+    /// All of them, in order.
+    pub fn ports(self) -> std::ops::RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.trim().parse::<u16>().ok();
+        let ends = text.split_once('-').and_then(|(first, last)| Some((port(first)?, port(last)?)));
+        let (first, last) = ends.ok_or_else(|| format!("`{text}` is not a range of ports such as `20000-20999`"))?;
+        if first < 1024 {
+            return Err(format!("`{text}` has ports below 1024, which only root may listen on"));
+        }
+        if last < first {
+            return Err(format!("`{text}` ends before it begins"));
+        }
+        Ok(Self { first, last })
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
     }
 }
 

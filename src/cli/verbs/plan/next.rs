@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::verbs::Known;
 use crate::cli::{CliError, Format, Globals, Out, client};
+use crate::daemon::config::At;
 use crate::daemon::{Looked, look};
 use crate::model::{AgentName, EnvironmentName, Severity, Timestamp};
 use crate::plan::{Change, ChangeLine, Inverse, Mark, Note, PruneReason, Step, StepView, created_lines};
@@ -123,9 +124,10 @@ pub(in crate::cli::verbs) async fn look_at(globals: &Globals, out: &mut Out) -> 
     })?;
     let mut config = config;
     for target in &mut config.target {
-        let at = &mut target.kubernetes;
-        at.kubeconfig = globals.kubeconfig.clone().or(at.kubeconfig.take());
-        at.context = globals.context.clone().or(at.context.take());
+        if let At::Kubernetes(at) = &mut target.at {
+            at.kubeconfig = globals.kubeconfig.clone().or(at.kubeconfig.take());
+            at.context = globals.context.clone().or(at.context.take());
+        }
     }
     let config = config;
     let mut progress = out.progress("reading Git and the cluster");
