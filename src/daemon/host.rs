@@ -1,13 +1,16 @@
 //! This machine as a target: its database, and the supervisor of its processes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Host, Target};
 use super::run::DaemonError;
-use crate::host::{HostApi, Opened, Store, StoreError};
+use crate::host::{HostApi, ListenError, Opened, Store, StoreError, listen, serve};
 use crate::ledger::{Clock, Role};
 use crate::supervisor::{Code, Settings, Supervisor, SupervisorError};
 use crate::sys::{FolderLock, LockError, lock_folder};
@@ -23,14 +26,19 @@ const KEEPER: &str = "backstay-keeper";
 pub(super) struct Opening {
     pub(super) api: HostApi,
     settings: Settings,
+    listener: UnixListener,
+    people: BTreeSet<String>,
+    /// Held as long as this process serves: there is one daemon for a folder.
     lock: FolderLock,
 }
 
 /// A host target that is to be run.
 pub(super) struct Machine {
-    pub(super) supervisor: Supervisor,
-    /// The other daemon of this folder, if there is one, waits for it.
-    pub(super) lock: FolderLock,
+    api: HostApi,
+    supervisor: Supervisor,
+    listener: UnixListener,
+    people: BTreeSet<String>,
+    _lock: FolderLock,
 }
 
 /// A host cannot be served.
@@ -50,6 +58,9 @@ pub enum HostError {
     /// Its database.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The socket by which people ask.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Its processes.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
@@ -73,7 +84,10 @@ impl Opening {
         if let Opened::ReadOnly(why) = store.is_open() {
             tracing::error!(why, "nothing is written on this host; what runs goes on");
         }
-        Ok(Self { api: HostApi::new(Arc::new(store)), settings: settings(config, host, state), lock })
+        let listener = listen(&state.join(SOCKET)).map_err(|error| failed(error.into()))?;
+        let people = config.person.iter().map(|person| person.username.clone()).collect();
+        let api = HostApi::new(Arc::new(store));
+        Ok(Self { api, settings: settings(config, host, state), listener, people, lock })
     }
 
     /// The supervisor, which acts while `role` says that this daemon leads.
@@ -85,12 +99,29 @@ impl Opening {
         clock: Arc<dyn Clock>,
     ) -> Result<Machine, DaemonError> {
         let namespace = target.namespace().to_owned();
-        let made = Supervisor::new(self.api.client(), namespace, self.settings, code, role, clock);
+        let made = Supervisor::new(self.api.client(), namespace, self.settings.clone(), code, role, clock);
         let supervisor = made.map_err(|source| DaemonError::Host {
             environment: target.environment.to_string(),
             source: source.into(),
         })?;
-        Ok(Machine { supervisor, lock: self.lock })
+        let Self { api, listener, people, lock, .. } = self;
+        Ok(Machine { api, supervisor, listener, people, _lock: lock })
+    }
+}
+
+// === impl Machine ===
+
+impl Machine {
+    /// Supervises and answers until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let (supervisor, listener, api, people) = (self.supervisor, self.listener, self.api, self.people);
+        let answering = async {
+            if let Err(error) = serve(listener, api, people, stop.clone()).await {
+                tracing::error!(%error, "nobody can ask this host any more");
+                stop.cancelled().await;
+            }
+        };
+        tokio::join!(supervisor.run(stop.clone()), answering);
     }
 }
 

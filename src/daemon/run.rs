@@ -213,10 +213,8 @@ impl Daemon {
                 elections.spawn(election.run(reading.clone()));
             }
         }
-        let mut locks = vec![];
         for machine in self.machines {
-            locks.push(machine.lock);
-            elections.spawn(machine.supervisor.run(reading.clone()));
+            elections.spawn(machine.run(reading.clone()));
         }
         metrics_of_polls(&mut elections, &self.git, Arc::clone(&self.metrics), reading.clone());
         let first = tokio::select! {
