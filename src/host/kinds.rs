@@ -15,15 +15,18 @@ pub(super) struct Kind {
     pub(super) has_status: bool,
 }
 
-/// What an agent is made of, what keeps the one leader, and the ledger. Kinds without a meaning on one machine
-/// (budgets, autoscalers, routes of a gateway) are not served: who declares one is told so.
-pub(super) const KINDS: [Kind; 10] = [
+/// What an agent is made of, what keeps the one leader, and the ledger. Budgets, autoscalers and network policies are
+/// kept and have no effect on one machine; other kinds are not served: who declares one is told so.
+pub(super) const KINDS: [Kind; 13] = [
     kind("", "v1", "ConfigMap", "configmaps", false),
     kind("", "v1", "Pod", "pods", true),
     kind("", "v1", "Service", "services", true),
     kind("", "v1", "ServiceAccount", "serviceaccounts", false),
     kind("apps", "v1", "Deployment", "deployments", true),
     kind("apps", "v1", "ReplicaSet", "replicasets", true),
+    kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", false),
+    kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", false),
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", false),
     kind("coordination.k8s.io", "v1", "Lease", "leases", false),
     kind("events.k8s.io", "v1", "Event", "events", false),
     kind(GROUP, VERSION, "AgentRelease", "agentreleases", true),

@@ -3,20 +3,22 @@
 #![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
 #![expect(clippy::unused_async, reason = "called as the cluster's are")]
 
+#[path = "../support/objects.rs"]
+mod objects;
 #[path = "../support/wire.rs"]
 mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backstay::host::{Caller, HostApi, Store};
 use backstay::ledger::SystemClock;
 use backstay::observe::{Api, Limiter};
-use http::{Method, Request};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub(crate) use objects::{Objects, eventually};
 pub(crate) use wire::Wire;
 
 /// What only a cluster has, by the name of its test.
@@ -37,8 +39,7 @@ static NEXT: AtomicU32 = AtomicU32::new(1);
 
 /// A host of one's own, gone at the end.
 pub(crate) struct Lab {
-    pub(crate) client: kube::Client,
-    pub(crate) namespace: String,
+    objects: Objects,
     port: u16,
     server: tokio::task::JoinHandle<()>,
     _folder: TempDir,
@@ -57,25 +58,13 @@ pub(crate) async fn lab(name: &str) -> Option<Lab> {
     let router = api.router(Caller::Daemon);
     let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
     let namespace = format!("host-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    Some(Lab { client: client(port), namespace, port, server, _folder: folder })
+    Some(Lab { objects: Objects { client: client(port), namespace }, port, server, _folder: folder })
 }
 
 fn client(port: u16) -> kube::Client {
     let mut config = kube::Config::new(format!("http://127.0.0.1:{port}").parse().expect("a URL"));
     config.default_retry = false;
     kube::Client::try_from(config).expect("a client")
-}
-
-/// Asks again and again until something is there; fails after 30 s.
-pub(crate) async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut look: F) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn not_here() -> ! {
@@ -113,54 +102,13 @@ impl Lab {
     pub(crate) fn server(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
+}
 
-    pub(crate) fn path(&self, collection: &str) -> String {
-        match collection.rsplit_once('/') {
-            None => format!("/api/v1/namespaces/{}/{collection}", self.namespace),
-            Some((version, plural)) => format!("/apis/{version}/namespaces/{}/{plural}", self.namespace),
-        }
-    }
+impl std::ops::Deref for Lab {
+    type Target = Objects;
 
-    pub(crate) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Value, Box<kube::core::Status>> {
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        self.send(method, path, "application/json", body).await
-    }
-
-    pub(crate) async fn make(&self, collection: &str, body: Value) -> Value {
-        self.ask(Method::POST, &self.path(collection), Some(body)).await.expect("made")
-    }
-
-    pub(crate) async fn see(&self, collection: &str, name: &str) -> Option<Value> {
-        self.ask(Method::GET, &format!("{}/{name}", self.path(collection)), None).await.ok()
-    }
-
-    pub(crate) async fn merge(&self, collection: &str, name: &str, manager: &str, patch: &Value) -> Value {
-        let object = format!("{}/{name}?fieldManager={manager}", self.path(collection));
-        self.send(Method::PATCH, &object, "application/merge-patch+json", patch.to_string()).await.expect("changed")
-    }
-
-    pub(crate) async fn remove(&self, collection: &str, name: &str) {
-        self.ask(Method::DELETE, &format!("{}/{name}", self.path(collection)), None).await.expect("deleted");
-    }
-
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &str,
-        body: String,
-    ) -> Result<Value, Box<kube::core::Status>> {
-        let request = Request::builder().method(method).uri(path).header("content-type", content_type);
-        match self.client.request::<Value>(request.body(body.into_bytes()).expect("a request")).await {
-            Ok(answer) => Ok(answer),
-            Err(kube::Error::Api(status)) => Err(status),
-            Err(error) => Err(Box::new(kube::core::Status::failure(&error.to_string(), "Unreachable"))),
-        }
+    fn deref(&self) -> &Objects {
+        &self.objects
     }
 }
 

@@ -1,4 +1,5 @@
 //! The daemon as people run it: a repository that is pushed to, servers for it, the program itself, and what its agents say.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -375,12 +376,14 @@ impl River {
 
     /// The same, read as `[source]` says.
     pub(crate) async fn with_source(lab: Lab, repo: Repo, source: String) -> Self {
-        program();
-        let secret = json!({
-            "metadata": {"name": "agent-secrets"},
-            "stringData": {"openai-api-key": "sk-test", "database-url": "postgres://nobody@localhost/none"},
-        });
-        lab.make("secrets", secret).await;
+        if Lab::HAS_IMAGES {
+            program();
+        }
+        lab.secret(
+            "agent-secrets",
+            &[("openai-api-key", "sk-test"), ("database-url", "postgres://nobody@localhost/none")],
+        )
+        .await;
         Self { lab, repo, folder: tempfile::tempdir().expect("a temporary folder"), source }
     }
 
@@ -407,11 +410,11 @@ impl River {
         let at = |end: &str| self.folder.path().join(format!("{name}{end}"));
         let config = format!(
             "installation = \"river\"\n{more}\n[source]\n{}\n[[target]]\nenvironment = \"{ENVIRONMENT}\"\n\
-             kubernetes = {{ namespace = \"{}\" }}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[state]\nfolder = \"{}\"\n\
+             {}\n[http]\nlisten = \"127.0.0.1:{port}\"\n[state]\nfolder = \"{}\"\n\
              [journal]\npath = \"{}\"\n[log]\nlevel = \"info,backstay=debug\"\n",
             self.source,
-            self.lab.namespace,
-            at("").display(),
+            self.lab.target(),
+            self.lab.state(at("")).display(),
             at(".journal").display(),
         );
         std::fs::write(at(".toml"), config).expect("a configuration");
@@ -468,8 +471,8 @@ impl River {
         for pod in pods["items"].as_array().expect("a list") {
             let labels = &pod["metadata"]["labels"];
             let of_agent = labels["backstay.dev/agent"] == agent && labels["backstay.dev/process"] == "main";
-            let (true, None, Some(ip)) =
-                (of_agent, pod["metadata"].get("deletionTimestamp"), pod["status"]["podIP"].as_str())
+            let (true, None, Some(address)) =
+                (of_agent, pod["metadata"].get("deletionTimestamp"), Lab::address(pod))
             else {
                 continue;
             };
@@ -478,7 +481,7 @@ impl River {
             }
             let body = json!({"message": "a refund, please"});
             // A pod that ends meanwhile answers no more.
-            let Ok(answer) = http.post(format!("http://{ip}:8000/chat")).json(&body).send().await else { continue };
+            let Ok(answer) = http.post(format!("http://{address}/chat")).json(&body).send().await else { continue };
             let answer: Value = answer.json().await.expect("JSON");
             let text = |key: &str| answer[key].as_str().expect("text").to_owned();
             all.push(Said { release: text("release"), reply: text("reply") });

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::disallowed_methods, reason = "tests read files, and have clocks and tasks of their own")]
 
+#[path = "objects.rs"]
+mod objects;
 #[path = "wire.rs"]
 mod wire;
 
@@ -9,13 +11,14 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backstay::observe::{Account, Api, Cluster, Limiter, connect};
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+pub(crate) use objects::{Objects, eventually};
 pub(crate) use wire::Wire;
 
 /// Tests that stop parts of the lab run alone.
@@ -32,8 +35,7 @@ enum Turn {
 
 /// A namespace of one's own in the lab, as its administrator; deleted at the end.
 pub(crate) struct Lab {
-    pub(crate) client: kube::Client,
-    pub(crate) namespace: String,
+    objects: Objects,
     pub(crate) dir: PathBuf,
     kubeconfig: PathBuf,
     _turn: Turn,
@@ -67,21 +69,12 @@ pub(crate) fn part(verb: &str, part: &str) {
     assert!(status.success(), "lab part {verb} {part}");
 }
 
-/// Asks again and again until something is there; fails after 30 s.
-pub(crate) async fn eventually<T, F: AsyncFnMut() -> Option<T>>(what: &str, mut look: F) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 // === impl Lab ===
 
 impl Lab {
+    /// Whether agents run in images.
+    pub(crate) const HAS_IMAGES: bool = true;
+
     async fn open(name: &str, kubeconfig: PathBuf, turn: Turn) -> Self {
         let dir = PathBuf::from(std::env::var_os("LAB_DIR").expect("LAB_DIR"));
         let cluster = Cluster { kubeconfig: Some(kubeconfig.clone()), context: None, own: false };
@@ -89,7 +82,7 @@ impl Lab {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let mut namespace = format!("{}-{}-{number}", name.replace('_', "-"), std::process::id());
         namespace = namespace[namespace.len().saturating_sub(60)..].trim_start_matches('-').to_owned();
-        let lab = Self { client, namespace, dir, kubeconfig, _turn: turn };
+        let lab = Self { objects: Objects { client, namespace }, dir, kubeconfig, _turn: turn };
         INSTALLED
             .get_or_init(|| async {
                 for crd in backstay::ledger::crds() {
@@ -100,6 +93,27 @@ impl Lab {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": lab.namespace}});
         lab.ask(Method::POST, "/api/v1/namespaces", Some(body)).await.expect("a namespace");
         lab
+    }
+
+    /// What a daemon's configuration says of this place, within its `[[target]]`.
+    pub(crate) fn target(&self) -> String {
+        format!("kubernetes = {{ namespace = \"{}\" }}", self.namespace)
+    }
+
+    /// Where a daemon of this place keeps its state, if it may choose `folder`.
+    pub(crate) fn state(&self, folder: PathBuf) -> PathBuf {
+        folder
+    }
+
+    /// Where a Pod answers.
+    pub(crate) fn address(pod: &Value) -> Option<String> {
+        Some(format!("{}:8000", pod["status"]["podIP"].as_str()?))
+    }
+
+    /// Makes a secret.
+    pub(crate) async fn secret(&self, name: &str, values: &[(&str, &str)]) {
+        let values: serde_json::Map<_, _> = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        self.make("secrets", json!({"metadata": {"name": name}, "stringData": values})).await;
     }
 
     /// Installs a definition and waits until its kind is served.
@@ -168,47 +182,6 @@ impl Lab {
         rest.lines().next().expect("a line").trim().to_owned()
     }
 
-    /// The path of a collection of the namespace: `configmaps`, `apps/v1/deployments`.
-    pub(crate) fn path(&self, collection: &str) -> String {
-        match collection.rsplit_once('/') {
-            None => format!("/api/v1/namespaces/{}/{collection}", self.namespace),
-            Some((version, plural)) => format!("/apis/{version}/namespaces/{}/{plural}", self.namespace),
-        }
-    }
-
-    /// One request with a JSON body, and the answer; or the server's status.
-    pub(crate) async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Value, Box<kube::core::Status>> {
-        let body = body.map(|body| body.to_string()).unwrap_or_default();
-        self.send(method, path, "application/json", body).await
-    }
-
-    /// Makes an object in a collection of the namespace.
-    pub(crate) async fn make(&self, collection: &str, body: Value) -> Value {
-        self.ask(Method::POST, &self.path(collection), Some(body)).await.expect("made")
-    }
-
-    /// Reads an object of the namespace.
-    pub(crate) async fn see(&self, collection: &str, name: &str) -> Option<Value> {
-        self.ask(Method::GET, &format!("{}/{name}", self.path(collection)), None).await.ok()
-    }
-
-    /// Changes an object of the namespace by a merge patch, under a field manager.
-    pub(crate) async fn merge(&self, collection: &str, name: &str, manager: &str, patch: &Value) -> Value {
-        let object = format!("{}/{name}?fieldManager={manager}", self.path(collection));
-        self.send(Method::PATCH, &object, "application/merge-patch+json", patch.to_string()).await.expect("changed")
-    }
-
-    /// Deletes an object of the namespace.
-    pub(crate) async fn remove(&self, collection: &str, name: &str) {
-        let path = format!("{}/{name}", self.path(collection));
-        self.ask(Method::DELETE, &path, None).await.expect("deleted");
-    }
-
     /// Lets a subject (`{"kind": "User", …}`) do `verbs` to `resources` in the namespace.
     pub(crate) async fn allow(&self, role: &str, subject: Value, groups: &[&str], resources: &[&str], verbs: &[&str]) {
         let rules = json!([{"apiGroups": groups, "resources": resources, "verbs": verbs}]);
@@ -218,21 +191,13 @@ impl Lab {
         let body = json!({"metadata": {"name": role}, "roleRef": role_ref, "subjects": [subject]});
         self.make("rbac.authorization.k8s.io/v1/rolebindings", body).await;
     }
+}
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        content_type: &str,
-        body: String,
-    ) -> Result<Value, Box<kube::core::Status>> {
-        let request = Request::builder().method(method).uri(path).header("content-type", content_type);
-        let request = request.body(body.into_bytes()).expect("a request");
-        match self.client.request::<Value>(request).await {
-            Ok(answer) => Ok(answer),
-            Err(kube::Error::Api(status)) => Err(status),
-            Err(error) => Err(Box::new(kube::core::Status::failure(&error.to_string(), "Unreachable"))),
-        }
+impl std::ops::Deref for Lab {
+    type Target = Objects;
+
+    fn deref(&self) -> &Objects {
+        &self.objects
     }
 }
 

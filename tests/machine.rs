@@ -1,0 +1,16 @@
+//! The whole way on a host, with real parts: a push, the daemon, keepers, the proxy, and what the agents answer.
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "machine/lab.rs"]
+mod lab;
+#[path = "support/stories.rs"]
+mod stories;
+
+use lab::lab;
+
+#[tokio::test]
+async fn a_push_deploys_and_a_revert_takes_it_back() {
+    stories::push_and_revert(lab("push").await).await;
+}

@@ -1,0 +1,125 @@
+//! A host of one's own in a temporary folder: its proxy runs, its daemon is the test's.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use backstay::keeper::client::Client;
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[path = "../support/objects.rs"]
+mod objects;
+
+pub(crate) use objects::Objects;
+
+/// Ports for the agents of each test.
+const PORTS: u16 = 40;
+
+/// A host; everything that runs on it ends with this.
+pub(crate) struct Lab {
+    objects: Objects,
+    folder: TempDir,
+    proxy: Child,
+    ports: (u16, u16),
+    /// Where the proxy listens.
+    pub(crate) front: String,
+}
+
+/// A host for a test. `name` is what it is called among others.
+#[expect(clippy::unused_async, reason = "called as the cluster's is")]
+pub(crate) async fn lab(name: &str) -> Lab {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = tempfile::Builder::new().prefix(name).tempdir().expect("a folder");
+    let first = 20_000 + (u16::try_from(std::process::id() % 60).expect("small") * 160) % 9_000 + number * PORTS;
+    let client = backstay::host::client(&state(folder.path()).join("host/api.sock"));
+    let front = format!("127.0.0.1:{first}");
+    let objects = Objects { client, namespace: crate::daemon::ENVIRONMENT.to_owned() };
+    let proxy_config = folder.path().join("proxy.toml");
+    std::fs::write(&proxy_config, proxy_section(folder.path(), &front)).expect("a configuration");
+    let log = std::fs::File::create(folder.path().join("proxy.log")).expect("a log");
+    let mut command = Command::new(crate::daemon::BACKSTAY);
+    command.arg("proxy").arg("--config").arg(&proxy_config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let proxy = command.spawn().expect("the proxy");
+    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), front }
+}
+
+fn state(folder: &Path) -> PathBuf {
+    folder.join("state")
+}
+
+fn proxy_section(folder: &Path, front: &str) -> String {
+    format!(
+        "[proxy]\nlisten = [\"{front}\"]\ntable = \"{}\"\ncontrol = \"{}\"\n",
+        folder.join("table.json").display(),
+        folder.join("proxy.sock").display(),
+    )
+}
+
+// === impl Lab ===
+
+impl Lab {
+    /// Whether agents run in images.
+    pub(crate) const HAS_IMAGES: bool = false;
+
+    /// What a daemon's configuration says of this place, within its `[[target]]`.
+    pub(crate) fn target(&self) -> String {
+        format!(
+            "[target.host]\nsecrets = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n[target.host.interpreters]\nbackstay = \"{}\"\n{}",
+            self.folder.path().join("secrets").display(),
+            self.ports.0,
+            self.ports.1,
+            env!("CARGO_BIN_EXE_backstay-keeper"),
+            crate::daemon::BACKSTAY,
+            proxy_section(self.folder.path(), &self.front),
+        )
+    }
+
+    /// Where a daemon of this place keeps its state: whoever serves a host takes it over.
+    pub(crate) fn state(&self, _: PathBuf) -> PathBuf {
+        state(self.folder.path())
+    }
+
+    /// Where a Pod answers.
+    pub(crate) fn address(pod: &Value) -> Option<String> {
+        Some(format!("127.0.0.1:{}", pod["metadata"]["annotations"]["backstay.dev/port"].as_str()?))
+    }
+
+    /// Makes a secret.
+    #[expect(clippy::unused_async, reason = "called as the cluster's is")]
+    pub(crate) async fn secret(&self, name: &str, values: &[(&str, &str)]) {
+        let folder = self.folder.path().join("secrets").join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for (key, value) in values {
+            std::fs::write(folder.join(key), value).expect("a secret");
+        }
+    }
+
+    /// The folders of all instances.
+    pub(crate) fn instances(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(state(self.folder.path()).join("host/instances"));
+        entries.into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    }
+}
+
+impl std::ops::Deref for Lab {
+    type Target = Objects;
+
+    fn deref(&self) -> &Objects {
+        &self.objects
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.proxy.kill();
+        let _ = self.proxy.wait();
+        for folder in self.instances() {
+            if let Ok(mut keeper) = Client::connect(&folder, Some(u64::MAX)) {
+                let _ = keeper.stop(Some(Duration::from_millis(100)), Duration::from_secs(10));
+            }
+        }
+    }
+}
