@@ -27,6 +27,7 @@ pub mod host;
 pub mod sys;
 pub mod keeper;
 pub mod proxy;
+pub mod supervisor;
 pub mod daemon;
 pub mod web;
 pub mod cli;
