@@ -65,11 +65,8 @@ fn a_file_has_the_digest_of_its_bytes_and_the_release_says_nothing_else_of_it() 
 fn a_folder_has_the_digest_of_its_listing() {
     let spec = "  code: {artifact: {path: /dist}, command: [bin/run, --serve]}\n";
     let tree = with(spec).with("dist/bin/run", "run").with("dist/lib.py", "lib");
-    let listing = format!(
-        "backstay-artifact 1\n644 {} bin/run\n644 {} lib.py\n",
-        Digest::of(b"run"),
-        Digest::of(b"lib")
-    );
+    let listing =
+        format!("backstay-artifact 1\n644 {} bin/run\n644 {} lib.py\n", Digest::of(b"run"), Digest::of(b"lib"));
     assert_eq!(artifact(&good(&tree)).sha256, Digest::of(listing.as_bytes()));
 }
 
@@ -185,7 +182,8 @@ fn links_of_a_folder_stay_within_and_submodules_are_refused() {
         store.checkout(&revision).expect("a commit").tree
     };
     let agent = good(&*tree(&git(&["rev-parse", "HEAD"])));
-    let listing = format!("backstay-artifact 1\n755 {} bin/real\nlink {} bin/run\n", Digest::of(b"run"), Digest::of(b"real"));
+    let listing =
+        format!("backstay-artifact 1\n755 {} bin/real\nlink {} bin/run\n", Digest::of(b"run"), Digest::of(b"real"));
     let origin = artifact(&agent);
     assert_eq!(origin.sha256, Digest::of(listing.as_bytes()));
     assert_eq!(origin.from, ArtifactSource::Git(git(&["rev-parse", "HEAD:dist"])));
@@ -213,7 +211,10 @@ fn a_host_needs_an_artifact_or_a_command_and_no_image() {
     good(&with("  code: {command: [python3, -m, support]}\n"));
     let nothing = bad(&with("  replicas: 1\n"));
     assert!(nothing.contains("a host needs an artifact or a command"), "{nothing}");
-    let both = good(&small().with("agents/a/agent.yaml", crate::repository::with_image("  workload: {port: 80}\n").replace("{image", "{command: [sh], image")));
+    let both = good(&small().with(
+        "agents/a/agent.yaml",
+        crate::repository::with_image("  workload: {port: 80}\n").replace("{image", "{command: [sh], image"),
+    ));
     assert!(both.release.spec.code.image.is_some(), "an image is no error");
     let folder = |code: &str| bad(&with(&format!("  code: {{{code}}}\n")).with("dist/bin/run", "x").with("one", "x"));
     for (code, says) in [
@@ -241,11 +242,15 @@ fn routes_and_drains_are_settings_and_no_two_agents_take_the_same() {
     assert_eq!((route.hosts, route.path.as_str()), (vec!["a.example.com".to_owned()], "/"));
     assert_eq!(agent.settings.host.drain, Some(Drain { mode: DrainMode::Cut, max: 2 }));
 
-    let both = with(&spec)
-        .with("agents/b/agent.yaml", crate::repository::agent("b", &format!("{code}  route: {{hosts: [a.localhost]}}\n")));
+    let both = with(&spec).with(
+        "agents/b/agent.yaml",
+        crate::repository::agent("b", &format!("{code}  route: {{hosts: [a.localhost]}}\n")),
+    );
     assert!(at(&mut Cache::default(), &both).agents.values().all(Result::is_ok));
-    let both = with(code)
-        .with("agents/b/agent.yaml", crate::repository::agent("b", &format!("{code}  route: {{hosts: [a.localhost]}}\n")));
+    let both = with(code).with(
+        "agents/b/agent.yaml",
+        crate::repository::agent("b", &format!("{code}  route: {{hosts: [a.localhost]}}\n")),
+    );
     let twice = bad(&both);
     assert!(twice.contains("a.localhost/") && twice.contains("is declared by the agent `b` too"), "{twice}");
     for (route, says) in [

@@ -355,10 +355,10 @@ fn what_is_not_delivered_is_never_ignored() {
       |                       ^^^^^^
     ");
     assert_snapshot!(wrong(&small().with("agents/a/agent.yaml", agent("a", "  code: {artifact: {path: /dist/a}}\n"))), @"
-    agents/a/agent.yaml:5:10: error: `code.artifact` is not delivered by this version
+    agents/a/agent.yaml:5:10: error: `code.artifact` is for a host, and this environment runs on Kubernetes
       |   code: {artifact: {path: /dist/a}}
       |          ^^^^^^^^
-      hint: take it away until a version delivers it
+      hint: an overlay takes it away here: `code: {artifact: null}`
     ");
 }
 
@@ -615,7 +615,7 @@ impl Tree for Evil {
         self.files.read(path, limit)
     }
 
-    fn link(&self, _: &str) -> Result<Option<Arc<str>>, backstay::source::TreeError> {
+    fn link(&self, _: &str) -> Result<Option<std::sync::Arc<str>>, backstay::source::TreeError> {
         Ok(None)
     }
 }
