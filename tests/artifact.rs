@@ -230,7 +230,7 @@ fn evil_archives_are_refused_and_leave_nothing() {
         ("device", archive(|tar| raw(tar, "a", EntryType::Char, 0o644, "", b""))),
         ("device", archive(|tar| raw(tar, "a", EntryType::Block, 0o644, "", b""))),
         ("device", archive(|tar| raw(tar, "a", EntryType::Fifo, 0o644, "", b""))),
-        ("device", archive(|tar| raw(tar, "a", EntryType::GNUSparse, 0o644, "", b""))),
+        ("no whole `tar.gz`", archive(|tar| raw(tar, "a", EntryType::GNUSparse, 0o644, "", b""))),
         ("hard link to no file", archive(|tar| raw(tar, "a", EntryType::Link, 0o644, "etc/passwd", b""))),
         ("leads out of it", archive(|tar| raw(tar, "a", EntryType::Link, 0o644, "../../etc/passwd", b""))),
         ("no path that may be in it", archive(|tar| raw(tar, "a\nb", file, 0o644, "", b"x"))),

@@ -123,9 +123,6 @@ fn what_cannot_be_an_artifact_is_told_with_its_place() {
     assert!(!secret.contains("good"), "{secret}");
     let short = one("{url: \"https://example.com/a\", sha256: \"00\"}");
     assert!(short.contains("agents/a/agent.yaml:5:"), "{short}");
-    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n";
-    let lfs = bad(&with("  code: {artifact: {path: /dist}, command: [x]}\n").with("dist/a", lfs));
-    assert!(lfs.contains("Git LFS pointer"), "{lfs}");
     let poser = bad(&with("  code: {artifact: {path: /dist/a}}\n").with("dist/a", "backstay-artifact 1\n"));
     assert!(poser.contains("begins as the listing of a folder does"), "{poser}");
 }
@@ -192,6 +189,12 @@ fn links_of_a_folder_stay_within_and_submodules_are_refused() {
     std::fs::set_permissions(dist.join("bin/real"), std::fs::Permissions::from_mode(0o755)).expect("set");
     let plain = FolderTree::new(folder.path()).expect("a folder");
     assert_eq!(good(&plain).release.id, agent.release.id);
+
+    let lfs = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n";
+    std::fs::write(dist.join("large"), lfs).expect("written");
+    let lfs = bad(&FolderTree::new(folder.path()).expect("a folder"));
+    assert!(lfs.contains("`dist/large` is a Git LFS pointer"), "{lfs}");
+    std::fs::remove_file(dist.join("large")).expect("removed");
 
     std::os::unix::fs::symlink("../../agents", dist.join("bin/out")).expect("a link");
     git(&["add", "-A"]);
