@@ -238,7 +238,7 @@ impl<'a> Walk<'a> {
                 let path = join(&folder, &entry.name);
                 match entry.kind {
                     EntryKind::Folder => folders.push(path),
-                    _ => {
+                    EntryKind::File | EntryKind::Link | EntryKind::Submodule => {
                         let (mode, digest) = self.content(&path, &entry)?;
                         listing.insert(path, mode, digest);
                     }

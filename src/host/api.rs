@@ -19,6 +19,8 @@ use crate::ledger::GROUP;
 
 /// Bytes of a request's body: an object of a cluster has no more either.
 const MAX_BODY: usize = 3 * 1024 * 1024;
+/// Time for a body to come.
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long a watch lasts when it does not say.
 const WATCH_SECONDS: u64 = 300;
 
@@ -27,8 +29,11 @@ const WATCH_SECONDS: u64 = 300;
 pub enum Caller {
     /// The daemon itself, in this process.
     Daemon,
-    /// A person on this machine, by the name of their account: reads everything, and asks by the `spec` of records.
+    /// A person on this machine, by the name of their account: reads everything, and asks by the `spec` of records, in
+    /// their own name.
     Person(String),
+    /// Anybody else on this machine, by the name of their account: reads.
+    Reader(String),
 }
 
 /// The API server of one machine.
@@ -59,7 +64,7 @@ impl Caller {
     fn name(&self) -> &str {
         match self {
             Self::Daemon => "backstay",
-            Self::Person(name) => name,
+            Self::Person(name) | Self::Reader(name) => name,
         }
     }
 
@@ -68,7 +73,7 @@ impl Caller {
         match (self, place) {
             (Self::Daemon, _) | (_, Place::Myself) => true,
             (Self::Person(_), Place::Object(key)) => key.kind.group == GROUP && method == Method::PATCH,
-            (Self::Person(_), Place::Group(_) | Place::Version(..) | Place::Collection(..) | Place::Status(_)) => false,
+            (Self::Person(_) | Self::Reader(_), _) => false,
         }
     }
 }
@@ -108,7 +113,8 @@ impl HostApi {
         if head.method != Method::GET && !caller.may_change(&place, &head.method) {
             return Err(Refused::forbidden(caller.name(), &head.method, head.uri.path()));
         }
-        let bytes = axum::body::to_bytes(body, MAX_BODY).await;
+        let bytes = tokio::time::timeout(BODY_TIME, axum::body::to_bytes(body, MAX_BODY)).await;
+        let bytes = bytes.map_err(|_| Refused::bad("the body did not come in time"))?;
         let bytes = bytes.map_err(|_| Refused::bad("the body cannot be read, or is too large"))?;
         let body = if bytes.is_empty() { Value::Null } else { read(&bytes)? };
         let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
@@ -136,6 +142,21 @@ impl HostApi {
         Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from_stream(lines))
             .into_response())
     }
+}
+
+/// Whether a patch asks something in the caller's own name, and nothing else.
+fn asks_by(name: &str, content_type: &str, body: &Value, key: &Key) -> Result<(), Refused> {
+    let refused = |why: &str| Err(Refused::not_a_request(name, key, why));
+    if content_type != "application/merge-patch+json" {
+        return refused("a person asks by a merge patch");
+    }
+    let Some(fields) = body.as_object() else { return refused("the patch is no object") };
+    if fields.keys().any(|field| field != "spec") {
+        return refused("a person asks by the `spec` alone");
+    }
+    let Some(requests) = body.get("spec").and_then(Value::as_object) else { return refused("it asks nothing") };
+    let in_own_name = |request: &Value| request.get("by").and_then(Value::as_str) == Some(name);
+    if requests.values().all(in_own_name) { Ok(()) } else { refused("nobody asks in another's name: see `by`") }
 }
 
 fn json(code: StatusCode, body: &Value) -> Response {
@@ -249,6 +270,9 @@ impl Asked {
     }
 
     fn patch(&self, store: &Store, key: &Key) -> Result<Value, Refused> {
+        if let Caller::Person(name) = &self.caller {
+            asks_by(name, &self.content_type, &self.body, key)?;
+        }
         store.change(key, self.dry_run(), |live| match self.content_type.as_str() {
             "application/apply-patch+yaml" => self.apply(store, key, live),
             "application/merge-patch+json" => {

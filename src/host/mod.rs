@@ -7,11 +7,15 @@
 #![allow(clippy::disallowed_methods, reason = "a shell room: it holds a database and has a clock")]
 
 mod api;
+mod connect;
 mod fields;
 mod kinds;
 mod refused;
+mod serve;
 mod store;
 mod watch;
 
 pub use api::{Caller, HostApi};
+pub use connect::{answers, client};
+pub use serve::{ListenError, listen, serve};
 pub use store::{Opened, Store, StoreError};

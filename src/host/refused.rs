@@ -64,8 +64,15 @@ impl Refused {
 
     /// The caller has no such right.
     pub(super) fn forbidden(who: &str, method: &http::Method, path: &str) -> Self {
-        let message = format!("User \"{who}\" cannot {method} {path}: on a host, the daemon alone writes");
+        let message = format!("User \"{who}\" cannot {method} {path}: on a host the daemon alone writes; root, its own account and \
+             every `[[person]]` of its configuration may ask");
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
+    }
+
+    /// What a person sends is no request of theirs.
+    pub(super) fn not_a_request(who: &str, key: &Key, why: &str) -> Self {
+        let message = format!("User \"{who}\" cannot change {} \"{}\": {why}", key.kind.plural, key.name);
+        Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(key)
     }
 
     pub(super) fn method() -> Self {

@@ -164,7 +164,7 @@ pub fn state(folder: &Path) -> Option<Status> {
 }
 
 /// An error with all that is behind it, on one line.
-pub(super) fn told(error: &dyn std::error::Error) -> String {
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut behind = error.source();
     while let Some(error) = behind {

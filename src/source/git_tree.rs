@@ -73,7 +73,8 @@ impl Folder {
             match names::refuse(name) {
                 Some(why) => bad = bad.or_else(|| Some((names::shown(name), why))),
                 None => {
-                    raw.push((name, kind, id, kind == EntryKind::File && mode.is_some_and(|mode| mode & 0o100 != 0)))
+                    let executable = kind == EntryKind::File && mode.is_some_and(|mode| mode & 0o100 != 0);
+                    raw.push((name, kind, id, executable));
                 }
             }
             rest = &rest[nul + 21..];

@@ -215,7 +215,7 @@ impl Store {
         });
         match kind.map_err(failed)? {
             ObjectType::Tree => Ok(Content::Folder(GitTree::new(self.clone(), oid))),
-            _ => {
+            ObjectType::Any | ObjectType::Blob | ObjectType::Commit | ObjectType::Tag => {
                 let within = |size| {
                     let path = id.to_owned();
                     if size > limit { Err(TreeError::Budget { path, what: "bytes", limit }) } else { Ok(()) }

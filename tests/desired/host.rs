@@ -1,6 +1,7 @@
 //! What a host is asked for: artifacts by content, routes, drains, commands; and what Kubernetes refuses of it.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 
 use backstay::desired::{
     ArtifactOrigin, ArtifactSource, At, Cache, DesiredAgent, DesiredState, Drain, DrainMode, Resolve, Settings,
@@ -185,7 +186,6 @@ fn links_of_a_folder_stay_within_and_submodules_are_refused() {
     assert_eq!(origin.sha256, Digest::of(listing.as_bytes()));
     assert_eq!(origin.from, ArtifactSource::Git(git(&["rev-parse", "HEAD:dist"])));
     // A folder before it is committed is the same one.
-    use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(dist.join("bin/real"), std::fs::Permissions::from_mode(0o755)).expect("set");
     let plain = FolderTree::new(folder.path()).expect("a folder");
     assert_eq!(good(&plain).release.id, agent.release.id);

@@ -228,12 +228,11 @@ impl Artifacts {
             }
             ArtifactSource::Url(url) => {
                 let body = fetch::open(url).map_err(|why| ArtifactError::Fetch { url: url.clone(), why })?;
-                self.file(half, sha256, &format!("`{url}`"), body).map_err(|error| match error {
-                    ArtifactError::File { deed: "read", source, .. } => {
-                        ArtifactError::Fetch { url: url.clone(), why: source.to_string() }
-                    }
-                    error => error,
-                })
+                let made = self.file(half, sha256, &format!("`{url}`"), body);
+                if let Err(ArtifactError::File { deed: "read", source, .. }) = &made {
+                    return Err(ArtifactError::Fetch { url: url.clone(), why: source.to_string() });
+                }
+                made
             }
         }
     }
@@ -311,6 +310,19 @@ impl Artifacts {
 // === impl ArtifactError ===
 
 impl ArtifactError {
+    /// Whether the artifact itself is to blame: another try gives nothing else.
+    pub fn is_wrong(&self) -> bool {
+        match self {
+            Self::Digest { .. } | Self::Refused { .. } => true,
+            Self::NoSource { .. }
+            | Self::Repository { .. }
+            | Self::NoFolder { .. }
+            | Self::Folder { .. }
+            | Self::Fetch { .. }
+            | Self::File { .. } => false,
+        }
+    }
+
     /// The way out, in one sentence without a full stop.
     pub fn hint(&self) -> Option<&'static str> {
         match self {

@@ -1,0 +1,438 @@
+//! One instance: its keeper is started or taken over, followed, probed, and stopped when that is asked for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::{Api, ResourceExt as _};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::launch::{self, Launch, Needs, Probes};
+use super::probe::Tally;
+use super::run::Shared;
+use crate::keeper::client::{self, Client, ClientError};
+use crate::keeper::folder::{self, Standing};
+use crate::keeper::spec::Spec;
+use crate::keeper::wire::{Phase, Status};
+use crate::proxy::Address;
+use crate::sys::Listening;
+
+/// Between two tries to launch what could not be launched: doubled each time, up to the last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
+/// Between two probes of an instance that was never ready: a release is waited for by people.
+const EAGER: Duration = Duration::from_millis(50);
+/// How long such eagerness lasts; then the declared period holds.
+const EAGER_FOR: Duration = Duration::from_secs(30);
+/// How long a keeper is asked for news before it is asked again.
+const NEWS: Duration = Duration::from_mins(1);
+/// How much longer than its grace an instance may take to stop.
+const BEYOND_GRACE: Duration = Duration::from_secs(20);
+
+/// What keeps an instance from running, in the kubelet's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Seen {
+    pub(super) status: Option<Status>,
+    pub(super) trouble: Option<Trouble>,
+    pub(super) ready: bool,
+    pub(super) address: Option<Address>,
+}
+
+/// What an instance's task says.
+pub(super) struct Report {
+    pub(super) pod: String,
+    pub(super) uid: String,
+    pub(super) said: Said,
+}
+
+pub(super) enum Said {
+    Seen(Box<Seen>),
+    /// Nothing of it is left.
+    Ended,
+}
+
+/// A task that looks after one instance. Dropped, it leaves the keeper and its agent alone.
+pub(super) struct Handle {
+    pub(super) uid: String,
+    pub(super) seen: Seen,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+/// Why an instance is not followed any more.
+enum Over {
+    /// It was to be stopped.
+    Stop,
+    /// Its keeper is gone.
+    Lost,
+}
+
+struct Instance {
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    folder: PathBuf,
+    report: mpsc::UnboundedSender<Report>,
+    seen: Seen,
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// Begins to look after an instance.
+    pub(super) fn begin(shared: Arc<Shared>, pod: Arc<Pod>, report: mpsc::UnboundedSender<Report>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let uid = pod.uid().unwrap_or_default();
+        let folder = launch::folder(&shared.settings, &pod.name_any());
+        let instance = Instance { shared, pod, folder, report, seen: Seen::default() };
+        Self { uid, seen: Seen::default(), stop: Some(stop), task: tokio::spawn(instance.run(stopped)) }
+    }
+
+    /// Asks for its end. Once is enough.
+    pub(super) fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_none()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+// === impl Instance ===
+
+impl Instance {
+    async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        let mut again = AGAIN.0;
+        loop {
+            let over = match self.begin().await {
+                Ok(launch) => {
+                    again = AGAIN.0;
+                    self.follow(launch, &mut stop).await
+                }
+                Err(trouble) => {
+                    tracing::warn!(pod = %self.pod.name_any(), reason = trouble.reason, "cannot launch: {}", trouble.message);
+                    self.say(|seen| (seen.trouble, seen.ready) = (Some(trouble), false));
+                    tokio::select! {
+                        _ = &mut stop => Over::Stop,
+                        () = tokio::time::sleep(again) => {
+                            again = (again * 2).min(AGAIN.1);
+                            Over::Lost
+                        }
+                    }
+                }
+            };
+            if matches!(over, Over::Stop) {
+                return self.end().await;
+            }
+        }
+    }
+
+    fn say(&mut self, change: impl FnOnce(&mut Seen)) {
+        let before = self.seen.clone();
+        change(&mut self.seen);
+        if self.seen != before {
+            self.tell(Said::Seen(Box::new(self.seen.clone())));
+        }
+    }
+
+    fn tell(&self, said: Said) {
+        let report = Report { pod: self.pod.name_any(), uid: self.pod.uid().unwrap_or_default(), said };
+        let _ = self.report.send(report);
+    }
+
+    /// Takes over the keeper that runs, or starts one.
+    async fn begin(&self) -> Result<Launch, Trouble> {
+        let needs = self.needs().await?;
+        let (shared, pod, folder) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.folder.clone());
+        let begun = tokio::task::spawn_blocking(move || {
+            let launch = launch::prepare(&shared.settings, &pod, &needs)?;
+            start(&shared.settings.keeper, &folder, &launch.spec)?;
+            Ok(launch)
+        });
+        begun.await.unwrap_or_else(|error| Err(Trouble::machine(format!("the launch was given up: {error}"))))
+    }
+
+    async fn needs(&self) -> Result<Needs, Trouble> {
+        let api: Api<ConfigMap> = Api::namespaced(self.shared.client.clone(), &self.shared.namespace);
+        let mut config_maps = std::collections::BTreeMap::new();
+        for name in launch::config_maps(&self.pod) {
+            let found = api.get_opt(&name).await;
+            let found = found.map_err(|error| Trouble::machine(format!("cannot read the ConfigMap `{name}`: {error}")))?;
+            config_maps.extend(found.map(|map| (name, map)));
+        }
+        let code = self.shared.code(&self.pod).await?;
+        Ok(Needs { config_maps, code, epoch: self.shared.epoch })
+    }
+
+    /// Looks after a keeper until it is gone, or the instance is to be stopped.
+    async fn follow(&mut self, launch: Launch, stop: &mut oneshot::Receiver<()>) -> Over {
+        let mut news = news(self.folder.clone());
+        let mut health = Health::new(launch.probes);
+        self.say(|seen| (seen.trouble, seen.address) = (None, launch.address.clone()));
+        loop {
+            let pause = health.pause(self.seen.ready);
+            tokio::select! {
+                biased;
+                _ = &mut *stop => return Over::Stop,
+                status = news.recv() => match status {
+                    Some(status) => {
+                        let runs = status.phase == Phase::Running;
+                        if health.is_another(&status) || !runs {
+                            self.say(|seen| seen.ready = false);
+                        }
+                        self.say(|seen| seen.status = Some(status));
+                    }
+                    None => {
+                        self.say(|seen| seen.ready = false);
+                        return Over::Lost;
+                    }
+                },
+                () = tokio::time::sleep(pause), if self.runs() => {
+                    let judged = health.look(&self.folder, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
+                    self.say(|seen| {
+                        seen.ready = judged.ready;
+                        seen.trouble = judged.trouble;
+                    });
+                    if judged.restart {
+                        tracing::warn!(pod = %self.pod.name_any(), "it does not live by its probe, and is restarted");
+                        self.restart().await;
+                        self.say(|seen| seen.ready = false);
+                    }
+                }
+            }
+        }
+    }
+
+    fn runs(&self) -> bool {
+        self.seen.status.as_ref().is_some_and(|status| status.phase == Phase::Running)
+    }
+
+    async fn restart(&self) {
+        let (folder, epoch) = (self.folder.clone(), self.shared.epoch);
+        let patience = self.grace() + BEYOND_GRACE;
+        let restarted = tokio::task::spawn_blocking(move || Client::connect(&folder, Some(epoch))?.restart(patience));
+        if let Ok(Err(error)) = restarted.await {
+            tracing::warn!(pod = %self.pod.name_any(), error = %crate::keeper::folder::told(&error), "cannot restart it");
+        }
+    }
+
+    fn grace(&self) -> Duration {
+        let seconds = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(30))
+    }
+
+    /// Ends everything of the instance, however often that takes.
+    async fn end(&mut self) {
+        self.say(|seen| seen.ready = false);
+        let mut again = AGAIN.0;
+        loop {
+            let (folder, epoch, patience) = (self.folder.clone(), self.shared.epoch, self.grace() + BEYOND_GRACE);
+            let ended = tokio::task::spawn_blocking(move || end(&folder, epoch, patience)).await;
+            match ended {
+                Ok(Ok(())) => return self.tell(Said::Ended),
+                Ok(Err(why)) => tracing::warn!(pod = %self.pod.name_any(), "it does not end yet: {why}"),
+                Err(error) => tracing::warn!(pod = %self.pod.name_any(), %error, "its end was given up"),
+            }
+            tokio::time::sleep(again).await;
+            again = (again * 2).min(AGAIN.1);
+        }
+    }
+}
+
+/// Starts the keeper of a folder, unless the one that is meant runs. Blocks.
+fn start(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
+    let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
+    let made = std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(folder);
+    made.map_err(|error| failed("make", error.to_string()))?;
+    let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
+    match standing.map_err(|error| failed("look at", error.to_string()))? {
+        Standing::Running(_) => return Ok(()),
+        // The keeper of an earlier Pod of this name, or one that is just beginning.
+        Standing::Unexplained { why, .. } => {
+            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", format!("{why}; {error}")))?;
+        }
+        Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
+            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", error))?;
+        }
+        Standing::Dead { .. } | Standing::OtherBoot { .. } => {}
+    }
+    spec.write(folder).map_err(|error| failed("write into", crate::keeper::folder::told(&error)))?;
+    match client::start(program, folder) {
+        Ok(_) => Ok(()),
+        Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(crate::keeper::folder::told(&error))),
+        Err(error) => Err(Trouble::machine(format!("timed out or failed: {}", crate::keeper::folder::told(&error)))),
+    }
+}
+
+/// Ends whatever stands in a folder, and the folder. Blocks.
+pub(super) fn end(folder: &Path, epoch: u64, patience: Duration) -> Result<(), String> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    match Client::connect(folder, Some(epoch)) {
+        Ok(mut keeper) => {
+            keeper.stop(None, patience).map_err(|error| crate::keeper::folder::told(&error))?;
+        }
+        Err(ClientError::Unreachable { .. }) => {}
+        Err(error) => return Err(crate::keeper::folder::told(&error)),
+    }
+    let left = folder::end_orphans(folder, Duration::from_secs(5)).map_err(|error| crate::keeper::folder::told(&error))?;
+    if !left.is_empty() {
+        return Err(format!("{} of its processes live on", left.len()));
+    }
+    launch::remove(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
+}
+
+/// News of a keeper, from a thread of their own; they end when the keeper cannot be reached any more.
+fn news(folder: PathBuf) -> mpsc::Receiver<Status> {
+    let (tell, told) = mpsc::channel(4);
+    let listen = move || {
+        let mut turn = None;
+        let mut lost = 0;
+        while lost < 2 && !tell.is_closed() {
+            let Ok(mut keeper) = Client::connect(&folder, None) else {
+                lost += 1;
+                continue;
+            };
+            lost = 0;
+            loop {
+                let status = match turn {
+                    None => keeper.status(),
+                    Some(turn) => keeper.next(turn, NEWS),
+                };
+                match status {
+                    Ok(status) => {
+                        turn = Some(status.turn);
+                        if tell.blocking_send(status).is_err() {
+                            return;
+                        }
+                    }
+                    // Silent for a while, or gone: to be seen by connecting again.
+                    Err(_) => break,
+                }
+            }
+        }
+    };
+    let named = std::thread::Builder::new().name("keeper-news".to_owned()).stack_size(128 << 10);
+    if let Err(error) = named.spawn(listen) {
+        tracing::warn!(%error, "cannot listen to a keeper");
+    }
+    told
+}
+
+/// What probes say of one process.
+struct Health {
+    probes: Probes,
+    starts: u64,
+    since: Instant,
+    started: bool,
+    was_ready: bool,
+    startup: Tally,
+    ready: Tally,
+    live: Tally,
+    live_at: Instant,
+}
+
+struct Judged {
+    ready: bool,
+    restart: bool,
+    trouble: Option<Trouble>,
+}
+
+impl Health {
+    fn new(probes: Probes) -> Self {
+        let now = Instant::now();
+        Self {
+            started: probes.startup.is_none(),
+            probes,
+            starts: 0,
+            since: now,
+            was_ready: false,
+            startup: Tally::default(),
+            ready: Tally::default(),
+            live: Tally::default(),
+            live_at: now,
+        }
+    }
+
+    /// Begins anew with another process.
+    fn is_another(&mut self, status: &Status) -> bool {
+        if status.starts == self.starts {
+            return false;
+        }
+        *self = Self { starts: status.starts, ..Self::new(std::mem::take(&mut self.probes)) };
+        true
+    }
+
+    /// Until the next look.
+    fn pause(&self, ready: bool) -> Duration {
+        let declared = self.probes.ready.as_ref().or(self.probes.live.as_ref()).map_or(Duration::from_secs(10), |check| check.period);
+        let eager = !ready && !self.was_ready && self.since.elapsed() < EAGER_FOR;
+        if eager { EAGER } else { declared }
+    }
+
+    async fn look(&mut self, folder: &Path, address: Option<&Address>, was_ready: bool, epoch: u64) -> Judged {
+        let mut judged = Judged { ready: was_ready, restart: false, trouble: None };
+        let ran = self.since.elapsed();
+        if let (Some(check), false) = (&self.probes.startup, self.started) {
+            let passed = ran >= check.delay && check.passes(address, folder, epoch).await;
+            match self.startup.count(check, passed) {
+                Some(true) => self.started = true,
+                Some(false) if ran >= check.delay + check.period * check.failures => judged.restart = true,
+                Some(false) | None => {}
+            }
+            if !self.started {
+                return Judged { ready: false, ..judged };
+            }
+        }
+        judged.ready = match &self.probes.ready {
+            None => true,
+            Some(check) if ran < check.delay => false,
+            Some(check) => {
+                let passed = check.passes(address, folder, epoch).await;
+                self.ready.count(check, passed).unwrap_or(was_ready)
+            }
+        };
+        // Whoever answers there must be this instance, or the traffic goes to a stranger.
+        if judged.ready && !was_ready && address.is_some() {
+            match listening(folder.to_owned()).await {
+                Some(Listening::Ours) => {}
+                Some(Listening::Another) => {
+                    judged.ready = false;
+                    judged.trouble = Some(Trouble::machine("another process listens at its address: connection refused"));
+                }
+                Some(Listening::Nobody) | None => judged.ready = false,
+            }
+        }
+        self.was_ready |= judged.ready;
+        if let Some(check) = &self.probes.live
+            && ran >= check.delay
+            && self.live_at.elapsed() >= check.period
+        {
+            self.live_at = Instant::now();
+            let passed = check.passes(address, folder, epoch).await;
+            judged.restart |= self.live.count(check, passed) == Some(false);
+        }
+        judged
+    }
+}
+
+async fn listening(folder: PathBuf) -> Option<Listening> {
+    let asked = tokio::task::spawn_blocking(move || Client::connect(&folder, None).ok()?.listening().ok()?);
+    asked.await.ok().flatten()
+}

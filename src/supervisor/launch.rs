@@ -1,0 +1,504 @@
+//! From a Pod to what its keeper is told: variables, command, folders, limits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, PodSpec};
+use kube::ResourceExt as _;
+
+use super::instance::Trouble;
+use super::probe::{self, Check, local};
+use super::run::Settings;
+use super::view::{PORT, container, release_in};
+use crate::keeper::spec::{FORMAT, Log, Policy, Restart, Spec, Stop, Writable};
+use crate::proxy::Address;
+use crate::render::{AGENT_LABEL, PROCESS_LABEL};
+use crate::sys::{Limit, Listen};
+
+/// Bytes of one secret.
+const SECRET: u64 = 1 << 20;
+/// What programs are found by where the release names no other.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Bytes of one log file, how many there are, and the age in seconds at which a new one begins.
+const LOG: (u64, u32, u64) = (16 << 20, 5, 24 * 3600);
+
+/// What a Pod needs to be launched, beside itself.
+pub(super) struct Needs {
+    /// The ConfigMaps that it names, as far as they exist.
+    pub(super) config_maps: BTreeMap<String, ConfigMap>,
+    /// Where its code is; none where it has none of its own.
+    pub(super) code: Option<PathBuf>,
+    pub(super) epoch: u64,
+}
+
+/// A Pod, ready to be launched.
+pub(super) struct Launch {
+    pub(super) spec: Spec,
+    /// Where it answers.
+    pub(super) address: Option<Address>,
+    pub(super) probes: Probes,
+}
+
+/// The probes of a container.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Probes {
+    pub(super) startup: Option<Check>,
+    pub(super) ready: Option<Check>,
+    pub(super) live: Option<Check>,
+}
+
+/// The folder of an instance.
+pub(super) fn folder(settings: &Settings, pod: &str) -> PathBuf {
+    settings.state.join("instances").join(pod)
+}
+
+/// The folder of an instance's logs.
+pub(super) fn log_folder(settings: &Settings, pod: &Pod) -> PathBuf {
+    settings.state.join("logs").join(process_name(pod)).join(pod.name_any())
+}
+
+/// `<agent>`, or `<agent>--<worker>`.
+fn process_name(pod: &Pod) -> String {
+    let label = |name: &str| pod.labels().get(name).map(String::as_str);
+    let agent = label(AGENT_LABEL).unwrap_or("unknown");
+    match label(PROCESS_LABEL) {
+        Some(process) if process != "main" => format!("{agent}--{process}"),
+        Some(_) | None => agent.to_owned(),
+    }
+}
+
+/// Whether a Pod is to be given a port: its template declares one in any way.
+pub(super) fn needs_port(spec: &PodSpec) -> bool {
+    container(spec).is_some_and(|container| !declared_ports(container).is_empty())
+}
+
+/// The ConfigMaps that a Pod's container reads.
+pub(super) fn config_maps(pod: &Pod) -> BTreeSet<String> {
+    let Some(spec) = &pod.spec else { return BTreeSet::new() };
+    let volumes = spec.volumes.iter().flatten().filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone()));
+    let variables = container(spec).into_iter().flat_map(|container| container.env.iter().flatten());
+    let variables = variables.filter_map(|one| Some(one.value_from.as_ref()?.config_map_key_ref.as_ref()?.name.clone()));
+    volumes.chain(variables).collect()
+}
+
+/// Makes what a Pod is launched with. Writes its release's folder; starts nothing.
+pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<Launch, Trouble> {
+    let pod_spec = pod.spec.as_ref().ok_or_else(|| Trouble::config("the Pod has no spec"))?;
+    let container = container(pod_spec).ok_or_else(|| Trouble::config("the Pod has no container"))?;
+    let release = release_in(pod.annotations()).ok_or_else(|| Trouble::config("the Pod names no release"))?;
+    let components = components(settings, pod, pod_spec, &release.digest().to_string(), needs)?;
+    let name = pod.name_any();
+    let folder = folder(settings, &name);
+    let declared = declared_ports(container);
+    let leased: Option<u16> = pod.annotations().get(PORT).and_then(|text| text.parse().ok());
+    let leased = leased.filter(|_| !declared.is_empty());
+    let socket = folder.join("listen");
+    let address = match leased {
+        Some(port) => Some(local(port)),
+        None if declared.is_empty() && probes_http(container) => Some(Address::Unix(socket.clone())),
+        None => None,
+    };
+
+    let mut env = variables(settings, pod, container, needs)?;
+    if let Some(port) = leased {
+        env.insert("PORT".to_owned(), port.to_string());
+    }
+    env.insert("BACKSTAY_AGENT_DIR".to_owned(), components.display().to_string());
+    let listen = match &address {
+        Some(Address::Tcp(at)) => Some(Listen::Port(at.port())),
+        Some(Address::Unix(path)) => Some(Listen::Socket(path.clone())),
+        None => None,
+    };
+    if let Some(Listen::Socket(path)) = &listen {
+        env.insert("BACKSTAY_LISTEN".to_owned(), format!("unix:{}", path.display()));
+    }
+    let (command, args) = command(settings, container, needs, &env)?;
+    let log_folder = log_folder(settings, pod);
+    let writable = |kind: &str| folder.join(kind);
+    let nonce: String = pod.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+    let spec = Spec {
+        format: FORMAT,
+        instance: name,
+        nonce,
+        agent: process_name(pod),
+        release: release.digest().to_string(),
+        epoch: needs.epoch,
+        command,
+        args,
+        env,
+        working_dir: needs.code.clone().unwrap_or_else(|| components.clone()),
+        writable: Writable { home: writable("home"), tmp: writable("tmp"), cache: writable("cache") },
+        umask: 0o077,
+        limits: limits(container),
+        cgroup: None,
+        listen,
+        stop: Stop { pre_stop: pre_stop(container), grace_ms: grace(pod_spec) },
+        restart: Restart { policy: Policy::Always, first_ms: 500, most_ms: 30_000, stable_ms: 60_000 },
+        log: Log { folder: log_folder, max_bytes: LOG.0, files: LOG.1, max_age_s: LOG.2 },
+        dies_with_keeper: false,
+        trusted_uids: BTreeSet::new(),
+    };
+    spec.check().map_err(|error| Trouble::config(error.to_string()))?;
+    let check = |probe: &Option<_>| probe.as_ref().map(Check::of);
+    let probes = Probes {
+        startup: check(&container.startup_probe),
+        ready: check(&container.readiness_probe),
+        live: check(&container.liveness_probe),
+    };
+    Ok(Launch { spec, address, probes })
+}
+
+fn grace(spec: &PodSpec) -> u64 {
+    let seconds = spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(30);
+    seconds.clamp(1, 3600) * 1000
+}
+
+/// A command before SIGTERM. A mere sleep is for Services that send requests for a while yet; the proxy does not.
+fn pre_stop(container: &Container) -> Option<Vec<String>> {
+    let exec = container.lifecycle.as_ref()?.pre_stop.as_ref()?.exec.as_ref()?;
+    exec.command.clone().filter(|command| !command.is_empty())
+}
+
+/// Memory that a process may have of its own. Processor time is not limited without a cgroup.
+fn limits(container: &Container) -> BTreeMap<Limit, u64> {
+    let memory = container.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get("memory"));
+    memory.and_then(|quantity| bytes(&quantity.0)).map(|bytes| (Limit::Data, bytes)).into_iter().collect()
+}
+
+/// Bytes of a quantity of Kubernetes, whole ones.
+fn bytes(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: u64 = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1000 * 1000,
+        "G" => 1000 * 1000 * 1000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        "Ti" => 1 << 40,
+        _ => return None,
+    };
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
+    let part = if part.is_empty() { 0 } else { factor.checked_mul(part.get(..1)?.parse::<u64>().ok()?)? / 10 };
+    whole.checked_add(part)
+}
+
+fn probes_http(container: &Container) -> bool {
+    [&container.readiness_probe, &container.liveness_probe, &container.startup_probe]
+        .into_iter()
+        .flatten()
+        .any(|probe| probe.http_get.is_some() || probe.tcp_socket.is_some())
+}
+
+/// The ports that a container is declared with: its own, those of its probes, and what `PORT` says.
+fn declared_ports(container: &Container) -> BTreeSet<u16> {
+    let own = container.ports.iter().flatten().filter_map(|port| u16::try_from(port.container_port).ok());
+    let variable = container.env.iter().flatten().filter(|variable| variable.name == "PORT");
+    let variable = variable.filter_map(|variable| variable.value.as_ref()?.parse().ok());
+    let probes = [&container.readiness_probe, &container.liveness_probe, &container.startup_probe];
+    let probed = probes.into_iter().flatten().filter_map(|probe| {
+        let http = probe.http_get.as_ref().map(|get| &get.port);
+        probe::port(http.or_else(|| probe.tcp_socket.as_ref().map(|socket| &socket.port))?)
+    });
+    own.chain(variable).chain(probed).filter(|port| *port != 0).collect()
+}
+
+/// The variables of a container: nothing is inherited.
+fn variables(
+    settings: &Settings,
+    pod: &Pod,
+    container: &Container,
+    needs: &Needs,
+) -> Result<BTreeMap<String, String>, Trouble> {
+    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    for variable in container.env.iter().flatten() {
+        if let Some(value) = variable_of(settings, pod, variable, needs)? {
+            let value = expanded(&value, &env);
+            env.insert(variable.name.clone(), value);
+        }
+    }
+    Ok(env)
+}
+
+fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs) -> Result<Option<String>, Trouble> {
+    let Some(from) = &variable.value_from else { return Ok(Some(variable.value.clone().unwrap_or_default())) };
+    if let Some(secret) = &from.secret_key_ref {
+        let found = secret_value(settings, &secret.name, &secret.key)?;
+        if found.is_none() && secret.optional != Some(true) {
+            let place = settings.secrets.join(&secret.name);
+            let why = if place.is_dir() {
+                format!("couldn't find key {} in Secret {}", secret.key, secret.name)
+            } else {
+                format!("secret \"{}\" not found", secret.name)
+            };
+            return Err(Trouble::config(why));
+        }
+        return Ok(found);
+    }
+    if let Some(key) = &from.config_map_key_ref {
+        let map = needs.config_maps.get(&key.name);
+        let found = map.and_then(|map| map.data.as_ref()?.get(&key.key)).cloned();
+        if found.is_none() && key.optional != Some(true) {
+            let why = match map {
+                Some(_) => format!("couldn't find key {} in ConfigMap {}", key.key, key.name),
+                None => format!("configmap \"{}\" not found", key.name),
+            };
+            return Err(Trouble::config(why));
+        }
+        return Ok(found);
+    }
+    if let Some(field) = &from.field_ref {
+        return field_of(pod, &field.field_path).map(Some).ok_or_else(|| {
+            Trouble::config(format!("the variable `{}` asks for `{}`, which a host does not have", variable.name, field.field_path))
+        });
+    }
+    Err(Trouble::config(format!("the variable `{}` comes from something that a host does not have", variable.name)))
+}
+
+/// A field of a Pod by its path, as on a cluster; the machine's own address is its loopback.
+fn field_of(pod: &Pod, path: &str) -> Option<String> {
+    let keyed = |prefix: &str| path.strip_prefix(prefix)?.strip_prefix("['")?.strip_suffix("']");
+    if let Some(key) = keyed("metadata.labels") {
+        return Some(pod.labels().get(key).cloned().unwrap_or_default());
+    }
+    if let Some(key) = keyed("metadata.annotations") {
+        return Some(pod.annotations().get(key).cloned().unwrap_or_default());
+    }
+    match path {
+        "metadata.name" => Some(pod.name_any()),
+        "metadata.namespace" => pod.namespace(),
+        "metadata.uid" => pod.uid(),
+        "spec.serviceAccountName" => Some(pod.spec.as_ref()?.service_account_name.clone().unwrap_or_default()),
+        "spec.nodeName" => Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        "status.podIP" | "status.hostIP" => Some("127.0.0.1".to_owned()),
+        _ => None,
+    }
+}
+
+/// The value of a secret; none where there is none.
+fn secret_value(settings: &Settings, name: &str, key: &str) -> Result<Option<String>, Trouble> {
+    let plain = |text: &str| !text.is_empty() && text != "." && text != ".." && !text.contains(['/', '\0']);
+    if !plain(name) || !plain(key) {
+        return Err(Trouble::config(format!("the key of the secret `{name}` cannot be the name of a file")));
+    }
+    let path = settings.secrets.join(name).join(key);
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Trouble::config(format!("cannot read `{}`: {error}", path.display()))),
+    };
+    let mut text = String::new();
+    let read = file.take(SECRET).read_to_string(&mut text);
+    read.map_err(|_| Trouble::config(format!("`{}` is no text", path.display())))?;
+    // An editor's last line end is no part of a secret.
+    Ok(Some(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned)))
+}
+
+/// `$(NAME)` of variables that are known, as on a cluster; `$$` is a dollar.
+fn expanded(text: &str, env: &BTreeMap<String, String>) -> String {
+    let mut made = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        let (before, from) = rest.split_at(at);
+        made.push_str(before);
+        if let Some(after) = from.strip_prefix("$$") {
+            made.push('$');
+            rest = after;
+        } else if let Some((name, after)) = from.strip_prefix("$(").and_then(|inner| inner.split_once(')'))
+            && let Some(value) = env.get(name)
+        {
+            made.push_str(value);
+            rest = after;
+        } else {
+            made.push('$');
+            rest = from.get(1..).unwrap_or_default();
+        }
+    }
+    made.push_str(rest);
+    made
+}
+
+/// The program and its arguments. A first word without `/` is an interpreter that the configuration names, one with it
+/// is part of the release's code: the repository chooses no program of the machine.
+fn command(
+    settings: &Settings,
+    container: &Container,
+    needs: &Needs,
+    env: &BTreeMap<String, String>,
+) -> Result<(PathBuf, Vec<String>), Trouble> {
+    let words = container.command.iter().flatten().chain(container.args.iter().flatten());
+    let mut words = words.map(|word| expanded(word, env));
+    let first = match (words.next(), &needs.code) {
+        (Some(first), _) => first,
+        (None, Some(code)) => only_file(code).ok_or_else(|| Trouble::command("no command specified"))?,
+        (None, None) => return Err(Trouble::command("no command specified")),
+    };
+    let args = words.collect();
+    if !first.contains('/') && container.command.as_ref().is_some_and(|command| !command.is_empty()) {
+        return match settings.interpreters.get(&first) {
+            Some(program) => Ok((program.clone(), args)),
+            None => Err(Trouble::command(format!(
+                "`{first}`: executable file not found: `host.interpreters` of the daemon's configuration does not name it"
+            ))),
+        };
+    }
+    let Some(code) = &needs.code else {
+        return Err(Trouble::command(format!("`{first}`: no such file: the release has no code of its own")));
+    };
+    let relative = Path::new(&first);
+    let stays = relative.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    if !stays {
+        return Err(Trouble::command(format!("`{first}`: permission denied: a command stays within its release's code")));
+    }
+    let program = code.join(relative);
+    if !program.is_file() {
+        return Err(Trouble::command(format!("`{first}`: no such file in the release's code")));
+    }
+    Ok((program, args))
+}
+
+/// The name of the one file in a folder.
+fn only_file(folder: &Path) -> Option<String> {
+    let mut entries = fs::read_dir(folder).ok()?;
+    let entry = entries.next()?.ok()?;
+    let is_only = entries.next().is_none() && entry.file_type().ok()?.is_file();
+    is_only.then(|| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// The folder with a release's components, made of its ConfigMap. What stands there already is compared first.
+fn components(
+    settings: &Settings,
+    pod: &Pod,
+    spec: &PodSpec,
+    release: &str,
+    needs: &Needs,
+) -> Result<PathBuf, Trouble> {
+    let hex = release.trim_start_matches("sha256:");
+    let folder = settings.state.join("releases").join(hex);
+    let mut files = BTreeMap::new();
+    for volume in spec.volumes.iter().flatten() {
+        if volume.empty_dir.is_some() {
+            continue;
+        }
+        let Some(source) = &volume.config_map else {
+            return Err(Trouble::config(format!("the volume `{}` is of a kind that a host does not have", volume.name)));
+        };
+        let map = needs.config_maps.get(&source.name);
+        let map = map.ok_or_else(|| Trouble::config(format!("configmap \"{}\" not found", source.name)))?;
+        for item in source.items.iter().flatten() {
+            let text = map.data.as_ref().and_then(|data| data.get(&item.key)).map(|text| text.as_bytes().to_vec());
+            let bytes = map.binary_data.as_ref().and_then(|data| data.get(&item.key)).map(|bytes| bytes.0.clone());
+            let content = text.or(bytes).ok_or_else(|| {
+                Trouble::config(format!("couldn't find key {} in ConfigMap {}", item.key, source.name))
+            })?;
+            files.insert(PathBuf::from(&item.path), content);
+        }
+    }
+    let failed = |error: io::Error| Trouble::machine(format!("cannot write `{}`: {error}", folder.display()));
+    if is_as_written(&folder, &files) {
+        return Ok(folder);
+    }
+    if folder.exists() {
+        tracing::warn!(folder = %folder.display(), pod = %pod.name_any(), "a release's folder was changed; it is made anew");
+        remove(&folder).map_err(failed)?;
+    }
+    write(&folder, &files).map_err(failed)?;
+    Ok(folder)
+}
+
+fn is_as_written(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
+    let same = files.iter().all(|(path, content)| fs::read(folder.join(path)).is_ok_and(|there| there == *content));
+    same && count(folder).is_ok_and(|count| count == files.len())
+}
+
+fn count(folder: &Path) -> io::Result<usize> {
+    let mut found = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        found += if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 };
+    }
+    Ok(found)
+}
+
+/// Writes files into a folder that appears whole or not at all.
+fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+    let parent = folder.parent().unwrap_or(folder);
+    fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let half = parent.join(format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+    if half.exists() {
+        remove(&half)?;
+    }
+    fs::create_dir(&half)?;
+    let mut folders = BTreeSet::from([half.clone()]);
+    for (path, content) in files {
+        let at = half.join(path);
+        if let Some(parent) = at.parent() {
+            fs::create_dir_all(parent)?;
+            folders.extend(parent.ancestors().take_while(|above| above.starts_with(&half)).map(Path::to_owned));
+        }
+        fs::write(&at, content)?;
+        fs::File::open(&at)?.sync_all()?;
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o444))?;
+    }
+    // The deepest first: what is read-only takes no new names.
+    for made in folders.iter().rev() {
+        fs::File::open(made)?.sync_all()?;
+        fs::set_permissions(made, fs::Permissions::from_mode(0o555))?;
+    }
+    match fs::rename(&half, folder) {
+        // Another instance of the same release was faster.
+        Err(error) if folder.exists() => {
+            remove(&half)?;
+            if is_as_written(folder, files) { Ok(()) } else { Err(error) }
+        }
+        done => done,
+    }
+}
+
+/// Removes a folder that was made read-only.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(folder) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.is_dir() {
+        return fs::remove_file(folder);
+    }
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        remove(&entry?.path())?;
+    }
+    fs::remove_dir(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_bytes() {
+        for (text, expected) in
+            [("128Mi", Some(134_217_728)), ("1G", Some(1_000_000_000)), ("1.5Gi", Some(1_610_612_736)), ("7", Some(7)), ("1x", None)]
+        {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn variables_are_expanded_as_on_a_cluster() {
+        let env = BTreeMap::from([("A".to_owned(), "one".to_owned())]);
+        for (text, expected) in
+            [("$(A)", "one"), ("x$(A)y", "xoney"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("$A", "$A"), ("$", "$")]
+        {
+            assert_eq!(expanded(text, &env), expected, "{text}");
+        }
+    }
+}

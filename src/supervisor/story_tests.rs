@@ -1,0 +1,368 @@
+//! Whole stories of a host's processes on plain values: deeds are done to objects until nothing is left to do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use super::decide::{Deed, Known, Main, clear, decide};
+use super::table;
+use super::view::{KEPT_UNTIL, LAUNCH, ORDINAL, RETIRED, View, template_hash};
+use super::{probe, status};
+use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
+use crate::proxy::Table;
+use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION};
+
+const KEEP: i64 = 300;
+
+/// A host without processes: its objects, what is ready, and what the proxy was told.
+struct Host {
+    view: View,
+    ready: BTreeSet<String>,
+    /// Pods whose release never gets ready are not made so.
+    broken: BTreeSet<String>,
+    serving: BTreeMap<AgentName, String>,
+    table: Table,
+    proxy_answers: bool,
+    now: Timestamp,
+    uids: u32,
+    /// Ended, in their order.
+    ended: Vec<String>,
+}
+
+fn release(name: &str) -> ReleaseId {
+    ReleaseId::from(Digest::of(name.as_bytes()))
+}
+
+fn agent() -> AgentName {
+    "support".parse().unwrap()
+}
+
+// === impl Host ===
+
+impl Host {
+    fn new() -> Self {
+        let service = json!({"metadata": {"name": "support", "namespace": "n"}, "spec": {}});
+        Self {
+            view: View { services: vec![Arc::new(serde_json::from_value(service).unwrap())], ..View::default() },
+            ready: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            serving: BTreeMap::new(),
+            table: Table::empty(1, 0, ""),
+            proxy_answers: true,
+            now: Timestamp::UNIX_EPOCH,
+            uids: 0,
+            ended: vec![],
+        }
+    }
+
+    fn uid(&mut self) -> String {
+        self.uids += 1;
+        format!("uid{}", self.uids)
+    }
+
+    /// Declares a process, as an apply does: the same object with another template.
+    fn apply(&mut self, process: &str, of: &str, replicas: u32) {
+        let name = if process == "main" { "support".to_owned() } else { format!("support--{process}") };
+        let known = self.view.deployments.iter().find(|one| one.name_any() == name).and_then(|one| one.uid());
+        let uid = known.unwrap_or_else(|| self.uid());
+        let deployment = json!({
+            "metadata": {"name": name, "uid": uid, "generation": 1, "labels": {AGENT_LABEL: "support", PROCESS_LABEL: process}},
+            "spec": {"replicas": replicas, "selector": {}, "template": {
+                "metadata": {"annotations": {RELEASE_ID_ANNOTATION: release(of).digest().to_string()}},
+                "spec": {"containers": [{"name": "agent"}]},
+            }},
+        });
+        self.view.deployments.retain(|one| one.name_any() != name);
+        self.view.deployments.push(Arc::new(serde_json::from_value(deployment).unwrap()));
+    }
+
+    /// Looks once, as the task does: the table first, then the deeds. Gives what was done.
+    fn pass(&mut self) -> Vec<Deed> {
+        let broken = &self.broken;
+        for pod in &self.view.pods {
+            let of = pod.annotations().get(RELEASE_ID_ANNOTATION).unwrap();
+            if !broken.contains(of) {
+                self.ready.insert(pod.name_any());
+            }
+        }
+        let ready = self.ready.clone();
+        let processes = self.view.processes(|pod| ready.contains(&pod.name_any()));
+        let chosen =
+            table::choose(&self.view, &processes, &self.serving, |_| Some(probe::local(1)), Table::empty(1, 0, ""));
+        for (name, agent) in &chosen.table.agents {
+            for instance in agent.arms.iter().flat_map(|arm| &arm.instances) {
+                assert!(ready.contains(&instance.id), "{name} gets traffic at {}, which is not ready", instance.id);
+            }
+        }
+        if self.proxy_answers {
+            self.serving = chosen.serving;
+            self.table = chosen.table;
+        }
+        let mut deeds = clear(&self.view, self.now);
+        for process in &processes {
+            let main = processes.iter().find(|one| one.carries_traffic).map(|main| Main {
+                wanted: main.release,
+                serves: self.serving.get(&main.agent).and_then(|name| main.set(name)?.release()),
+            });
+            let known = Known {
+                serving: self.serving.get(&process.agent).map(String::as_str).filter(|_| process.carries_traffic),
+                main,
+                keep_old: SignedDuration::from_secs(KEEP),
+                now: self.now,
+            };
+            deeds.extend(decide(process, &known));
+        }
+        drop(processes);
+        for deed in &deeds {
+            self.carry_out(deed);
+        }
+        deeds
+    }
+
+    fn carry_out(&mut self, deed: &Deed) {
+        match deed {
+            Deed::MakeSet { deployment, name } => {
+                let deployment = self.view.deployments.iter().find(|one| one.name_any() == *deployment).unwrap().clone();
+                let uid = self.uid();
+                let set = json!({
+                    "metadata": {"name": name, "uid": uid, "ownerReferences": [owner(&deployment.uid().unwrap())],
+                        "annotations": {"deployment.kubernetes.io/revision": uid.trim_start_matches("uid")}},
+                    "spec": {"replicas": 0, "selector": {}, "template": deployment.spec.template},
+                });
+                self.view.sets.push(Arc::new(serde_json::from_value(set).unwrap()));
+            }
+            Deed::Scale { set, replicas } => {
+                let set = self.view.sets.iter_mut().find(|one| one.name_any() == *set).unwrap();
+                Arc::make_mut(set).spec.replicas = Some(i32::try_from(*replicas).unwrap());
+            }
+            Deed::Launch { set, pod, ordinal } => {
+                assert!(self.view.pods.iter().all(|one| one.name_any() != *pod), "{pod} is launched twice");
+                let set = self.view.sets.iter().find(|one| one.name_any() == *set).unwrap().clone();
+                let mut annotations = set.spec.template.clone().unwrap().metadata.unwrap().annotations.unwrap();
+                annotations.insert(ORDINAL.to_owned(), ordinal.to_string());
+                annotations.insert(LAUNCH.to_owned(), self.now.as_millisecond().to_string());
+                let uid = self.uid();
+                let object = json!({"metadata": {
+                    "name": pod, "uid": uid, "annotations": annotations, "ownerReferences": [owner(&set.uid().unwrap())],
+                }});
+                self.view.pods.push(Arc::new(serde_json::from_value(object).unwrap()));
+            }
+            Deed::Retire { pod, kept_until } => {
+                let now = self.now.to_string();
+                let annotations = self.pod(pod);
+                annotations.insert(RETIRED.to_owned(), now);
+                annotations.insert(KEPT_UNTIL.to_owned(), kept_until.to_string());
+            }
+            Deed::Recall { pod } => {
+                let annotations = self.pod(pod);
+                annotations.remove(RETIRED);
+                annotations.remove(KEPT_UNTIL);
+            }
+            Deed::Stop { pod } => {
+                let named = self.table.agents.values().flat_map(|agent| &agent.arms).flat_map(|arm| &arm.instances);
+                // The task waits as long as a table names it.
+                if named.into_iter().all(|instance| instance.id != *pod) {
+                    self.view.pods.retain(|one| one.name_any() != *pod);
+                    self.ready.remove(pod);
+                    self.ended.push(pod.clone());
+                }
+            }
+            Deed::DropSet { set } => self.view.sets.retain(|one| one.name_any() != *set),
+        }
+    }
+
+    fn pod(&mut self, name: &str) -> &mut BTreeMap<String, String> {
+        let pod = self.view.pods.iter_mut().find(|one| one.name_any() == name).unwrap();
+        Arc::make_mut(pod).metadata.annotations.get_or_insert_default()
+    }
+
+    /// Until nothing more is done.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            let before = self.serving.clone();
+            if self.pass().is_empty() && before == self.serving {
+                return;
+            }
+        }
+        panic!("it does not come to rest: {:?}", self.pass());
+    }
+
+    fn later(&mut self, seconds: i64) {
+        self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
+    }
+
+    /// The releases that run, by process: how many Pods, kept ones in the second number.
+    fn runs(&self, of: &str) -> (usize, usize) {
+        let digest = release(of).digest().to_string();
+        let pods = self.view.pods.iter().filter(|pod| pod.annotations().get(RELEASE_ID_ANNOTATION) == Some(&digest));
+        let (kept, live): (Vec<_>, Vec<_>) = pods.partition(|pod| pod.annotations().contains_key(RETIRED));
+        (live.len(), kept.len())
+    }
+
+    fn serves(&self) -> Option<ReleaseId> {
+        Some(self.table.agents.get(&agent())?.arms.first()?.release)
+    }
+
+    fn deployment_status(&self) -> Value {
+        let ready = self.ready.clone();
+        let processes = self.view.processes(|pod| ready.contains(&pod.name_any()));
+        let main = processes.iter().find(|one| one.carries_traffic).unwrap();
+        status::of_deployment(main, self.serving.get(&agent()).map(String::as_str), None, None, self.now)
+    }
+}
+
+fn owner(uid: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "X", "name": "x", "uid": uid, "controller": true})
+}
+
+#[test]
+fn a_first_release_serves_when_all_of_it_is_ready() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    assert_eq!((host.runs("one"), host.serves()), ((2, 0), Some(release("one"))));
+    assert_eq!(host.deployment_status()["availableReplicas"], 2);
+}
+
+#[test]
+fn a_change_switches_whole_and_keeps_the_old_one_for_a_while() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    host.apply("main", "two", 2);
+    host.settle();
+    assert_eq!((host.serves(), host.runs("two"), host.runs("one")), (Some(release("two")), (2, 0), (0, 2)));
+    assert!(host.ended.is_empty(), "{:?}", host.ended);
+    host.later(KEEP + 1);
+    host.settle();
+    assert_eq!((host.runs("two"), host.runs("one")), ((2, 0), (0, 0)));
+}
+
+#[test]
+fn a_revert_within_that_time_is_another_table_and_no_launch() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    host.apply("main", "two", 2);
+    host.settle();
+    host.later(KEEP / 2);
+    host.apply("main", "one", 2);
+    let mut deeds = host.pass();
+    assert_eq!(host.serves(), Some(release("one")), "the first look is enough");
+    for _ in 0..5 {
+        deeds.extend(host.pass());
+    }
+    assert!(!deeds.iter().any(|deed| matches!(deed, Deed::Launch { .. } | Deed::MakeSet { .. })), "{deeds:?}");
+    host.settle();
+    assert_eq!((host.runs("one"), host.runs("two")), ((2, 0), (0, 2)));
+}
+
+#[test]
+fn what_never_gets_ready_gets_no_traffic_and_goes_when_it_is_taken_back() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    host.broken.insert(release("bad").digest().to_string());
+    host.apply("main", "bad", 2);
+    host.settle();
+    assert_eq!((host.serves(), host.runs("one"), host.runs("bad")), (Some(release("one")), (2, 0), (2, 0)));
+    let status = host.deployment_status();
+    assert_eq!((&status["updatedReplicas"], &status["availableReplicas"]), (&json!(2), &json!(2)), "{status}");
+    assert_eq!(status["replicas"], 4);
+    host.apply("main", "one", 2);
+    host.settle();
+    assert_eq!((host.serves(), host.runs("one"), host.runs("bad")), (Some(release("one")), (2, 0), (0, 0)));
+}
+
+#[test]
+fn while_the_proxy_is_silent_nothing_that_serves_is_touched() {
+    let mut host = Host::new();
+    host.apply("main", "one", 1);
+    host.settle();
+    host.proxy_answers = false;
+    host.apply("main", "two", 1);
+    for _ in 0..10 {
+        host.pass();
+    }
+    assert_eq!((host.runs("one"), host.runs("two")), ((1, 0), (1, 0)));
+    assert_eq!(host.deployment_status()["availableReplicas"], 1, "what is available is what serves");
+    host.proxy_answers = true;
+    host.settle();
+    assert_eq!((host.serves(), host.runs("one")), (Some(release("two")), (0, 1)));
+}
+
+#[test]
+fn one_way_back_is_kept_and_not_all_of_them() {
+    let mut host = Host::new();
+    for name in ["one", "two", "three"] {
+        host.apply("main", name, 1);
+        host.settle();
+        host.later(1);
+    }
+    host.settle();
+    assert_eq!((host.runs("one"), host.runs("two"), host.runs("three")), ((0, 0), (0, 1), (1, 0)));
+}
+
+#[test]
+fn fewer_replicas_end_the_last_ones_and_none_end_all() {
+    let mut host = Host::new();
+    host.apply("main", "one", 3);
+    host.settle();
+    host.apply("main", "one", 1);
+    host.settle();
+    assert_eq!(host.runs("one"), (1, 0));
+    assert_eq!(host.table.agents[&agent()].arms[0].instances.len(), 1);
+    host.apply("main", "one", 0);
+    host.settle();
+    assert_eq!((host.runs("one"), host.serves()), ((0, 0), None));
+}
+
+#[test]
+fn a_worker_follows_the_switch_and_never_runs_beside_its_old_self() {
+    let mut host = Host::new();
+    host.apply("main", "one", 1);
+    host.apply("indexer", "one", 1);
+    host.settle();
+    assert_eq!(host.runs("one"), (2, 0));
+    host.broken.insert(release("bad").digest().to_string());
+    host.apply("main", "bad", 1);
+    host.apply("indexer", "bad", 1);
+    host.settle();
+    assert_eq!((host.runs("one"), host.runs("bad")), ((2, 0), (1, 0)), "the old worker goes on beside the old release");
+    host.apply("main", "two", 1);
+    host.apply("indexer", "two", 1);
+    let mut together = false;
+    for _ in 0..20 {
+        host.pass();
+        let workers = host.view.pods.iter().filter(|pod| pod.name_any().starts_with("support--indexer"));
+        together |= workers.count() > 1;
+    }
+    assert!(!together, "two workers ran at once");
+    assert_eq!((host.runs("two"), host.runs("one")), ((2, 0), (0, 1)));
+}
+
+#[test]
+fn what_is_gone_from_git_ends() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    host.view.deployments.clear();
+    host.view.services.clear();
+    host.settle();
+    assert!(host.view.pods.is_empty() && host.view.sets.is_empty());
+    assert_eq!(host.serves(), None);
+}
+
+#[test]
+fn sets_are_told_apart_by_their_template() {
+    let mut host = Host::new();
+    host.apply("main", "one", 1);
+    let one = template_hash(&host.view.deployments[0].spec.template);
+    host.apply("main", "two", 1);
+    let two = template_hash(&host.view.deployments[0].spec.template);
+    assert_ne!(one, two);
+    assert_eq!(one.len(), 10);
+}

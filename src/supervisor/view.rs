@@ -1,0 +1,191 @@
+//! What stands in the host's API, as the supervisor reads it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
+use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION};
+
+/// Annotation of a Pod: its number within its set.
+pub(super) const ORDINAL: &str = "backstay.dev/ordinal";
+/// Annotation of a Pod: milliseconds since 1970 of its launch; tells it from an earlier one of the same name.
+pub(super) const LAUNCH: &str = "backstay.dev/launch";
+/// Annotation of a Pod: the port that it was leased.
+pub(super) const PORT: &str = "backstay.dev/port";
+/// Annotation of a Pod that is not wanted any more: since when.
+pub(super) const RETIRED: &str = "backstay.dev/retired";
+/// Annotation of such a Pod: until when it is kept for a way back.
+pub(super) const KEPT_UNTIL: &str = "backstay.dev/kept-until";
+/// Annotation of a Deployment: new processes of it may start while old ones run.
+pub(super) const OVERLAP: &str = "backstay.dev/overlap";
+/// The value of the process label of what carries traffic.
+const MAIN: &str = "main";
+
+/// All that the supervisor decides by, at one moment.
+#[derive(Default)]
+pub(super) struct View {
+    pub(super) deployments: Vec<Arc<Deployment>>,
+    pub(super) sets: Vec<Arc<ReplicaSet>>,
+    pub(super) pods: Vec<Arc<Pod>>,
+    pub(super) services: Vec<Arc<Service>>,
+}
+
+/// One Deployment with what belongs to it.
+pub(super) struct Process<'v> {
+    pub(super) deployment: &'v Deployment,
+    pub(super) agent: AgentName,
+    /// The release that its template runs.
+    pub(super) release: Option<ReleaseId>,
+    /// It answers requests: the main process of an agent that has a Service.
+    pub(super) carries_traffic: bool,
+    pub(super) sets: Vec<Set<'v>>,
+}
+
+/// One ReplicaSet: the instances of one pod template.
+pub(super) struct Set<'v> {
+    pub(super) object: &'v ReplicaSet,
+    pub(super) members: Vec<Member<'v>>,
+}
+
+/// One Pod.
+#[derive(Clone, Copy)]
+pub(super) struct Member<'v> {
+    pub(super) object: &'v Pod,
+    pub(super) ordinal: u32,
+    pub(super) retired: Option<Retired>,
+    pub(super) ready: bool,
+}
+
+/// Since when a Pod is not wanted, and until when it is kept all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retired {
+    pub(super) at: Timestamp,
+    pub(super) kept_until: Timestamp,
+}
+
+// === impl View ===
+
+impl View {
+    /// The Deployments, each with its sets and their Pods; `is_ready` by the name of a Pod.
+    pub(super) fn processes(&self, is_ready: impl Fn(&Pod) -> bool) -> Vec<Process<'_>> {
+        let mut pods: BTreeMap<&str, Vec<Member<'_>>> = BTreeMap::new();
+        for pod in &self.pods {
+            if let Some(owner) = owner(&pod.metadata) {
+                pods.entry(owner).or_default().push(Member::of(pod, is_ready(pod)));
+            }
+        }
+        let mut sets: BTreeMap<&str, Vec<Set<'_>>> = BTreeMap::new();
+        for set in &self.sets {
+            let uid = set.metadata.uid.as_deref().unwrap_or_default();
+            if let Some(owner) = owner(&set.metadata) {
+                let members = pods.remove(uid).unwrap_or_default();
+                sets.entry(owner).or_default().push(Set { object: set, members });
+            }
+        }
+        let processes = self.deployments.iter().filter_map(|deployment| {
+            let agent: AgentName = deployment.labels().get(AGENT_LABEL)?.parse().ok()?;
+            let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
+            let is_main = deployment.labels().get(PROCESS_LABEL).is_none_or(|process| process == MAIN);
+            let serves = |service: &Arc<Service>| service.name_any() == agent.as_str();
+            let carries_traffic = is_main && self.services.iter().any(serves);
+                        let sets = sets.remove(uid).unwrap_or_default();
+            Some(Process { deployment, release: release_of(&deployment.spec.template), agent, carries_traffic, sets })
+        });
+        processes.collect()
+    }
+
+    /// The sets whose Deployment is gone, and the Pods whose set is.
+    pub(super) fn orphans(&self) -> (Vec<&ReplicaSet>, Vec<Member<'_>>) {
+        let uids = |objects: Vec<&ObjectMeta>| objects.into_iter().filter_map(|one| one.uid.clone()).collect::<Vec<_>>();
+        let deployments = uids(self.deployments.iter().map(|one| &one.metadata).collect());
+        let is_owned = |metadata: &ObjectMeta, owners: &[String]| {
+            owner(metadata).is_some_and(|uid| owners.iter().any(|owner| owner == uid))
+        };
+        let sets: Vec<&ReplicaSet> =
+            self.sets.iter().filter(|set| !is_owned(&set.metadata, &deployments)).map(|set| &**set).collect();
+        let owned = self.sets.iter().filter(|set| is_owned(&set.metadata, &deployments));
+        let sets_that_stay = uids(owned.map(|set| &set.metadata).collect());
+        let pods = self.pods.iter().filter(|pod| !is_owned(&pod.metadata, &sets_that_stay));
+        (sets, pods.map(|pod| Member::of(pod, false)).collect())
+    }
+}
+
+// === impl Process ===
+
+impl Process<'_> {
+    pub(super) fn wanted(&self) -> u32 {
+        let replicas = self.deployment.spec.replicas.unwrap_or(1);
+        u32::try_from(replicas).unwrap_or(0)
+    }
+
+    /// The name of the set that runs the Deployment's template.
+    pub(super) fn newest(&self) -> String {
+        format!("{}-{}", self.deployment.name_any(), template_hash(&self.deployment.spec.template))
+    }
+
+    pub(super) fn set(&self, name: &str) -> Option<&Set<'_>> {
+        self.sets.iter().find(|set| set.object.name_any() == name)
+    }
+
+    pub(super) fn overlaps(&self) -> bool {
+        self.deployment.annotations().get(OVERLAP).is_some_and(|value| value == "true")
+    }
+}
+
+// === impl Set ===
+
+impl Set<'_> {
+    pub(super) fn release(&self) -> Option<ReleaseId> {
+        self.object.spec.template.as_ref().and_then(release_of)
+    }
+
+    /// Those that a table may name: ready, and among the first `wanted`.
+    pub(super) fn ready(&self, wanted: u32) -> impl Iterator<Item = &Member<'_>> {
+        self.members.iter().filter(move |member| member.ready && member.ordinal < wanted)
+    }
+}
+
+// === impl Member ===
+
+impl<'v> Member<'v> {
+    fn of(pod: &'v Pod, ready: bool) -> Self {
+        let number = |name: &str| pod.annotations().get(name).and_then(|text| text.parse().ok());
+        let time = |name: &str| pod.annotations().get(name).and_then(|text| text.parse::<Timestamp>().ok());
+        let retired = time(RETIRED).map(|at| Retired { at, kept_until: time(KEPT_UNTIL).unwrap_or(at) });
+        Self { object: pod, ordinal: number(ORDINAL).unwrap_or(0), retired, ready }
+    }
+}
+
+/// The UID of the controller that owns an object.
+fn owner(metadata: &ObjectMeta) -> Option<&str> {
+    let owners = metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
+}
+
+/// The release that a template runs.
+pub(super) fn release_of(template: &PodTemplateSpec) -> Option<ReleaseId> {
+    let annotations = template.metadata.as_ref()?.annotations.as_ref()?;
+    release_in(annotations)
+}
+
+/// The release that annotations name.
+pub(super) fn release_in(annotations: &BTreeMap<String, String>) -> Option<ReleaseId> {
+    annotations.get(RELEASE_ID_ANNOTATION)?.parse::<Digest>().ok().map(ReleaseId::from)
+}
+
+/// Tells one template from every other: ten hex digits.
+pub(super) fn template_hash(template: &PodTemplateSpec) -> String {
+    let text = serde_json::to_vec(template).unwrap_or_default();
+    Sha256::digest(text).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The agent's own container: named `agent`, else the first.
+pub(super) fn container(spec: &PodSpec) -> Option<&Container> {
+    spec.containers.iter().find(|container| container.name == "agent").or_else(|| spec.containers.first())
+}
