@@ -430,3 +430,32 @@ fn the_annotation_is_read_as_it_is_written() {
         assert_eq!(serde_json::to_string(&source).expect("text"), text);
     }
 }
+
+#[test]
+fn a_pod_has_the_artifact_that_it_names() {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{from_value, json};
+
+    let host = Host::new();
+    let source = serde_json::to_string(&host.put("agent", b"whole")).expect("text");
+    let named = |digest: Digest| json!({"backstay.dev/artifact": format!("sha256:{digest}")});
+    let pod = |annotations| from_value::<Pod>(json!({"metadata": {"annotations": annotations}})).expect("a Pod");
+    let deployment = |digest| {
+        let template = json!({"metadata": {"annotations": named(digest)}});
+        let annotations = json!({"backstay.dev/artifact-source": source});
+        let spec = json!({"selector": {}, "template": template});
+        from_value::<Deployment>(json!({"metadata": {"annotations": annotations}, "spec": spec})).expect("a Deployment")
+    };
+    let code = std::sync::Arc::new(host.artifacts()).code();
+    assert_eq!(code(&pod(json!({})), None).expect("no artifact"), None);
+    let (whole, other) = (Digest::of(b"whole"), Digest::of(b"other"));
+    let wrong = code(&pod(named(other)), Some(&deployment(other))).expect_err("another digest");
+    assert!(wrong.is_wrong && wrong.why.contains(&whole.to_string()), "{wrong:?}");
+    let before = code(&pod(named(other)), Some(&deployment(whole))).expect_err("no source of that one");
+    assert!(!before.is_wrong && before.why.contains("nothing says where its bytes come from"), "{before:?}");
+    let folder = code(&pod(named(whole)), Some(&deployment(whole))).expect("an artifact").expect("one");
+    assert_eq!(fs::read(folder.join("agent")).expect("a file"), b"whole");
+    assert_eq!(code(&pod(named(whole)), None).expect("here already"), Some(folder));
+    assert!(code(&pod(json!({"backstay.dev/artifact": "sha256:x"})), None).expect_err("no digest").is_wrong);
+}

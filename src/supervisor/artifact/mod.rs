@@ -4,6 +4,7 @@
 //! `<hex>.listing`, the listing of what was unpacked, since the digest of an archive says nothing of a folder.
 
 mod build;
+mod code;
 mod fetch;
 mod unpack;
 
