@@ -17,6 +17,8 @@ mod compare;
 mod example;
 #[path = "desired/golden.rs"]
 mod golden;
+#[path = "desired/host.rs"]
+mod host;
 #[path = "desired/ids.rs"]
 mod ids;
 #[path = "desired/refused.rs"]

@@ -10,5 +10,7 @@ mod difference;
 mod gate;
 #[path = "render/health.rs"]
 mod health;
+#[path = "render/host.rs"]
+mod host;
 #[path = "render/objects.rs"]
 mod objects;

@@ -512,6 +512,7 @@ impl Environment {
         self.listen_again = false;
         self.listening = true;
         let (git, environment) = (Arc::clone(&self.parts.git), self.name().clone());
+        let target = self.parts.config.target;
         let (record, records, now) = (self.record(), self.records.clone(), self.now());
         let rule = self.word.as_ref().and_then(|word| word.desired.spec.after.clone());
         let shared = Arc::clone(&self.parts.shared);
@@ -526,6 +527,7 @@ impl Environment {
                 git: &git,
                 status: &status,
                 environment: &environment,
+                target,
                 record: &record,
                 records: &records,
                 elsewhere,

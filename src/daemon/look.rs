@@ -76,12 +76,14 @@ pub async fn look(
         }
         let (asked, environment, record, records) =
             (Arc::clone(&git), target.environment.clone(), record.clone(), records.clone());
+        let kind = target.kind();
         let elsewhere = elsewhere_records.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let ask = Ask {
                 git: &asked,
                 status: &seen,
                 environment: &environment,
+                target: kind,
                 record: &record,
                 records: &records,
                 elsewhere: elsewhere.as_ref(),
@@ -122,6 +124,7 @@ pub async fn look(
         environment: target.environment.clone(),
         namespace,
         installation: config.installation.to_string(),
+        target: target.kind(),
         gate: gate(target),
         observe: true,
     });

@@ -148,6 +148,7 @@ impl Daemon {
                     environment: target.environment.clone(),
                     namespace: namespace.clone(),
                     installation: config.installation.to_string(),
+                    target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
                 }),

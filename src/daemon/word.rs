@@ -25,6 +25,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) git: &'a Git,
     pub(crate) status: &'a SourceStatus,
     pub(crate) environment: &'a EnvironmentName,
+    /// What the environment is bound to.
+    pub(crate) target: TargetKind,
     pub(crate) record: &'a EnvironmentRecord,
     pub(crate) records: &'a Records,
     /// The records of the environment that `after` names, where this daemon serves it.
@@ -289,7 +291,7 @@ fn at(
         tracked: tracked.into(),
         pinned: &pinned.collect(),
         now: ask.now,
-        target: Some(TargetKind::Kubernetes),
+        target: Some(ask.target),
     };
     let mut state = resolve(cache, &asked)?;
     for (agent, commit) in commits {

@@ -12,8 +12,8 @@ use super::models::Retirement;
 use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
-    Code, FORMAT, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings, TargetKind, manifests,
-    models, prompts, secrets, tools, undelivered, workload,
+    Artifact, Code, FORMAT, HostSettings, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings,
+    TargetKind, host, manifests, models, prompts, secrets, tools, undelivered, workload,
 };
 use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, ObjectRef, Origin};
 use crate::{flag, migration};
@@ -81,7 +81,7 @@ pub(super) fn read(
     let whole = merged(reader, name)?;
     let mut found = check(written::agent(), &whole).0;
     if let Some(spec) = whole.get("spec") {
-        undelivered::refuse_agent(spec, &mut found);
+        undelivered::refuse_agent(spec, target, &mut found);
         secrets::add(&mut found, |plain| secrets::refuse_in_spec(spec, plain));
     }
     if !found.is_empty() {
@@ -232,7 +232,7 @@ impl Context<'_> {
         self.found.borrow().len() >= MAX_ERRORS
     }
 
-    fn warn(&self, warning: Diagnostic) {
+    pub(super) fn warn(&self, warning: Diagnostic) {
         self.warnings.borrow_mut().push(warning);
     }
 
@@ -241,7 +241,7 @@ impl Context<'_> {
     }
 
     /// A path as it is written, from the root of the repository.
-    fn path(&self, written: &str) -> String {
+    pub(super) fn path(&self, written: &str) -> String {
         match written.strip_prefix('/') {
             Some(from_root) => from_root.to_owned(),
             None => format!("{}/{written}", self.folder()),
@@ -331,7 +331,8 @@ impl Context<'_> {
         let (workload, foreign) = workload::read(self, spec, at);
         let workers = workload::workers(&spec.workers.0);
         self.names_fit(spec, at);
-        let settings = self.settings(spec, at, foreign);
+        let host = host::read(self, spec, at);
+        let settings = self.settings(spec, at, foreign, host);
         let generated = self.generated(spec, &settings, at);
         if !self.found.borrow().is_empty() {
             return None;
@@ -340,7 +341,7 @@ impl Context<'_> {
             format: FORMAT,
             code: Code {
                 image: spec.code.image.as_ref().map(|image| image.0.clone()),
-                artifact: None,
+                artifact: settings.host.artifact.as_ref().map(|origin| Artifact { sha256: origin.sha256 }),
                 command: spec.code.command.clone(),
             },
             prompts: prompts.iter().map(|(name, bytes)| (name.clone(), Digest::of(bytes))).collect(),
@@ -445,7 +446,13 @@ impl Context<'_> {
         }
     }
 
-    fn settings(&self, spec: &written::AgentSpec, at: &Node, foreign: workload::Foreign) -> Settings {
+    fn settings(
+        &self,
+        spec: &written::AgentSpec,
+        at: &Node,
+        foreign: workload::Foreign,
+        host: HostSettings,
+    ) -> Settings {
         let count = |value: &Option<written::CountOrShare>| {
             value.as_ref().map(|value| match value {
                 written::CountOrShare::Count(count) => json!(count),
@@ -492,7 +499,9 @@ impl Context<'_> {
             deployment: foreign.deployment,
             manifests: manifests::read(self),
             flags: self.flags(),
+            host,
         };
+        host::inert(self, &settings.manifests);
         if settings.progress_deadline < Duration::from_secs(1) {
             self.error(at.nearest(["progressDeadline"]).error("the deadline is less than a second"));
         }
@@ -559,6 +568,7 @@ impl Context<'_> {
         if spec.disruption_budget.is_some() {
             generated.push(object("policy", "PodDisruptionBudget", name));
         }
+        generated.extend(host::routes(self, spec, &settings.host));
         for manifest in settings.manifests.iter().filter(|manifest| generated.contains(&manifest.object)) {
             let error =
                 Diagnostic::error(manifest.origin.clone(), format!("Backstay itself makes `{}`", manifest.object));

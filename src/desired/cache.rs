@@ -1,13 +1,18 @@
 //! What was read before, by the content of everything that was looked at.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::agent::{self, Resolved};
+use super::artifact::Known;
 use super::layer::{Layer, Reader};
 use super::{ImagePolicy, TargetKind};
 use crate::model::{AgentName, Diagnostics, EnvironmentName};
 use crate::source::ContentId;
+
+/// Artifacts that are remembered.
+const ARTIFACTS: usize = 256;
 
 /// Remembers what the agents of each environment were read as.
 ///
@@ -16,6 +21,8 @@ use crate::source::ContentId;
 #[derive(Debug, Default)]
 pub struct Cache {
     environments: HashMap<EnvironmentName, HashMap<AgentName, Entry>>,
+    /// By the object that they are: a changed prompt is no reason to hash an artifact again.
+    artifacts: RefCell<HashMap<ContentId, Known>>,
     parsed: u64,
     reused: u64,
 }
@@ -67,7 +74,10 @@ impl Cache {
             return entry.result.clone();
         }
         self.parsed += 1;
-        let reader = Reader::new(layer, name);
+        if self.artifacts.borrow().len() > ARTIFACTS {
+            self.artifacts.borrow_mut().clear();
+        }
+        let reader = Reader::new(layer, name, &self.artifacts);
         let result = agent::read(&reader, name, images, target).map(Arc::new);
         let Some(environment) = environment else { return result };
         let entries = self.environments.entry(environment).or_default();

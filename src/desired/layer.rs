@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::agent::sorted;
+use super::artifact::Known;
 use super::read::{MAX_BYTES, Node, Source, beneath, check, one_document, patch};
 use super::{secrets, written};
 use crate::model::{AgentName, Diagnostic, Diagnostics, EnvironmentName, Origin, Revision};
@@ -39,6 +40,8 @@ pub(super) struct Reader<'a> {
     /// Bytes that may still be read.
     left: Cell<usize>,
     agent: &'a AgentName,
+    /// Artifacts that were read before.
+    pub(super) artifacts: &'a RefCell<HashMap<ContentId, Known>>,
 }
 
 // === impl Layer ===
@@ -166,9 +169,13 @@ impl<'a> Layer<'a> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(layer: &'a Layer<'a>, agent: &'a AgentName) -> Self {
+    pub(super) fn new(
+        layer: &'a Layer<'a>,
+        agent: &'a AgentName,
+        artifacts: &'a RefCell<HashMap<ContentId, Known>>,
+    ) -> Self {
         let (consulted, unsure) = (RefCell::default(), Cell::new(false));
-        Self { layer, consulted, unsure, left: Cell::new(MAX_AGENT), agent }
+        Self { layer, consulted, unsure, left: Cell::new(MAX_AGENT), agent, artifacts }
     }
 
     /// Notes what stands at `path`.
@@ -240,7 +247,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A store that failed may answer later: what followed from it is not kept.
-    fn noting<T>(&self, read: Result<T, TreeError>) -> Result<T, TreeError> {
+    pub(super) fn noting<T>(&self, read: Result<T, TreeError>) -> Result<T, TreeError> {
         if let Err(TreeError::Store { .. }) = &read {
             self.unsure.set(true);
         }

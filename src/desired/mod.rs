@@ -32,11 +32,13 @@
 //! - No number has more digits than a double carries, so that every release can be read back.
 
 mod agent;
+pub mod artifact;
 mod cache;
 pub mod canonical;
 mod compare;
 mod consent;
 mod environment;
+mod host;
 mod layer;
 mod manifests;
 mod models;
@@ -53,16 +55,18 @@ mod validate;
 mod workload;
 mod written;
 
+pub use artifact::ArtifactSource;
 pub use cache::Cache;
 pub use compare::{Break, Change, Component, ComponentChanges, Kind as ChangeKind, compare};
 pub use consent::consents;
 pub use environment::{environment, environments};
+pub use host::is_safe as is_safe_address;
 pub use release::{
-    Code, EnvValue, FORMAT, ForeignTemplate, Health, InvalidRelease, Memory, MigrationRef, Probe, Release, ReleaseSpec,
-    SecretKey, Worker, Workload,
+    Artifact, Code, EnvValue, FORMAT, ForeignTemplate, Health, InvalidRelease, Memory, MigrationRef, Probe, Release,
+    ReleaseSpec, SecretKey, Worker, Workload,
 };
 pub use resolve::{At, Resolve, resolve};
-pub use settings::{Rolling, Settings};
+pub use settings::{ArtifactOrigin, Drain, DrainMode, HostSettings, Rolling, Route, Settings};
 pub use state::{
     After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, ReleaseRef, TargetKind, Track,
     WriteBack,

@@ -70,10 +70,18 @@ pub struct Code {
     pub image: Option<String>,
     /// A file, folder or archive, for a host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact: Option<Value>,
+    pub artifact: Option<Artifact>,
     /// Command and arguments; absent: the image's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+}
+
+/// An artifact by its content, wherever its bytes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// Of a file's or an archive's bytes, of a folder's listing.
+    pub sha256: Digest,
 }
 
 /// One key of a Secret.

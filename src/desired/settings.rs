@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::artifact::ArtifactSource;
 use super::canonical::{self, NotCanonical};
 use super::release::FORMAT;
 use crate::model::{AgentName, Digest, Manifest, ObjectRef, Origin, WorkerName};
@@ -38,6 +39,65 @@ pub struct Settings {
     pub manifests: Vec<Manifest>,
     /// flagd definitions.
     pub flags: Option<Value>,
+    /// What a host alone looks at.
+    pub host: HostSettings,
+}
+
+/// What a host alone looks at; empty for Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostSettings {
+    /// The artifact, and where its bytes come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact: Option<ArtifactOrigin>,
+    /// How requests from outside reach the agent; absent: by [`Route::of`], where it has a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// How requests in flight are ended; absent: as [`Drain::default`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// Where the bytes of one artifact come from.
+///
+/// A release that goes back keeps the live settings: what it says is of use for the artifact with this digest alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArtifactOrigin {
+    /// Which artifact.
+    pub sha256: Digest,
+    /// Where from.
+    pub from: ArtifactSource,
+}
+
+/// How requests from outside reach the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Host names, `*.` and a name for all beneath it.
+    pub hosts: Vec<String>,
+    /// Path prefix.
+    pub path: String,
+}
+
+/// How requests in flight are ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// Whether they may finish.
+    pub mode: DrainMode,
+    /// How long, in seconds.
+    pub max: u64,
+}
+
+/// Whether requests in flight may finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainMode {
+    /// They may.
+    Finish,
+    /// They are cut.
+    Cut,
 }
 
 /// How Kubernetes replaces pods: numbers or percentages, as in a Deployment.
@@ -72,6 +132,8 @@ struct Form {
     manifests: Vec<Arc<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flags: Option<Value>,
+    #[serde(default, skip_serializing_if = "HostSettings::is_empty")]
+    host: HostSettings,
 }
 
 // === impl Settings ===
@@ -96,6 +158,7 @@ impl Settings {
             deployment: self.deployment.clone(),
             manifests: self.manifests.iter().map(|manifest| Arc::clone(&manifest.body)).collect(),
             flags: self.flags.clone(),
+            host: self.host.clone(),
         };
         let value = serde_json::to_value(form).map_err(|error| NotCanonical(error.to_string()))?;
         canonical::to_text(&value)
@@ -134,7 +197,35 @@ impl Settings {
             deployment: form.deployment,
             manifests: form.manifests.into_iter().map(manifest).collect::<Option<_>>()?,
             flags: form.flags,
+            host: form.host,
         })
+    }
+}
+
+// === impl HostSettings ===
+
+impl HostSettings {
+    /// Whether nothing is declared.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Where nothing is declared: all requests to `<agent>.localhost`.
+    pub fn of(agent: &AgentName) -> Self {
+        Self { hosts: vec![format!("{agent}.localhost")], path: "/".to_owned() }
+    }
+}
+
+// === impl Drain ===
+
+impl Default for Drain {
+    /// Requests may finish, for ten minutes.
+    fn default() -> Self {
+        Self { mode: DrainMode::Finish, max: 600 }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the formats allow and this version does not do: refused with a clear word, never ignored.
 
+use super::TargetKind;
 use super::read::{Field, Kind, Node};
 use crate::model::Diagnostic;
 
@@ -10,14 +11,17 @@ fn refuse(field: &Field, what: &str, found: &mut Vec<Diagnostic>) {
 }
 
 /// Refuses what an agent's `spec` asks for in vain.
-pub(super) fn refuse_agent(spec: &Node, found: &mut Vec<Diagnostic>) {
-    for key in ["route", "drain"] {
-        if let Some(field) = spec.field(key) {
-            refuse(field, key, found);
+pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut Vec<Diagnostic>) {
+    if target == Some(TargetKind::Kubernetes) {
+        for key in ["route", "drain"] {
+            if let Some(field) = spec.field(key) {
+                refuse(field, key, found);
+            }
         }
-    }
-    if let Some(field) = spec.get("code").and_then(|code| code.field("artifact")) {
-        refuse(field, "code.artifact", found);
+        if let Some(field) = spec.get("code").and_then(|code| code.field("artifact")) {
+            let error = field.spot.error("`code.artifact` is for a host, and this environment runs on Kubernetes");
+            found.push(error.hint("an overlay takes it away here: `code: {artifact: null}`"));
+        }
     }
     for field in spec.get("rollout").map(Node::fields).unwrap_or_default() {
         if field.key != "strategy" {

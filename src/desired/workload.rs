@@ -145,9 +145,9 @@ fn image(context: &Context<'_>, spec: &written::AgentSpec, at: &Node, foreign: &
     match &spec.code.image {
         Some(image) => image_is_allowed(context, &image.0, at.nearest(["code", "image"])),
         None if foreign.has_image || spec.workload.manifest.is_some() => {}
-        None if context.target == Some(TargetKind::Host) => {
-            context.error(at.nearest(["code"]).error("`code.artifact` is missing: a host runs a file or a folder"));
-        }
+        // What runs there is looked at with the artifact.
+        None if context.target == Some(TargetKind::Host) => {}
+        None if context.target.is_none() && (spec.code.artifact.is_some() || spec.code.command.is_some()) => {}
         None => {
             let error = at.nearest(["code"]).error("`code.image` is missing: nothing says what runs");
             context.error(error.hint("for example `image: registry.example.com/agent@sha256:…`"));
@@ -228,7 +228,8 @@ fn manifest(context: &Context<'_>, path: &str, container: &str, spot: &Spot, con
         context.error(error.hint(hint));
     }
     let has_image = own.is_some_and(|own| own.get("image").is_some());
-    if let Some(own) = own.filter(|_| !has_image && !context.has_code_image) {
+    let on_host = context.target == Some(TargetKind::Host);
+    if let Some(own) = own.filter(|_| !has_image && !context.has_code_image && !on_host) {
         context.error(own.spot.error("the agent's container has no image, and `code.image` is missing"));
     }
     images_in(context, deployment);

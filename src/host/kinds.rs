@@ -15,20 +15,25 @@ pub(super) struct Kind {
     pub(super) has_status: bool,
 }
 
-/// What an agent is made of, what keeps the one leader, and the ledger. Budgets, autoscalers and network policies are
-/// kept and have no effect on one machine; other kinds are not served: who declares one is told so.
-pub(super) const KINDS: [Kind; 13] = [
+/// What an agent is made of, what keeps the one leader, and the ledger; and kinds that are kept and have no effect on one
+/// machine (budgets, autoscalers, jobs, routes of a gateway), so that an agent's files need not differ. Who declares one is told so.
+pub(super) const KINDS: [Kind; 18] = [
     kind("", "v1", "ConfigMap", "configmaps", false),
+    kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
     kind("", "v1", "Pod", "pods", true),
     kind("", "v1", "Service", "services", true),
     kind("", "v1", "ServiceAccount", "serviceaccounts", false),
     kind("apps", "v1", "Deployment", "deployments", true),
     kind("apps", "v1", "ReplicaSet", "replicasets", true),
-    kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", false),
-    kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", false),
-    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", false),
+    kind("apps", "v1", "StatefulSet", "statefulsets", true),
+    kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
+    kind("batch", "v1", "CronJob", "cronjobs", true),
+    kind("batch", "v1", "Job", "jobs", true),
     kind("coordination.k8s.io", "v1", "Lease", "leases", false),
     kind("events.k8s.io", "v1", "Event", "events", false),
+    kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", true),
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", false),
+    kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     kind(GROUP, VERSION, "AgentRelease", "agentreleases", true),
     kind(GROUP, VERSION, "AgentEnvironment", "agentenvironments", true),
 ];
@@ -150,7 +155,7 @@ mod tests {
             "",
             "/",
             "/apis/apps/v2",
-            "/apis/batch/v1",
+            "/apis/storage.k8s.io/v1",
             "/api/v1/namespaces/n/secrets",
             "/api/v1/namespaces//pods",
             "/api/v1/namespaces/n/configmaps/x/status",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::{Admission, FailureKind, TellGit, Write};
-use crate::desired::{DesiredAgent, Release, Settings};
+use crate::desired::{DesiredAgent, Release, Settings, TargetKind};
 use crate::model::{
     AgentName, Digest, EnvironmentName, LiveObject, LiveState, ObjectRef, ReleaseId, ResourceVersion, Timestamp,
 };
@@ -30,6 +30,8 @@ pub struct AgentConfig {
     pub namespace: String,
     /// The id of this installation.
     pub installation: String,
+    /// What the environment is bound to.
+    pub target: TargetKind,
     /// What may be written at all.
     pub gate: GatePolicy,
     /// Nothing is written, neither to the target nor to the ledger.

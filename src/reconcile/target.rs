@@ -200,6 +200,7 @@ fn rendering(
         environment: &config.environment,
         namespace: &config.namespace,
         installation: &config.installation,
+        target: config.target,
     };
     let surge = surge.then(|| "100%".to_owned());
     let options = RenderOptions { surge, ..RenderOptions::default() };

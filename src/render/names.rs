@@ -41,6 +41,14 @@ pub const OPERATION_ANNOTATION: &str = "backstay.dev/operation";
 pub const JOB_ANNOTATION: &str = "backstay.dev/job";
 /// Annotation in `manifests/`: JSON pointers to fields that are left to others, separated by white space or commas.
 pub const IGNORE_ANNOTATION: &str = "backstay.dev/ignore";
+/// Annotation of a host's pods: the artifact, `sha256:<hex>`.
+pub const ARTIFACT_ANNOTATION: &str = "backstay.dev/artifact";
+/// Annotation of a host's Deployments: where the artifact's bytes come from, an `ArtifactSource` as JSON.
+pub const ARTIFACT_SOURCE_ANNOTATION: &str = "backstay.dev/artifact-source";
+/// Annotation of a host's Service: how requests from outside reach the agent, `{"hosts": […], "path": "/"}`.
+pub const ROUTE_ANNOTATION: &str = "backstay.dev/route";
+/// Annotation of a host's Service: how requests in flight are ended, `{"mode": "finish", "max": "600s"}`.
+pub const DRAIN_ANNOTATION: &str = "backstay.dev/drain";
 /// Where an agent finds its release's files.
 pub const AGENT_DIR: &str = "/etc/backstay/agent";
 

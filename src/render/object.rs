@@ -6,13 +6,13 @@ use serde_json::{Map, Value, json};
 
 use super::merge::without_nulls;
 use super::names::{
-    AGENT_LABEL, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NAME_LABEL, PART_OF_LABEL,
-    RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, applyset_id, base64, config_map_name, deployment_name,
-    service_name,
+    AGENT_LABEL, ARTIFACT_SOURCE_ANNOTATION, DRAIN_ANNOTATION, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
+    NAME_LABEL, PART_OF_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, ROUTE_ANNOTATION,
+    applyset_id, base64, config_map_name, deployment_name, service_name,
 };
 use super::pod::selector;
 use super::release::{Identity, RenderError, RenderOptions, RendererVersion, Set};
-use crate::desired::{Release, Settings};
+use crate::desired::{Release, Route, Settings, TargetKind};
 use crate::model::{Manifest, ObjectRef, Origin, WorkerName};
 
 /// The files of a release together, in bytes.
@@ -84,6 +84,11 @@ impl Context<'_> {
             body: Arc::new(Value::Object(body)),
             origin: self.origin.clone(),
         }
+    }
+
+    /// Whether it is rendered for a machine.
+    pub(super) fn is_host(&self) -> bool {
+        self.identity.target == TargetKind::Host
     }
 
     /// The labels of every object.
@@ -169,7 +174,7 @@ pub(super) fn services(context: &Context<'_>, target_port: Option<&Value>) -> Ve
     let set = service_name(agent, context.set, &context.release.id);
     let spec = json!({"spec": fields});
     vec![
-        context.object("v1", "Service", agent.to_string(), Scope::Agent, spec.clone()),
+        on_host(context, context.object("v1", "Service", agent.to_string(), Scope::Agent, spec.clone()), routed),
         context.object("v1", "Service", set, Scope::Set(None), spec),
     ]
 }
@@ -221,7 +226,40 @@ pub(super) fn deployment(
             spec.entry("replicas").or_insert_with(|| json!(1));
         }
     }
-    context.object("apps/v1", "Deployment", name, Scope::Process(worker), json!({"spec": spec}))
+    let deployment = context.object("apps/v1", "Deployment", name, Scope::Process(worker), json!({"spec": spec}));
+    on_host(context, deployment, sourced)
+}
+
+/// An object with further annotations, where it is for a host.
+fn on_host(
+    context: &Context<'_>,
+    mut object: Manifest,
+    further: fn(&Context<'_>) -> Vec<(&'static str, String)>,
+) -> Manifest {
+    if context.is_host() {
+        let annotations = Arc::make_mut(&mut object.body).pointer_mut("/metadata/annotations");
+        if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+            annotations.extend(further(context).into_iter().map(|(key, value)| (key.to_owned(), json!(value))));
+        }
+    }
+    object
+}
+
+/// How requests reach the agent, and how those in flight are ended.
+fn routed(context: &Context<'_>) -> Vec<(&'static str, String)> {
+    let host = &context.settings.host;
+    let route = host.route.clone().unwrap_or_else(|| Route::of(context.identity.agent));
+    let drain = host.drain.unwrap_or_default();
+    let drain = json!({"mode": drain.mode, "max": format!("{}s", drain.max)});
+    vec![(ROUTE_ANNOTATION, json!(route).to_string()), (DRAIN_ANNOTATION, drain.to_string())]
+}
+
+/// Where the artifact of this release comes from; settings that outlived theirs know of another one.
+fn sourced(context: &Context<'_>) -> Vec<(&'static str, String)> {
+    let artifact = context.release.spec.code.artifact.as_ref();
+    let origin = context.settings.host.artifact.as_ref();
+    let origin = origin.filter(|origin| artifact.is_some_and(|artifact| artifact.sha256 == origin.sha256));
+    origin.map(|origin| (ARTIFACT_SOURCE_ANNOTATION, json!(origin.from).to_string())).into_iter().collect()
 }
 
 /// The PodDisruptionBudget, where one is declared.

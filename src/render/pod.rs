@@ -9,6 +9,9 @@
 //! - where there is a port, a `preStop` of two seconds' sleep: a Service sends requests for a moment after a pod began
 //!   to end. A `lifecycle` in `podTemplate`, also an empty one, takes its place.
 //!
+//! For a host no container has an image, and there is no `preStop`; the annotation [`ARTIFACT_ANNOTATION`] names what is
+//! run.
+//!
 //! A template brought along (`workload.manifest`) gets none of these. In both, what Backstay injects is put in last.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +20,8 @@ use serde_json::{Map, Value, json};
 
 use super::merge::{strategic_merge, without_nulls};
 use super::names::{
-    AGENT_DIR, AGENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL, NAME_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION,
-    RELEASE_LABEL, RESERVED_PREFIX, SET_LABEL, config_map_name,
+    AGENT_DIR, AGENT_LABEL, ARTIFACT_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL, NAME_LABEL, PROCESS_LABEL,
+    RELEASE_ID_ANNOTATION, RELEASE_LABEL, RESERVED_PREFIX, SET_LABEL, config_map_name,
 };
 use super::object::{Context, config_map_key};
 use super::release::RenderError;
@@ -60,7 +63,7 @@ pub(super) fn main(context: &Context<'_>) -> Result<Template, RenderError> {
     refuse_reserved(context, &body, "workload.manifest")?;
     let mut container = Map::from_iter([("name".to_owned(), json!(foreign.container))]);
     let mut put = |key: &str, value: Option<Value>| value.map(|value| container.insert(key.to_owned(), value));
-    put("image", code.image.as_ref().map(|image| json!(image)));
+    put("image", code.image.as_ref().filter(|_| !context.is_host()).map(|image| json!(image)));
     put("command", code.command.as_ref().map(|command| json!(command)));
     put("resources", workload.resources.clone());
     put("env", Some(Value::Array(ordered_env(context, "workload.env", &workload.env)?)));
@@ -72,10 +75,15 @@ pub(super) fn main(context: &Context<'_>) -> Result<Template, RenderError> {
         (None, _) => {
             return Err(invalid(format!("its pod template has no container `{}`", foreign.container)));
         }
-        (Some(false), None) => {
+        (Some(false), None) if !context.is_host() => {
             return Err(invalid(format!("its container `{}` has no image", foreign.container)));
         }
         (Some(_), _) => {}
+    }
+    if context.is_host()
+        && let Some(container) = find_container(&mut body, &foreign.container)
+    {
+        container.remove("image");
     }
     let typed = json!({"spec": {"containers": [container]}});
     strategic_merge(&mut body, &typed).map_err(|refused| invalid(refused.to_string()))?;
@@ -117,7 +125,7 @@ impl Process<'_> {
         let mut container = Map::new();
         let mut put = |key: &str, value: Option<Value>| value.map(|value| container.insert(key.to_owned(), value));
         put("name", Some(json!(CONTAINER)));
-        put("image", Some(image(context)?));
+        put("image", if context.is_host() { None } else { Some(image(context)?) });
         put("command", self.command.map(|command| json!(command)));
         put("env", Some(Value::Array(ordered_env(context, &field("env"), &self.env)?)));
         put("resources", self.resources.cloned());
@@ -184,7 +192,9 @@ fn finish(
     let Some(container) = find_container(&mut body, container_name) else {
         return Err(context.invalid(&field, format!("it leaves no container `{container_name}`")));
     };
-    if generated && worker.is_none() && workload.port.is_some() && !says_lifecycle {
+    // On a host the proxy has answered that nothing new comes before a process is asked to end.
+    let waits = generated && !context.is_host();
+    if waits && worker.is_none() && workload.port.is_some() && !says_lifecycle {
         container.insert("lifecycle".to_owned(), json!({"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}}));
     }
     inject_env(context, container, worker);
@@ -212,6 +222,9 @@ fn finish(
     labels.insert(RELEASE_LABEL.to_owned(), json!(context.release.id.short()));
     let annotations = map_at(metadata, "annotations").ok_or_else(not_a_map)?;
     annotations.insert(RELEASE_ID_ANNOTATION.to_owned(), json!(context.release.id.digest()));
+    if let Some(artifact) = context.release.spec.code.artifact.as_ref().filter(|_| context.is_host()) {
+        annotations.insert(ARTIFACT_ANNOTATION.to_owned(), json!(format!("sha256:{}", artifact.sha256)));
+    }
     Ok(Template { body, target_port })
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::desired::{Release, Settings};
+use crate::desired::{Release, Settings, TargetKind};
 use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, ReleaseId, WorkerName};
 
 use super::object::{self, Context};
@@ -22,6 +22,8 @@ pub struct Identity<'a> {
     pub namespace: &'a str,
     /// The id of this installation of Backstay.
     pub installation: &'a str,
+    /// What the environment is bound to.
+    pub target: TargetKind,
 }
 
 /// Which renderer made a pod template; kept with a release for as long as it runs.
@@ -228,8 +230,8 @@ impl RenderError {
 ///
 /// # Guarantees
 ///
-/// The same input gives the same bytes. Pod templates depend on the release, the names of agent and environment, `set`
-/// and `renderer` alone.
+/// The same input gives the same bytes. Pod templates depend on the release, the names of agent and environment, the kind
+/// of target, `set` and `renderer` alone.
 ///
 /// # Errors
 ///

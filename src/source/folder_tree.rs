@@ -70,6 +70,11 @@ impl FolderTree {
         }
     }
 
+    fn is_executable(&self, path: &str) -> bool {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::symlink_metadata(self.at(path)).is_ok_and(|meta| meta.permissions().mode() & 0o100 != 0)
+    }
+
     fn list_now(&self, path: &str) -> Result<Vec<Entry>, TreeError> {
         let mut entries = Vec::new();
         let mut bad: Option<(String, &'static str)> = None;
@@ -92,7 +97,8 @@ impl FolderTree {
             let name = String::from_utf8_lossy(name).into_owned();
             let child = names::join(path, &name);
             if let Some(kind) = self.kind(&child)? {
-                entries.push(Entry { name: name.into(), kind, id: self.id(&child) });
+                let executable = kind == EntryKind::File && self.is_executable(&child);
+                entries.push(Entry { name: name.into(), kind, id: self.id(&child), executable });
             }
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -130,7 +136,13 @@ impl Tree for FolderTree {
             }
         }
         let name = parts.last().copied().unwrap_or_default();
-        Ok(self.kind(path)?.map(|kind| Entry { name: name.into(), kind, id: self.id(path) }))
+        let entry = |kind| Entry {
+            name: name.into(),
+            kind,
+            id: self.id(path),
+            executable: kind == EntryKind::File && self.is_executable(path),
+        };
+        Ok(self.kind(path)?.map(entry))
     }
 
     fn list(&self, path: &str) -> Result<Vec<Entry>, TreeError> {
@@ -165,5 +177,21 @@ impl Tree for FolderTree {
         let bytes: Arc<[u8]> = bytes.into();
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), Arc::clone(&bytes));
         Ok(Some(bytes))
+    }
+
+    fn link(&self, path: &str) -> Result<Option<Arc<str>>, TreeError> {
+        let Some(entry) = self.find(path)?.filter(|entry| entry.kind == EntryKind::Link) else { return Ok(None) };
+        let at = self.at(path);
+        let meta = fs::symlink_metadata(&at).map_err(|error| store(path, &error))?;
+        if !meta.is_symlink() {
+            let expected = "a file, a folder or a link";
+            return Err(TreeError::Kind {
+                path: entry.name.to_string(),
+                found: "a device, a pipe or a socket",
+                expected,
+            });
+        }
+        let target = fs::read_link(&at).map_err(|error| store(path, &error))?;
+        super::git_tree::target_of(path, target.into_os_string().into_encoded_bytes()).map(Some)
     }
 }

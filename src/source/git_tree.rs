@@ -51,7 +51,7 @@ impl Folder {
     pub(super) fn parse(bytes: &[u8], path: &str) -> Result<Self, TreeError> {
         let damaged = || TreeError::Store { path: path.to_owned(), why: "the folder's object is malformed".to_owned() };
         let mut rest = bytes;
-        let mut raw: Vec<(&[u8], EntryKind, Oid)> = Vec::new();
+        let mut raw: Vec<(&[u8], EntryKind, Oid, bool)> = Vec::new();
         let mut bad = None;
         while !rest.is_empty() {
             if raw.len() >= FOLDER {
@@ -72,7 +72,10 @@ impl Folder {
             };
             match names::refuse(name) {
                 Some(why) => bad = bad.or_else(|| Some((names::shown(name), why))),
-                None => raw.push((name, kind, id)),
+                None => {
+                    let executable = kind == EntryKind::File && mode.is_some_and(|mode| mode & 0o100 != 0);
+                    raw.push((name, kind, id, executable));
+                }
             }
             rest = &rest[nul + 21..];
         }
@@ -84,9 +87,10 @@ impl Folder {
         let entries: Box<[_]> = raw
             .iter()
             .zip(&texts)
-            .map(|(&(_, kind, id), name)| {
+            .map(|(&(_, kind, id, executable), name)| {
                 let why = collisions.has(name).then_some("another name in its folder differs by case alone");
-                let entry = Entry { name: name.as_str().into(), kind, id: ContentId(id.to_string().into()) };
+                let entry =
+                    Entry { name: name.as_str().into(), kind, id: ContentId(id.to_string().into()), executable };
                 (entry, why)
             })
             .collect();
@@ -131,7 +135,7 @@ impl GitTree {
         let names = names::split(path)?;
         let Some((name, above)) = names.split_last() else {
             let id = ContentId(self.root.to_string().into());
-            return Ok(Some((Entry { name: "".into(), kind: EntryKind::Folder, id }, self.root)));
+            return Ok(Some((Entry { name: "".into(), kind: EntryKind::Folder, id, executable: false }, self.root)));
         };
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let Some(folder) = self.place(parent, above)? else { return Ok(None) };
@@ -230,6 +234,25 @@ impl Tree for GitTree {
         }
         Ok(Some(bytes))
     }
+
+    fn link(&self, path: &str) -> Result<Option<Arc<str>>, TreeError> {
+        let Some((entry, id)) = self.walk(path)? else { return Ok(None) };
+        if entry.kind != EntryKind::Link {
+            return Ok(None);
+        }
+        let within = |size| {
+            let (path, limit) = (path.to_owned(), names::PATH);
+            if size > limit { Err(TreeError::Budget { path, what: "bytes", limit }) } else { Ok(()) }
+        };
+        let target: Vec<u8> = self.store.object(id, ObjectType::Blob, path, within, <[u8]>::to_vec)?;
+        target_of(path, target).map(Some)
+    }
+}
+
+/// The target of a link as text.
+pub(super) fn target_of(path: &str, target: Vec<u8>) -> Result<Arc<str>, TreeError> {
+    let why = "where the link leads is not UTF-8";
+    String::from_utf8(target).map(Into::into).map_err(|_| TreeError::Name { path: path.to_owned(), why })
 }
 
 impl fmt::Debug for GitTree {

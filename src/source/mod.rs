@@ -51,7 +51,7 @@ pub use movement::{Move, MovePolicy, NotVerified, RefusedMove, Settled};
 pub use poll::{Bell, Clock, Hinter, Pace, Poller, Ring, SourceStatus, SystemClock, Wishes};
 pub use push::PushError;
 pub use resolve::Track;
-pub use store::Store;
+pub use store::{Content, Store};
 pub use tree::{ContentId, Entry, EntryKind, MemoryTree, Tree, TreeError};
 pub use verify::{
     AllowedSigners, InvalidKeyring, InvalidSigners, Keyring, SignError, Signers, SignersError, SigningKey, Trusted,

@@ -35,6 +35,15 @@ struct Shared {
     damaged: AtomicBool,
 }
 
+/// A file or a folder of the repository, outside of any commit.
+#[derive(Debug)]
+pub enum Content {
+    /// A file's bytes.
+    File(Arc<[u8]>),
+    /// A folder.
+    Folder(GitTree),
+}
+
 /// Folders that were read, by their object id; emptied when there are too many.
 #[derive(Default)]
 struct Folders {
@@ -185,6 +194,35 @@ impl Store {
             Ok(read())
         });
         result.map_err(|error| store(error.to_string()))?
+    }
+
+    /// The file or the folder with this object id, whatever commit it is part of; a file has `limit` bytes at most.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has this id, or it is neither.
+    pub fn content(&self, id: &str, limit: usize) -> Result<Content, TreeError> {
+        let oid = Oid::from_str(id)
+            .map_err(|error| TreeError::Store { path: id.to_owned(), why: super::error::plain(error.message()) })?;
+        let failed = |error: SourceError| TreeError::Store { path: id.to_owned(), why: error.to_string() };
+        let kind = self.with(|repository| {
+            let odb = repository.odb().map_err(|error| self.failed("open the objects", &error))?;
+            // What the remote has taken away is no damage.
+            odb.read_header(oid).map(|(_, kind)| kind).map_err(|error| SourceError::NoCommit {
+                name: id.to_owned(),
+                why: super::error::plain(error.message()),
+            })
+        });
+        match kind.map_err(failed)? {
+            ObjectType::Tree => Ok(Content::Folder(GitTree::new(self.clone(), oid))),
+            ObjectType::Any | ObjectType::Blob | ObjectType::Commit | ObjectType::Tag => {
+                let within = |size| {
+                    let path = id.to_owned();
+                    if size > limit { Err(TreeError::Budget { path, what: "bytes", limit }) } else { Ok(()) }
+                };
+                self.object(oid, ObjectType::Blob, id, within, |bytes| bytes.into()).map(Content::File)
+            }
+        }
     }
 
     /// What a commit says of itself.

@@ -32,6 +32,8 @@ pub struct Entry {
     pub kind: EntryKind,
     /// Its content.
     pub id: ContentId,
+    /// Whether it is a file that its owner may execute.
+    pub executable: bool,
 }
 
 /// The files of one commit, as blobs: nothing is checked out, filtered or executed.
@@ -52,6 +54,9 @@ pub trait Tree: Send + Sync + fmt::Debug {
 
     /// The bytes of the file at `path`, at most `limit` of them; nothing when there is nothing.
     fn read(&self, path: &str, limit: usize) -> Result<Option<Arc<[u8]>>, TreeError>;
+
+    /// Where the symbolic link at `path` leads, unfollowed; nothing where there is nothing, or no such link.
+    fn link(&self, path: &str) -> Result<Option<Arc<str>>, TreeError>;
 }
 
 /// Why a part of a tree cannot be used.
@@ -162,10 +167,10 @@ impl Tree for MemoryTree {
         let name: Arc<str> = path.rsplit('/').next().unwrap_or_default().into();
         if let Some(bytes) = self.files.get(path) {
             let id = ContentId(Digest::of(bytes).to_string().into());
-            return Ok(Some(Entry { name, kind: EntryKind::File, id }));
+            return Ok(Some(Entry { name, kind: EntryKind::File, id, executable: false }));
         }
         let exists = self.beneath(path).next().is_some();
-        Ok(exists.then(|| Entry { name, kind: EntryKind::Folder, id: self.folder_id(path) }))
+        Ok(exists.then(|| Entry { name, kind: EntryKind::Folder, id: self.folder_id(path), executable: false }))
     }
 
     fn list(&self, path: &str) -> Result<Vec<Entry>, TreeError> {
@@ -187,5 +192,10 @@ impl Tree for MemoryTree {
             }
             None => Ok(None),
         }
+    }
+
+    /// There are no links in it.
+    fn link(&self, _: &str) -> Result<Option<Arc<str>>, TreeError> {
+        Ok(None)
     }
 }

@@ -26,7 +26,7 @@ const EAGER: Duration = Duration::from_millis(50);
 /// How long such eagerness lasts; then the declared period holds.
 const EAGER_FOR: Duration = Duration::from_secs(30);
 /// How long a keeper is asked for news before it is asked again.
-const NEWS: Duration = Duration::from_secs(60);
+const NEWS: Duration = Duration::from_mins(1);
 /// How much longer than its grace an instance may take to stop.
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
 
@@ -264,10 +264,10 @@ fn start(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
         Standing::Running(_) => return Ok(()),
         // The keeper of an earlier Pod of this name, or one that is just beginning.
         Standing::Unexplained { why, .. } => {
-            end(folder, spec.epoch, Duration::from_secs(60)).map_err(|error| failed("clear", format!("{why}; {error}")))?;
+            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", format!("{why}; {error}")))?;
         }
         Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
-            end(folder, spec.epoch, Duration::from_secs(60)).map_err(|error| failed("clear", error))?;
+            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", error))?;
         }
         Standing::Dead { .. } | Standing::OtherBoot { .. } => {}
     }

@@ -18,6 +18,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a shell room: it starts processes and has a clock")]
 
+mod artifact;
 mod decide;
 mod instance;
 mod launch;
@@ -30,4 +31,5 @@ mod story_tests;
 mod table;
 mod view;
 
+pub use artifact::{ArtifactError, ArtifactSource, Artifacts};
 pub use run::{Code, CodeError, Settings, Supervisor, SupervisorError};

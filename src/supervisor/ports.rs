@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// How long a port rests after its process ended: a client that still knows it must not reach a stranger.
-const REST: Duration = Duration::from_secs(60);
+const REST: Duration = Duration::from_mins(1);
 
 /// The ports of the range that are not free.
 pub(super) struct Ports {

@@ -131,7 +131,13 @@ fn rendered(agents: usize, namespace: &str, line: &str) -> BTreeMap<String, Vec<
             Ok(asked) => asked,
             Err(why) => panic!("{name}: {why:?}"),
         };
-        let identity = Identity { agent: &name, environment: &environment, namespace, installation: INSTALLATION };
+        let identity = Identity {
+            agent: &name,
+            environment: &environment,
+            namespace,
+            installation: INSTALLATION,
+            target: TargetKind::Kubernetes,
+        };
         let current = RendererVersion::CURRENT;
         let options = RenderOptions::default();
         let rendered = render(&identity, &asked.release, &asked.settings, current, Set::Rolling, &options);

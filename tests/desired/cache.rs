@@ -35,7 +35,7 @@ impl Child {
             Self::File(id, _) => (EntryKind::File, id),
             Self::Folder(id, _) => (EntryKind::Folder, id),
         };
-        Entry { name: Arc::clone(name), kind, id: id.clone() }
+        Entry { name: Arc::clone(name), kind, id: id.clone(), executable: false }
     }
 }
 
@@ -128,6 +128,10 @@ impl Tree for HashTree {
             Some((_, Child::File(_, bytes))) => Some(Arc::clone(bytes)),
             _ => None,
         })
+    }
+
+    fn link(&self, _: &str) -> Result<Option<Arc<str>>, backstay::source::TreeError> {
+        Ok(None)
     }
 }
 

@@ -355,10 +355,10 @@ fn what_is_not_delivered_is_never_ignored() {
       |                       ^^^^^^
     ");
     assert_snapshot!(wrong(&small().with("agents/a/agent.yaml", agent("a", "  code: {artifact: {path: /dist/a}}\n"))), @"
-    agents/a/agent.yaml:5:10: error: `code.artifact` is not delivered by this version
+    agents/a/agent.yaml:5:10: error: `code.artifact` is for a host, and this environment runs on Kubernetes
       |   code: {artifact: {path: /dist/a}}
       |          ^^^^^^^^
-      hint: take it away until a version delivers it
+      hint: an overlay takes it away here: `code: {artifact: null}`
     ");
 }
 
@@ -613,6 +613,10 @@ impl Tree for Evil {
     fn read(&self, path: &str, limit: usize) -> Result<Option<std::sync::Arc<[u8]>>, TreeError> {
         self.refuse(path)?;
         self.files.read(path, limit)
+    }
+
+    fn link(&self, _: &str) -> Result<Option<std::sync::Arc<str>>, backstay::source::TreeError> {
+        Ok(None)
     }
 }
 

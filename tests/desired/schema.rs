@@ -356,7 +356,7 @@ fn what_is_not_delivered_fits_the_schema() {
     agent["spec"]["route"] =
         json!({"hosts": ["a.example.com"], "path": "/", "gateway": {"name": "public", "namespace": "gateways"}});
     agent["spec"]["drain"] = json!({"mode": "finish", "max": "10m"});
-    agent["spec"]["code"]["artifact"] = json!({"url": "https://example.com/a.tar.gz", "sha256": "00"});
+    agent["spec"]["code"]["artifact"] = json!({"url": "https://example.com/a.tar.gz", "sha256": "0".repeat(64)});
     agent["spec"]["rollout"] = json!({
         "strategy": {"canary": {
             "steps": [{"weight": 5, "for": "5m"}, {"weight": 25, "samples": 500, "atMost": "1h"}, {"pause": {}},

@@ -358,8 +358,13 @@ fn refused(tree: &MemoryTree, standing: Option<&Value>) -> Result<(&'static str,
         Ok(agent) => agent,
         Err(found) => return Ok(("desired", found.0[0].message.clone())),
     };
-    let identity =
-        Identity { agent: &agent.name, environment: &environment, namespace: NAMESPACE, installation: "test" };
+    let identity = Identity {
+        agent: &agent.name,
+        environment: &environment,
+        namespace: NAMESPACE,
+        installation: "test",
+        target: TargetKind::Kubernetes,
+    };
     let options = RenderOptions::default();
     let rendered =
         match render(&identity, &agent.release, &agent.settings, RendererVersion::CURRENT, Set::Rolling, &options) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay::desired::{Release, ReleaseSpec, Rolling, Settings};
+use backstay::desired::{HostSettings, Release, ReleaseSpec, Rolling, Settings, TargetKind};
 use backstay::model::{AgentName, Digest, EnvironmentName, Manifest, ObjectRef, Origin};
 use backstay::render::{Identity, RenderError, RenderOptions, Rendered, RendererVersion, Set, render};
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ pub(crate) struct Agent {
     pub(crate) prompts: BTreeMap<String, Arc<[u8]>>,
     pub(crate) settings: Settings,
     pub(crate) set: Set,
+    pub(crate) target: TargetKind,
     pub(crate) options: RenderOptions,
 }
 
@@ -41,8 +42,10 @@ impl Agent {
                 deployment: None,
                 manifests: vec![],
                 flags: None,
+                host: HostSettings::default(),
             },
             set: Set::Rolling,
+            target: TargetKind::Kubernetes,
             options: RenderOptions::default(),
         }
     }
@@ -131,6 +134,7 @@ impl Agent {
             environment: &self.environment,
             namespace: "agents-production",
             installation: "3b1f",
+            target: self.target,
         };
         render(&identity, &self.release(), &self.settings, RendererVersion::CURRENT, self.set, &self.options)
     }

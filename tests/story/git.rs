@@ -77,6 +77,7 @@ pub(crate) fn desired(
         deployment: None,
         manifests: vec![],
         flags: None,
+        host: backstay::desired::HostSettings::default(),
     };
     edit(&mut spec, &mut settings);
     let settings = settings.named().expect("settings");

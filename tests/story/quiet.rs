@@ -17,6 +17,7 @@ fn state(observe: bool) -> AgentState {
     let config = AgentConfig {
         environment: "production".parse().expect("a name"),
         namespace: NAMESPACE.to_owned(),
+        target: backstay::desired::TargetKind::Kubernetes,
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe,

@@ -650,6 +650,7 @@ fn config() -> Arc<AgentConfig> {
     Arc::new(AgentConfig {
         environment: "production".parse().expect("a name"),
         namespace: NAMESPACE.to_owned(),
+        target: backstay::desired::TargetKind::Kubernetes,
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,

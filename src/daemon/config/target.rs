@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::value::{self, Allowance, Label, Period, PortRange};
+use crate::desired::TargetKind;
 use crate::model::EnvironmentName;
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
@@ -144,6 +145,14 @@ impl Target {
         match &self.at {
             At::Kubernetes(kubernetes) => Place::Kubernetes(kubernetes),
             At::Host(host) => Place::Host(host),
+        }
+    }
+
+    /// The same, without what is said of it.
+    pub fn kind(&self) -> TargetKind {
+        match &self.at {
+            At::Kubernetes(_) => TargetKind::Kubernetes,
+            At::Host(_) => TargetKind::Host,
         }
     }
 

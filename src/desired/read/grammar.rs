@@ -47,7 +47,7 @@ macro_rules! segment {
 const LABELS: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
 const SUBDOMAIN: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 
-static GRAMMARS: [Grammar; 21] = [
+static GRAMMARS: [Grammar; 22] = [
     Grammar {
         format: "agent-name",
         pattern: LABELS,
@@ -225,6 +225,14 @@ static GRAMMARS: [Grammar; 21] = [
         example: "r-3f9c2ab1d0f6",
         why: |_| Some("`r-` and 12 hex digits, or all 64, are expected".to_owned()),
     },
+    Grammar {
+        format: "sha256",
+        pattern: "^[0-9a-f]{64}$",
+        longest: 64,
+        what: "a digest",
+        example: "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        why: |_| Some("64 lower-case hex digits are expected, as `sha256sum` prints them".to_owned()),
+    },
 ];
 
 /// The grammar that `format` names.
@@ -240,7 +248,8 @@ impl Grammar {
         if text.chars().count() <= self.longest && self.expression().is_some_and(|expression| expression.is_match(text))
         {
             // What a pattern cannot say: reserved names, the 31st of February.
-            return if matches!(self.format, "commit-id" | "component-name" | "kind-and-name" | "release-id") {
+            return if matches!(self.format, "commit-id" | "component-name" | "kind-and-name" | "release-id" | "sha256")
+            {
                 None
             } else {
                 (self.why)(text)
@@ -363,6 +372,8 @@ texts! {
     KindAndName = "kind-and-name";
     /// `r-` and 12 hex digits, or the whole digest.
     ReleaseIdText = "release-id";
+    /// The SHA-256 of an artifact.
+    Sha256Text = "sha256";
 }
 
 macro_rules! names {
@@ -476,6 +487,7 @@ mod tests {
             ),
             ("kind-and-name", "ConfigMap/a-b Deployment/x.y", "configmap/a ConfigMap ConfigMap/A/b"),
             ("release-id", "r-3f9c2ab1d0f6", "r-3f9c 3f9c2ab1d0f6"),
+            ("sha256", "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae", "2c26 r-3f9c2ab1d0f6"),
         ] {
             for text in good.split_whitespace() {
                 assert!(accepts(format, text), "{format} refuses {text}");

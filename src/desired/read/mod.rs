@@ -13,7 +13,7 @@ mod yaml;
 pub(super) use check::{check, closest, list_of};
 pub(super) use grammar::{
     Address, ComponentName, Day, Expiry, Image, KindAndName, ObjectName, Percent, Period, Quantity, Reference,
-    ReleaseIdText, RepoPath, SecretKeyName, SecretName, TagPattern, VariableName,
+    ReleaseIdText, RepoPath, SecretKeyName, SecretName, Sha256Text, TagPattern, VariableName,
 };
 pub(super) use json::parse as parse_json;
 pub(super) use merge::{beneath, patch};

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{ApiVersion, Keyed, SecretRef};
 use crate::desired::read::{
-    Address, ComponentName, Day, Image, ObjectName, Percent, Period, Quantity, RepoPath, VariableName,
+    Address, ComponentName, Day, Image, ObjectName, Percent, Period, Quantity, RepoPath, Sha256Text, VariableName,
 };
 use crate::model::{AgentName, WorkerName};
 
@@ -86,11 +86,11 @@ pub(in crate::desired) struct AgentSpec {
     #[schemars(extend("uniqueItems" = true))]
     pub(in crate::desired) depends_on: Vec<AgentName>,
     /// How requests in flight are ended.
-    drain: Option<Drain>,
+    pub(in crate::desired) drain: Option<Drain>,
     /// A HorizontalPodAutoscaler (`autoscaling/v2`), without `scaleTargetRef`.
     pub(in crate::desired) autoscaling: Option<Autoscaling>,
     /// How requests from outside reach the agent.
-    route: Option<Route>,
+    pub(in crate::desired) route: Option<Route>,
     /// How a new release gets the traffic.
     rollout: Option<Rollout>,
 }
@@ -98,12 +98,11 @@ pub(in crate::desired) struct AgentSpec {
 /// What runs.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "artifacts are refused before they are read")]
 pub(in crate::desired) struct Code {
     /// Container image, for Kubernetes: by digest, or by a tag other than `latest` where the environment allows tags.
     pub(in crate::desired) image: Option<Image>,
     /// A file or folder of the repository, or an archive, for a host.
-    artifact: Option<Artifact>,
+    pub(in crate::desired) artifact: Option<Artifact>,
     /// Command and arguments, instead of the image's own.
     #[schemars(length(min = 1))]
     pub(in crate::desired) command: Option<Vec<String>>,
@@ -112,19 +111,20 @@ pub(in crate::desired) struct Code {
 /// A file or folder of the repository, or an archive.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-enum Artifact {
-    /// In the repository.
+pub(in crate::desired) enum Artifact {
+    /// A file or a folder.
     Path {
-        /// File or folder.
+        /// In the repository; with `sha256`, beneath the folder of artifacts that the daemon's configuration names.
         path: RepoPath,
+        /// Its digest: of a file's bytes, of a folder's listing.
+        sha256: Option<Sha256Text>,
     },
-    /// Elsewhere.
+    /// A single binary or a `tar.gz` elsewhere.
     Url {
-        /// Where it is fetched.
+        /// Where it is fetched, over HTTPS.
         url: Address,
         /// Digest of its bytes.
-        sha256: String,
+        sha256: Sha256Text,
     },
 }
 
@@ -493,17 +493,16 @@ pub(in crate::desired) struct Autoscaling {
 /// How requests in flight are ended.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Drain {
+pub(in crate::desired) struct Drain {
     /// Whether they may finish.
-    mode: Option<DrainMode>,
+    pub(in crate::desired) mode: Option<DrainMode>,
     /// How long.
-    max: Option<Period>,
+    pub(in crate::desired) max: Option<Period>,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum DrainMode {
+pub(in crate::desired) enum DrainMode {
     Finish,
     Cut,
 }
@@ -511,13 +510,13 @@ enum DrainMode {
 /// How requests from outside reach the agent.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Route {
+#[expect(dead_code, reason = "a host has no Gateway")]
+pub(in crate::desired) struct Route {
     /// Host names.
     #[schemars(length(min = 1))]
-    hosts: Vec<String>,
+    pub(in crate::desired) hosts: Vec<String>,
     /// Path prefix.
-    path: Option<String>,
+    pub(in crate::desired) path: Option<String>,
     /// The Gateway.
     gateway: Option<Gateway>,
 }
@@ -525,8 +524,8 @@ struct Route {
 /// A Gateway (`gateway.networking.k8s.io`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Gateway {
+#[expect(dead_code, reason = "a host has no Gateway")]
+pub(in crate::desired) struct Gateway {
     /// Its name.
     name: ObjectName,
     /// Its namespace.

@@ -12,7 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 pub(super) use agent::{
-    Agent, AgentSpec, CountOrShare, Health, Memory, Model, OneOrMany, Probe, Prompt, Syntax, Variable, Worker,
+    Agent, AgentSpec, Artifact, CountOrShare, DrainMode, Health, Memory, Model, OneOrMany, Probe, Prompt, Syntax,
+    Variable, Worker,
 };
 pub(super) use environment::{Environment, TrackSpec, WriteBackSpec};
 pub(super) use repository::{Catalogue, CatalogueEntry, Consent, Deed, Variables};
