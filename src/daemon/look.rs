@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Target};
+use super::config::{Config, Place, Target};
 use super::git::{Git, Wish};
 use super::run::{DaemonError, gate, reach};
 use super::word::{Ask, listen};
@@ -137,7 +137,10 @@ pub async fn look(
 
 /// The cluster of a target, and the ledger of its environment there.
 async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), DaemonError> {
-    let client = reach(target, None).await?;
+    let client = match target.place() {
+        Place::Host(_) => crate::host::client(&config.host_socket()),
+        Place::Kubernetes(_) => reach(target, None).await?,
+    };
     let api = Api::new(client, Limiter::new(target.in_flight()));
     let namespace = target.namespace().to_owned();
     let ledger = Ledger::new(api.clone(), namespace, target.environment.clone(), config.installation.to_string());
