@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use crate::daemon::config::ConfigError;
 use crate::daemon::telemetry::TelemetryError;
-use crate::daemon::{DaemonError, GitError};
+use crate::daemon::{DaemonError, GitError, HostError};
 use crate::model::Diagnostics;
 use crate::observe::ConnectError;
 use crate::reconcile::{Failure, FailureKind};
@@ -177,8 +177,19 @@ impl From<DaemonError> for CliError {
             DaemonError::Journal(source) => Self::new(Exit::Broken, "cannot open the journal")
                 .because(source)
                 .hint("`[journal] path` is a file, or `stdout`"),
-            DaemonError::NotServed { .. } => Self::new(Exit::Usage, error.to_string())
-                .hint("bind the environment to a cluster: `kubernetes = { namespace = \"…\" }`"),
+            DaemonError::Host { source, environment } => {
+                let hint = match source {
+                    HostError::Lock(_) | HostError::Listen(_) => {
+                        "one daemon serves a host: stop the other one, or give this one a `[state] folder` of its own"
+                    }
+                    HostError::Folder { .. } | HostError::Store(_) | HostError::Supervisor(_) => {
+                        "the daemon needs a `[state] folder` that it may write, on a local disk"
+                    }
+                };
+                Self::new(Exit::Broken, format!("cannot serve `{environment}` on this host")).because(source).hint(hint)
+            }
+            DaemonError::SecondHost { .. } => Self::new(Exit::Usage, error.to_string())
+                .hint("run a daemon of its own for the other, with its own `[state] folder`, `[proxy]` and `[http]`"),
             DaemonError::Ended(_) => Self::new(Exit::Broken, error.to_string()),
         }
     }

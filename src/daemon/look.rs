@@ -138,8 +138,8 @@ pub async fn look(
 /// The cluster of a target, and the ledger of its environment there.
 async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), DaemonError> {
     let client = match target.place() {
-        Place::Host(_) => crate::host::client(&config.host_socket()),
-        Place::Kubernetes(_) => reach(target, None).await?,
+        Place::Kubernetes(kubernetes) => reach(target, kubernetes, None).await?,
+        Place::Host(_) => crate::host::client(&super::host::folder(config).join(super::host::SOCKET)),
     };
     let api = Api::new(client, Limiter::new(target.in_flight()));
     let namespace = target.namespace().to_owned();

@@ -7,6 +7,7 @@ pub mod config;
 mod effect;
 mod environment;
 mod git;
+mod host;
 mod look;
 mod machines;
 mod metrics;
@@ -20,6 +21,7 @@ pub mod write_back;
 
 pub use app::{App, Serve, Serving};
 pub use git::GitError;
+pub use host::HostError;
 pub use look::{Looked, look};
 pub use metrics::{Ended, HintFate, Metrics};
 pub use parts::Settled;

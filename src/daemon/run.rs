@@ -9,9 +9,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Place, Target};
+use super::config::{Config, Kubernetes, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
+use super::host::{HostError, Machine, Opening};
 use super::parts::{Parts, Settled, Shared};
 use super::write_back::WriteBacks;
 use super::{Metrics, Status};
@@ -19,6 +20,7 @@ use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
+use crate::supervisor::Code;
 use crate::source::{Hinter, Person, SigningKey};
 
 /// As whom commits are made where nobody is named.
@@ -31,6 +33,7 @@ pub struct Daemon {
     status: Status,
     environments: Vec<(Environment, Observer, Option<Election>)>,
     settled: Vec<watch::Receiver<Settled>>,
+    machines: Vec<Machine>,
 }
 
 /// The daemon cannot start, or one of its tasks ended.
@@ -48,11 +51,22 @@ pub enum DaemonError {
         #[source]
         source: ConnectError,
     },
-    /// A target that this program does not serve.
-    #[error("the environment `{environment}` runs on a host, which is not served yet")]
-    NotServed {
+    /// This machine.
+    #[error("cannot serve `{environment}` on this host")]
+    Host {
         /// Which environment.
         environment: String,
+        /// Why.
+        #[source]
+        source: HostError,
+    },
+    /// More than one environment on this machine.
+    #[error("`{second}` cannot be served on this host beside `{first}`: one proxy serves one environment")]
+    SecondHost {
+        /// The one before it.
+        first: String,
+        /// The other.
+        second: String,
     },
     /// The journal.
     #[error("cannot open the journal")]
@@ -92,16 +106,27 @@ impl Daemon {
         let write_backs =
             Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, signing_key, clock: Arc::clone(&clock) });
         let instance = instance();
-        let (mut environments, mut settled) = (vec![], vec![]);
+        one_host(config)?;
+        let (mut environments, mut settled, mut machines) = (vec![], vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
             let limiter = Limiter::new(target.in_flight());
-            let own = reach(target, None).await?;
-            let api = Api::new(own.clone(), Arc::clone(&limiter));
-            let account = account(target);
-            let writer = match account {
-                Some(account) => Api::new(reach(target, Some(account)).await?, Arc::clone(&limiter)),
-                None => api.clone(),
+            let opening = match target.place() {
+                Place::Kubernetes(_) => None,
+                Place::Host(host) => Some(Opening::new(config, target, host, &clock)?),
             };
+            let (own, acting) = match (&opening, target.place()) {
+                (Some(opening), _) => (opening.api.client(), None),
+                (None, Place::Kubernetes(kubernetes)) => (
+                    reach(target, kubernetes, None).await?,
+                    match account(kubernetes) {
+                        Some(account) => Some(reach(target, kubernetes, Some(account)).await?),
+                        None => None,
+                    },
+                ),
+                (None, Place::Host(_)) => continue,
+            };
+            let api = Api::new(own.clone(), Arc::clone(&limiter));
+            let writer = acting.map_or_else(|| api.clone(), |client| Api::new(client, Arc::clone(&limiter)));
             let namespace = target.namespace().to_owned();
             let ledger = Ledger::new(
                 api.clone(),
@@ -114,6 +139,9 @@ impl Daemon {
             let lease = Api::new(own, Limiter::new(4));
             let (election, fence, role) =
                 Election::new(ledger.clone(), lease, instance.clone(), Terms::default(), Arc::clone(&clock));
+            if let Some(opening) = opening {
+                machines.push(opening.supervise(target, code(), role.clone(), Arc::clone(&clock))?);
+            }
             let (publish, receive) = watch::channel(Settled::No);
             let parts = Parts {
                 config: Arc::new(AgentConfig {
@@ -144,7 +172,7 @@ impl Daemon {
             environments.push((environment, observer, (!target.observe).then_some(election)));
             settled.push(receive);
         }
-        Ok(Self { git, metrics, status, environments, settled })
+        Ok(Self { git, metrics, status, environments, settled, machines })
     }
 
     /// Brings the next look at Git forward; to be called as often as anybody likes.
@@ -184,6 +212,9 @@ impl Daemon {
             if let Some(election) = election {
                 elections.spawn(election.run(reading.clone()));
             }
+        }
+        for machine in self.machines {
+            elections.spawn(machine.run(reading.clone()));
         }
         metrics_of_polls(&mut elections, &self.git, Arc::clone(&self.metrics), reading.clone());
         let first = tokio::select! {
@@ -261,27 +292,38 @@ fn journal(path: &Path) -> Result<Journal, JournalError> {
     Journal::file(path)
 }
 
-/// A client for the place of a target.
-pub(super) async fn reach(target: &Target, account: Option<Account>) -> Result<kube::Client, DaemonError> {
+/// A client for the cluster of a target.
+pub(super) async fn reach(
+    target: &Target,
+    kubernetes: &Kubernetes,
+    account: Option<Account>,
+) -> Result<kube::Client, DaemonError> {
     let environment = || target.environment.to_string();
-    match target.place() {
-        Place::Kubernetes(kubernetes) => {
-            let client = connect(&kubernetes.cluster(), account.as_ref()).await;
-            client.map_err(|source| DaemonError::Connect { environment: environment(), source })
-        }
-        Place::Host(_) => Err(DaemonError::NotServed { environment: environment() }),
+    let client = connect(&kubernetes.cluster(), account.as_ref()).await;
+    client.map_err(|source| DaemonError::Connect { environment: environment(), source })
+}
+
+/// The account that is impersonated there.
+fn account(kubernetes: &Kubernetes) -> Option<Account> {
+    let name = kubernetes.service_account.as_ref()?.to_string();
+    Some(Account { namespace: kubernetes.namespace.to_string(), name })
+}
+
+/// Refuses two environments on this machine: the proxy knows agents by their names alone.
+fn one_host(config: &Config) -> Result<(), DaemonError> {
+    let mut hosts = config.target.iter().filter(|target| matches!(target.place(), Place::Host(_)));
+    match (hosts.next(), hosts.next()) {
+        (Some(first), Some(second)) => Err(DaemonError::SecondHost {
+            first: first.environment.to_string(),
+            second: second.environment.to_string(),
+        }),
+        _ => Ok(()),
     }
 }
 
-/// The account that is impersonated there; on a host there is nobody else to be.
-fn account(target: &Target) -> Option<Account> {
-    match target.place() {
-        Place::Kubernetes(kubernetes) => {
-            let name = kubernetes.service_account.as_ref()?.to_string();
-            Some(Account { namespace: kubernetes.namespace.to_string(), name })
-        }
-        Place::Host(_) => None,
-    }
+/// Where the code of a Pod is.
+fn code() -> Code {
+    Arc::new(|_, _| Ok(None))
 }
 
 /// The policy gate, with the names of our own objects.
