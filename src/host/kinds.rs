@@ -17,7 +17,9 @@ pub(super) struct Kind {
 
 /// What an agent is made of, what keeps the one leader, and the ledger. Kinds without a meaning on one machine
 /// (budgets, autoscalers, routes of a gateway) are not served: who declares one is told so.
-pub(super) const KINDS: [Kind; 10] = [
+pub(super) const KINDS: [Kind; 12] = [
+    kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", false),
+    kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
     kind("", "v1", "ConfigMap", "configmaps", false),
     kind("", "v1", "Pod", "pods", true),
     kind("", "v1", "Service", "services", true),

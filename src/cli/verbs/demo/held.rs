@@ -63,6 +63,8 @@ impl Held {
             restart: Restart { policy: Policy::Always, first_ms: 200, most_ms: 5_000, stable_ms: 10_000 },
             log: Log { folder: log.clone(), max_bytes: 4 << 20, max_age_s: 0, files: 2 },
             dies_with_keeper: false,
+            // The daemon's keepers of agents are their own.
+            alone: true,
             trusted_uids: BTreeSet::new(),
         };
         let cannot = |error: Box<dyn std::error::Error + Send + Sync>| {
