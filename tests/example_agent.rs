@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use backstay::cli::example_agent::{Listen, Listener, Args, Error, run, serve};
+use backstay::cli::example_agent::{Args, Error, Listen, Listener, run, serve};
 use backstay::desired::{Code, FORMAT, Release, ReleaseSpec, Workload};
 use backstay::model::Digest;
 use serde_json::{Value, json};

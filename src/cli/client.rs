@@ -41,9 +41,8 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
     let config = globals.config()?;
     let wanted = globals.environment.as_ref();
     if let Some(namespace) = &globals.namespace {
-        let target = config
-            .as_ref()
-            .and_then(|config| config.target.iter().find(|target| target.namespace() == namespace));
+        let target =
+            config.as_ref().and_then(|config| config.target.iter().find(|target| target.namespace() == namespace));
         let is_host = target.is_some_and(Target::is_host);
         let api = reach(globals, config.as_ref(), target).await?;
         let found = environments(&api, Some(namespace)).await?;

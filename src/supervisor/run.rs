@@ -42,6 +42,8 @@ const MANAGER: &str = "backstay-supervisor";
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Between two looks at what tells nothing: what was drained, the table's file, a proxy that was away.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a term may take to hear of every instance that serves.
+const FIRST_LOOKS: Duration = Duration::from_secs(15);
 /// How long open requests of a retired instance may last where the agent does not say.
 const DRAIN: Duration = Duration::from_mins(10);
 /// The annotation of a set that counts the templates of its Deployment.
@@ -127,6 +129,9 @@ struct Term {
     serving: BTreeMap<AgentName, String>,
     /// The table in use; none until the proxy took one of this term.
     active: Option<Table>,
+    /// The table of an earlier term, by which the proxy goes on until it is given one of this.
+    last: Option<Table>,
+    begun: Instant,
     /// Why the proxy does not take the newest table.
     obstacle: Option<String>,
     generation: u64,
@@ -238,7 +243,13 @@ impl Supervisor {
     /// Keeps all objects of a kind, and wakes whenever one changes.
     fn follow<K>(&self, wake: &mpsc::Sender<()>, stop: &CancellationToken) -> Store<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let (store, writer) = reflector::store();
@@ -247,7 +258,11 @@ impl Supervisor {
             object.managed_fields_mut().clear();
             object
         };
-        let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).map(move |event| event.map(|event| event.modify(|object| *object = slim(object.clone())))));
+        let events = reflector::reflector(
+            writer,
+            watcher(api, watcher::Config::default())
+                .map(move |event| event.map(|event| event.modify(|object| *object = slim(object.clone())))),
+        );
         tokio::spawn(async move {
             let mut events = std::pin::pin!(events);
             while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
@@ -310,7 +325,8 @@ impl Term {
             let set = ids.filter_map(|instance| instance.id.rsplit_once('-')).map(|(set, _)| set.to_owned()).next();
             serving.extend(set.map(|set| (name.clone(), set)));
         }
-        let generation = last.filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
+        let generation = last.as_ref().filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
+        let boot = crate::sys::boot_id().unwrap_or_default();
         Self {
             proxy: Proxy::new(settings.control.clone(), shared.epoch),
             shared,
@@ -321,10 +337,13 @@ impl Term {
             ports,
             serving,
             active: None,
+            // After a start of the machine nothing of it runs any more.
+            last: last.filter(|table| table.boot_id == boot),
+            begun: Instant::now(),
             obstacle: None,
             generation,
             tried: None,
-            boot: crate::sys::boot_id().unwrap_or_default(),
+            boot,
         }
     }
 
@@ -358,7 +377,9 @@ impl Term {
     }
 
     fn heard(&mut self, report: Report) {
-        let Some(handle) = self.instances.get_mut(&report.pod).filter(|handle| handle.uid == report.uid) else { return };
+        let Some(handle) = self.instances.get_mut(&report.pod).filter(|handle| handle.uid == report.uid) else {
+            return;
+        };
         match report.said {
             Said::Seen(seen) => handle.seen = *seen,
             Said::Ended => {
@@ -393,7 +414,7 @@ impl Term {
         let processes = view.processes(|pod| self.seen(pod).ready);
         self.route(&view, &processes).await;
         let mut wait = Duration::from_mins(1);
-        if self.obstacle.is_some() {
+        if self.obstacle.is_some() || self.active.is_none() {
             wait = LOOK;
         }
         let mains: BTreeMap<&AgentName, Main> = processes
@@ -447,6 +468,11 @@ impl Term {
         let same = |active: &Table| active.routes == chosen.table.routes && active.agents == chosen.table.agents;
         let stands = self.active.as_ref().is_some_and(same);
         if stands && self.obstacle.is_none() {
+            return;
+        }
+        // A term begins without having looked: what serves goes on serving until it was asked how it is.
+        let unlooked = self.active.is_none() && self.begun.elapsed() < FIRST_LOOKS;
+        if unlooked && self.last.as_ref().is_some_and(|last| table::loses(last, &chosen.table)) {
             return;
         }
         if self.obstacle.is_some() && self.tried.is_some_and(|tried| tried.elapsed() < LOOK) {
@@ -586,7 +612,14 @@ impl Term {
         .await
     }
 
-    async fn launch(&mut self, view: &View, set: &str, pod: &str, ordinal: u32, now: Timestamp) -> Result<(), kube::Error> {
+    async fn launch(
+        &mut self,
+        view: &View,
+        set: &str,
+        pod: &str,
+        ordinal: u32,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
         let Some(set) = view.sets.iter().find(|one| one.name_any() == set) else { return Ok(()) };
         let Some(template) = &set.spec.template else { return Ok(()) };
         let Some(spec) = &template.spec else { return Ok(()) };
@@ -637,11 +670,13 @@ impl Term {
         }
         let agent = object.labels().get(AGENT_LABEL);
         let service = view.services.iter().find(|service| Some(&service.name_any()) == agent);
-        let carries = object.spec.as_ref().and_then(container).is_some() && service.is_some() && handle.seen.address.is_some();
+        let carries =
+            object.spec.as_ref().and_then(container).is_some() && service.is_some() && handle.seen.address.is_some();
         if carries {
             let launch = table::launch(object.annotations());
             let in_flight = open.map(|open| open.get(&(pod.to_owned(), launch)).copied().unwrap_or(0));
-            let retired = object.annotations().get(RETIRED).and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
+            let retired =
+                object.annotations().get(RETIRED).and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
             let waited = Duration::try_from(now.duration_since(retired)).unwrap_or_default();
             let most = service.and_then(|service| table::drain_max(service)).unwrap_or(DRAIN);
             // Without an answer nothing is known to be idle.

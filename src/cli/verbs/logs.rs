@@ -82,8 +82,9 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals, out: &mut Out) -> Resu
 
 /// Whether an environment that is meant is on this machine.
 fn has_host(config: &Config, globals: &Globals) -> bool {
-    let meant =
-        |environment: &_| globals.environment.as_ref().is_none_or(|wanted: &crate::model::EnvironmentName| wanted == environment);
+    let meant = |environment: &_| {
+        globals.environment.as_ref().is_none_or(|wanted: &crate::model::EnvironmentName| wanted == environment)
+    };
     config.target.iter().any(|target| target.is_host() && meant(&target.environment))
 }
 
@@ -101,7 +102,9 @@ fn of_a_cluster(args: &Args) -> CliError {
 
 /// The folder of a process beneath that of all logs.
 fn process(args: &Args) -> Result<String, CliError> {
-    let plain = |name: &&String| !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    let plain = |name: &&String| {
+        !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    };
     match &args.worker {
         None => Ok(args.agent.to_string()),
         Some(worker) if plain(&worker) => Ok(format!("{}--{worker}", args.agent)),
@@ -152,7 +155,8 @@ fn unknown(name: &str, process: &str, known: &BTreeMap<String, SystemTime>) -> C
 }
 
 fn nothing(process: &str, logs: &Path) -> CliError {
-    let entries = std::fs::read_dir(logs).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries =
+        std::fs::read_dir(logs).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let known: Vec<String> = entries.map(|name| format!("`{}`", name.replace("--", " --worker "))).collect();
     let hint = if known.is_empty() {
         "nothing has run on this machine yet; `backstay status` shows why".to_owned()
@@ -192,7 +196,9 @@ impl Read {
     fn on(&mut self, named: bool, out: &mut Out) -> Result<bool, CliError> {
         let mut bytes = vec![0; LINE];
         let count = self.reader.read(&mut bytes);
-        let count = count.map_err(|error| CliError::new(Exit::Broken, format!("cannot read the log of `{}`", self.name)).because(error))?;
+        let count = count.map_err(|error| {
+            CliError::new(Exit::Broken, format!("cannot read the log of `{}`", self.name)).because(error)
+        })?;
         self.begun.extend_from_slice(bytes.get(..count).unwrap_or_default());
         while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.begun.drain(..=end).collect();

@@ -286,12 +286,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Looks again and again until something is there.
-    async fn until<T>(
-        &self,
-        out: &Out,
-        what: &str,
-        look: impl AsyncFn() -> Option<T>,
-    ) -> Result<T, CliError> {
+    async fn until<T>(&self, out: &Out, what: &str, look: impl AsyncFn() -> Option<T>) -> Result<T, CliError> {
         let begun = Instant::now();
         let mut progress = out.progress(format!("waiting for {what}"));
         loop {

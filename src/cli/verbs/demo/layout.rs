@@ -49,17 +49,23 @@ impl Layout {
         let cannot = |error| CliError::new(Exit::Broken, format!("cannot use the folder `{shown}`")).because(error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
         let marker = dir.join(MARKER);
-        let is_empty = fs::read_dir(dir).map_err(cannot)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK));
+        let is_empty =
+            fs::read_dir(dir).map_err(cannot)?.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK));
         if !is_empty && !marker.exists() {
-            return Err(CliError::new(Exit::Refused, format!("`{shown}` is not empty, and not a demo's: nothing was touched"))
-                .hint("name a new folder: `backstay demo --dir DIR`"));
+            return Err(CliError::new(
+                Exit::Refused,
+                format!("`{shown}` is not empty, and not a demo's: nothing was touched"),
+            )
+            .hint("name a new folder: `backstay demo --dir DIR`"));
         }
         let lock = lock_folder(dir, LOCK).map_err(|error| match error {
             LockError::Held(_) => CliError::new(Exit::Refused, format!("another demo is at work in `{shown}`"))
                 .hint("wait for its end, or name another folder with `--dir`"),
             LockError::Network { .. } => CliError::new(Exit::Refused, error.to_string())
                 .hint("name a folder of this machine's own disk: `backstay demo --dir DIR`"),
-            LockError::Refused { .. } => CliError::new(Exit::Broken, format!("cannot use the folder `{shown}`")).because(error),
+            LockError::Refused { .. } => {
+                CliError::new(Exit::Broken, format!("cannot use the folder `{shown}`")).because(error)
+            }
         })?;
         fs::write(&marker, "Made by `backstay demo`, which may empty this folder.\n").map_err(cannot)?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })

@@ -89,7 +89,9 @@ pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> 
 /// Ends what an earlier demo left running.
 fn stop(dir: &std::path::Path, out: &mut Out) -> Result<Exit, CliError> {
     if !dir.exists() {
-        return Err(CliError::usage(format!("there is no demo in `{}`", dir.display())).hint("name its folder with `--dir`"));
+        return Err(
+            CliError::usage(format!("there is no demo in `{}`", dir.display())).hint("name its folder with `--dir`")
+        );
     }
     let layout = Layout::take(dir)?;
     held::end(&layout)?;
@@ -156,7 +158,8 @@ async fn listens(out: &Out, held: &Held, what: &str, port: u16) -> Result<(), Cl
 
 /// Returns on SIGINT or SIGTERM.
 async fn interrupted() {
-    let signals = signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    let signals =
+        signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
     match signals {
         Ok((mut interrupt, mut terminate)) => {
             tokio::select! {

@@ -46,12 +46,7 @@ impl Edit {
 
 impl Checkout {
     /// Makes a bare repository and a checkout of it with `files`, committed by `account` and not yet pushed.
-    pub(super) fn create(
-        bare: &Path,
-        folder: &Path,
-        files: &[(&str, &str)],
-        account: &str,
-    ) -> Result<Self, CliError> {
+    pub(super) fn create(bare: &Path, folder: &Path, files: &[(&str, &str)], account: &str) -> Result<Self, CliError> {
         let failed = |deed: &'static str| move |error| broken(deed, error);
         let options = || {
             let mut options = RepositoryInitOptions::new();
@@ -89,7 +84,9 @@ impl Checkout {
         for edit in edits {
             let path = self.folder.join(edit.file);
             let text = fs::read_to_string(&path);
-            let text = text.map_err(|error| CliError::new(Exit::Broken, format!("cannot read `{}`", path.display())).because(error))?;
+            let text = text.map_err(|error| {
+                CliError::new(Exit::Broken, format!("cannot read `{}`", path.display())).because(error)
+            })?;
             let changed = edit.applied(&text).ok_or_else(|| {
                 CliError::new(Exit::Broken, format!("`{}` does not say `{}` any more", path.display(), edit.from))
             })?;
@@ -124,7 +121,8 @@ impl Checkout {
     fn write(&self, path: &str, text: &str) -> Result<(), CliError> {
         let path = self.folder.join(path);
         let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&path, text));
-        written.map_err(|error| CliError::new(Exit::Broken, format!("cannot write `{}`", path.display())).because(error))
+        written
+            .map_err(|error| CliError::new(Exit::Broken, format!("cannot write `{}`", path.display())).because(error))
     }
 
     fn commit(&self, message: &str) -> Result<String, CliError> {
@@ -207,7 +205,15 @@ mod tests {
         checkout.push().unwrap();
         assert_eq!(text(&bare, file), first);
         assert_eq!(fs::read_to_string(work.join(file)).unwrap(), first, "the checkout follows");
-        let tip = Repository::open(&bare).unwrap().find_reference(BRANCH).unwrap().peel_to_commit().unwrap().message().unwrap().to_owned();
+        let tip = Repository::open(&bare)
+            .unwrap()
+            .find_reference(BRANCH)
+            .unwrap()
+            .peel_to_commit()
+            .unwrap()
+            .message()
+            .unwrap()
+            .to_owned();
         assert!(tip.starts_with("Revert \"refunds take five days\"\n\nThis reverts commit "), "{tip}");
         assert_eq!(edit.command(), "sed -i 's/three working days/five working days/' agents/support/prompts/system.md");
     }

@@ -50,7 +50,11 @@ pub(super) fn first(told: &First) -> Vec<String> {
 }
 
 pub(super) fn good_begins() -> Vec<String> {
-    vec!["2. A good prompt: one line changes, and with it the whole release".to_owned(), command(&GOOD.command()), commit()]
+    vec![
+        "2. A good prompt: one line changes, and with it the whole release".to_owned(),
+        command(&GOOD.command()),
+        commit(),
+    ]
 }
 
 pub(super) fn good(told: &Changed) -> Vec<String> {
