@@ -75,12 +75,7 @@ pub(crate) fn folder(config: &Config) -> PathBuf {
 
 impl Opening {
     /// Takes the folder of the host and opens its database.
-    pub(super) fn new(
-        config: &Config,
-        target: &Target,
-        host: &Host,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<Self, DaemonError> {
+    pub(super) fn new(config: &Config, target: &Target, host: &Host, clock: &Arc<dyn Clock>) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Host { environment: target.environment.to_string(), source };
         let state = folder(config);
         make(&state).map_err(failed)?;

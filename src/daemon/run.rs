@@ -20,8 +20,8 @@ use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
-use crate::source::{Hinter, Person, SigningKey};
 use crate::supervisor::Code;
+use crate::source::{Hinter, Person, SigningKey};
 
 /// As whom commits are made where nobody is named.
 pub const COMMITTER: &str = "Backstay <backstay@localhost>";

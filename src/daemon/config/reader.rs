@@ -15,8 +15,10 @@ use super::{Config, Remote, nearest};
 use crate::model::{Diagnostic, Diagnostics, Origin};
 
 /// Keys of the format that this version does not deliver.
-const NOT_DELIVERED: &[(&str, &str)] =
-    &[("source.verify.openpgp", "verification of signatures of OpenPGP"), ("metrics", "a metrics server")];
+const NOT_DELIVERED: &[(&str, &str)] = &[
+    ("source.verify.openpgp", "verification of signatures of OpenPGP"),
+    ("metrics", "a metrics server"),
+];
 /// Variables with our prefix that are no keys: what an agent is given, and what the command line takes.
 const OTHERS: &[&str] = &["BACKSTAY_CONFIG", "BACKSTAY_AGENT_DIR", "BACKSTAY_RELEASE", "BACKSTAY_LISTEN"];
 /// Keys that only a repository over HTTP has a use for.
@@ -494,14 +496,12 @@ impl Reader<'_> {
             let Some(node) = host.field(name) else { continue };
             if path(node).is_some_and(|path| path.starts_with(&state) || state.starts_with(&path)) {
                 let message = format!("`target.host.{name}` and `state.folder` lie within each other");
-                self.found
-                    .push(complain(&node.at, message).hint("the daemon writes to one of them; give each its own"));
+                self.found.push(complain(&node.at, message).hint("the daemon writes to one of them; give each its own"));
             }
         }
         let Some(Node { raw: Raw::Table(programs), .. }) = host.field("interpreters") else {
             if let Some(node) = host.field("interpreters") {
-                for (name, program) in node.text().unwrap_or_default().split(',').filter_map(|one| one.split_once('='))
-                {
+                for (name, program) in node.text().unwrap_or_default().split(',').filter_map(|one| one.split_once('=')) {
                     self.interpreter(name.trim(), &PathBuf::from(program.trim()), node);
                 }
             }
@@ -516,8 +516,7 @@ impl Reader<'_> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte);
         if !name.bytes().all(plain) || name.starts_with(['.', '-']) || name.is_empty() {
             let message = format!("`target.host.interpreters`: `{name}` cannot be the first word of a command");
-            self.found
-                .push(complain(&node.key, message).hint("letters, digits, `.`, `_`, `+`, `-`, such as `python3`"));
+            self.found.push(complain(&node.key, message).hint("letters, digits, `.`, `_`, `+`, `-`, such as `python3`"));
         }
         if program.is_relative() {
             let message = format!("`target.host.interpreters.{name}` is not an absolute path");
