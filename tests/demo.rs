@@ -108,7 +108,7 @@ fn a_demo_runs_on_beside_another_and_a_second_run_begins_anew() {
     assert_eq!(processes(&other), Vec::<String>::new());
     assert!(backstay(&one, &["status"]).contains("support"), "it can be played with");
     assert!(backstay(&one, &["history", "support"]).contains("revert"));
-    assert!(backstay(&one, &["logs", "support"]).contains("listening"));
+    assert!(backstay(&one, &["logs", "support"]).contains("answered"), "what an agent wrote");
 
     check(&report(&demo(&one, &["--exit"])));
     assert_eq!(processes(&one), Vec::<String>::new());

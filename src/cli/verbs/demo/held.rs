@@ -13,7 +13,7 @@ use crate::keeper::folder;
 use crate::keeper::spec::{FORMAT, Log, Policy, Restart, Spec, Stop, Writable};
 use crate::keeper::wire::Status;
 use crate::model::Timestamp;
-use crate::sys::{self, ProcessId};
+use crate::sys::{self, Listen, Listening, ProcessId};
 
 /// Longest wait for the end of one process.
 const END: Duration = Duration::from_secs(30);
@@ -78,6 +78,14 @@ impl Held {
     /// The process that runs now, if one does.
     pub(super) fn process(&self) -> Result<Option<ProcessId>, CliError> {
         Ok(self.status()?.agent)
+    }
+
+    /// Whether it, and nobody else, listens on a port.
+    pub(super) fn listens(&self, port: u16) -> bool {
+        let process = self.process().ok().flatten();
+        process.is_some_and(|process| {
+            sys::listening(&Listen::Port(port), &[process]).is_ok_and(|whose| whose == Listening::Ours)
+        })
     }
 
     /// How often it was started.

@@ -12,7 +12,6 @@ mod words;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::acts::{IMPATIENT, Stage};
@@ -23,6 +22,7 @@ use self::repository::Checkout;
 use self::setup::{Ports, Programs};
 use self::words::Report;
 use crate::cli::{CliError, Exit, Format, Out};
+use crate::sys::FolderLock;
 
 /// Longest wait for daemon and proxy to begin.
 const BEGIN: Duration = Duration::from_secs(30);
@@ -55,12 +55,14 @@ pub(in crate::cli) fn run(args: &Args, out: &mut Out) -> Result<Exit, CliError> 
         held::end(&layout)?;
     }
     layout.empty()?;
+    // Nobody else looks for ports until these are taken.
+    let turn = setup::turn()?;
     let ports = Ports::find(&dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(Exit::Broken, "cannot start").because(error))?;
     let played = runtime.block_on(async {
         tokio::select! {
-            played = play(&layout, &ports, &programs, out) => played,
+            played = play(&layout, &ports, turn, &programs, out) => played,
             () = interrupted() => Err(CliError::new(Exit::No, "the demo was interrupted")),
         }
     });
@@ -100,7 +102,13 @@ fn stop(dir: &std::path::Path, out: &mut Out) -> Result<Exit, CliError> {
 }
 
 /// All acts, each told as it ends.
-async fn play(layout: &Layout, ports: &Ports, programs: &Programs, out: &mut Out) -> Result<Report, CliError> {
+async fn play(
+    layout: &Layout,
+    ports: &Ports,
+    turn: FolderLock,
+    programs: &Programs,
+    out: &mut Out,
+) -> Result<Report, CliError> {
     tell(out, &words::before(layout, ports))?;
     let account = setup::account();
     let checkout = Checkout::create(&layout.repository(), &layout.work(), EXAMPLE, &account)?;
@@ -110,6 +118,7 @@ async fn play(layout: &Layout, ports: &Ports, programs: &Programs, out: &mut Out
     let daemon = Held::start("daemon", &["run"], layout, programs)?;
     listens(out, &proxy, "the proxy", ports.proxy).await?;
     listens(out, &daemon, "the daemon", ports.daemon).await?;
+    drop(turn);
     let stage = Stage::new(layout, ports, daemon, checkout)?;
 
     tell(out, &words::first_begins())?;
@@ -141,11 +150,11 @@ fn tell(out: &mut Out, lines: &[String]) -> Result<(), CliError> {
     out.flush()
 }
 
-/// Waits until something listens on a port.
+/// Waits until a process of the demo, and nobody else, listens on a port.
 async fn listens(out: &Out, held: &Held, what: &str, port: u16) -> Result<(), CliError> {
     let begun = Instant::now();
     let mut progress = out.progress(format!("starting {what}"));
-    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+    while !held.listens(port) {
         if begun.elapsed() > BEGIN {
             return Err(CliError::new(Exit::Broken, format!("{what} does not listen on port {port}"))
                 .hint(format!("what it wrote lies in `{}`", held.log().display())));

@@ -3,11 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::layout::{Layout, make, write};
 use crate::cli::{CliError, Exit};
 use crate::model::Digest;
-use crate::sys;
+use crate::sys::{self, FolderLock, LockError};
 
 /// Ports of a demo's agents.
 const AGENTS: u16 = 100;
@@ -15,6 +16,8 @@ const AGENTS: u16 = 100;
 const TRIED: u16 = 8;
 /// What systems use where they do not say.
 const EPHEMERAL: RangeInclusive<u16> = 32_768..=60_999;
+/// Longest wait for other demos to have their ports.
+const TURN: Duration = Duration::from_mins(1);
 /// Secrets that the example's agents name. Nobody is asked with them.
 const SECRETS: [(&str, &str); 2] =
     [("openai-api-key", "sk-demo-of-nobody"), ("database-url", "postgres://demo@localhost/nowhere")];
@@ -92,6 +95,28 @@ fn ephemeral() -> RangeInclusive<u16> {
 
 fn is_free(port: u16) -> bool {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok()
+}
+
+/// Waits until no other demo of this account is looking for ports, and keeps others from it.
+pub(super) fn turn() -> Result<FolderLock, CliError> {
+    let folder = std::env::temp_dir();
+    let name = format!("backstay-demo-{}.lock", sys::own_uid());
+    let begun = Instant::now();
+    loop {
+        match sys::lock_folder(&folder, &name) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held(_)) if begun.elapsed() < TURN => std::thread::sleep(Duration::from_millis(50)),
+            Err(LockError::Held(_)) => {
+                return Err(CliError::new(Exit::Refused, "another demo has been starting for a minute")
+                    .hint("end it, or wait for it"));
+            }
+            Err(error) => {
+                return Err(CliError::new(Exit::Broken, format!("cannot lock `{}`", folder.join(name).display()))
+                    .because(error)
+                    .hint("`TMPDIR` names another folder"));
+            }
+        }
+    }
 }
 
 /// The account that the demo runs as: the person of its configuration.
