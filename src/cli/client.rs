@@ -137,22 +137,20 @@ pub(super) async fn of_host(socket: &Path) -> Result<Api, CliError> {
 
 /// Why the daemon of this machine cannot be asked.
 fn not_served(socket: &Path, error: io::Error) -> CliError {
-    let shown = socket.display();
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            let how = if error.kind() == io::ErrorKind::NotFound { "is not there" } else { "is not answered" };
-            CliError::new(Exit::Broken, format!("the daemon of this machine is not running: `{shown}` {how}")).hint(
-                "start it: `backstay run --config FILE`, or its service; agents go on without it, and `backstay logs \
-                 AGENT` needs none",
-            )
-        }
-        io::ErrorKind::PermissionDenied => {
-            CliError::new(Exit::Refused, format!("this account may not reach the daemon at `{shown}`"))
-                .because(error)
-                .hint("whoever may enter the folder may look; `ls -ld` shows who that is")
-        }
-        _ => CliError::new(Exit::Broken, format!("cannot reach the daemon at `{shown}`")).because(error),
+    let (shown, kind) = (socket.display(), error.kind());
+    if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        let how = if kind == io::ErrorKind::NotFound { "is not there" } else { "is not answered" };
+        return CliError::new(Exit::Broken, format!("the daemon of this machine is not running: `{shown}` {how}")).hint(
+            "start it: `backstay run --config FILE`, or its service; agents go on without it, and `backstay logs AGENT` \
+             needs none",
+        );
     }
+    if kind == io::ErrorKind::PermissionDenied {
+        return CliError::new(Exit::Refused, format!("this account may not reach the daemon at `{shown}`"))
+            .because(error)
+            .hint("whoever may enter the folder may look; `ls -ld` shows who that is");
+    }
+    CliError::new(Exit::Broken, format!("cannot reach the daemon at `{shown}`")).because(error)
 }
 
 /// The environments of a namespace or of the cluster, with their namespaces.

@@ -8,14 +8,14 @@ use backstay::ledger::Ledger;
 use backstay::reconcile::LedgerEntry;
 use backstay::sys;
 
-use super::socket::Served;
+use super::socket::{Served, ledger};
 
 /// A configuration beside the state folder, whose repository nobody asks.
 fn configuration(folder: &Path) {
     let text = format!(
-        "[source]\nurl = {:?}\n[state]\nfolder = {:?}\n[[target]]\nenvironment = \"development\"\nhost = {{}}\n",
-        folder.join("agents.git"),
-        folder.join("state")
+        "[source]\nurl = \"{}\"\n[state]\nfolder = \"{}\"\n[[target]]\nenvironment = \"development\"\nhost = {{}}\n",
+        folder.join("agents.git").display(),
+        folder.join("state").display()
     );
     fs::write(folder.join("backstay.toml"), text).expect("written");
 }
@@ -48,7 +48,7 @@ async fn the_verbs_ask_the_daemon_of_this_machine() {
     let (code, said) = typed(&folder, &["suspend", "support", "--no-wait"]).await;
     assert_eq!(code, Some(0), "{said}");
     let me = sys::account(sys::own_uid());
-    assert_eq!(suspended_by(&served.ledger(served.api.client())).await, Some(me));
+    assert_eq!(suspended_by(&ledger(served.api.client())).await, Some(me));
     let (code, said) = typed(&folder, &["history", "supporter"]).await;
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("did you mean `support`?"), "{said}");

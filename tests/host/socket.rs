@@ -49,16 +49,11 @@ impl Served {
         let listener = listen(&socket).expect("a socket");
         let task = tokio::spawn(serve(listener, api.clone(), BTreeSet::new(), stop.clone()));
         let served = Self { folder, socket, api, stop, task };
-        let daemon = served.ledger(served.api.client());
+        let daemon = ledger(served.api.client());
         daemon.claim().await.expect("claimed");
         let agent = "support".parse().expect("a name");
         daemon.record(&agent, None, &AgentRecord::default()).await.expect("recorded");
         served
-    }
-
-    pub(crate) fn ledger(&self, client: kube::Client) -> Ledger {
-        let environment = "development".parse().expect("a name");
-        Ledger::new(api(client), "development".to_owned(), environment, "demo")
     }
 
     pub(crate) async fn end(self) -> TempDir {
@@ -66,6 +61,12 @@ impl Served {
         self.task.await.expect("joined").expect("served");
         self.folder
     }
+}
+
+/// The ledger of the environment, over a client.
+pub(crate) fn ledger(client: kube::Client) -> Ledger {
+    let environment = "development".parse().expect("a name");
+    Ledger::new(api(client), "development".to_owned(), environment, "demo")
 }
 
 fn api(client: kube::Client) -> Api {
@@ -92,11 +93,11 @@ const MERGE: &str = "application/merge-patch+json";
 async fn a_person_is_known_by_their_account_and_asks_in_their_own_name() {
     let served = Served::start().await;
     let me = sys::account(sys::own_uid());
-    let ledger = served.ledger(client(&served.socket));
+    let asks = ledger(client(&served.socket));
     assert_eq!(whoami(&api(client(&served.socket))).await.expect("a name"), me);
     let agent = "support".parse().expect("a name");
-    ledger.request(&agent, &Ask::Suspend, &asker(&me)).await.expect("asked");
-    let refused = ledger.request(&agent, &Ask::Resume, &asker("mallory")).await.expect_err("another's name");
+    asks.request(&agent, &Ask::Suspend, &asker(&me)).await.expect("asked");
+    let refused = asks.request(&agent, &Ask::Resume, &asker("mallory")).await.expect_err("another's name");
     assert_eq!(refused.kind, FailureKind::Forbidden, "{refused:?}");
     assert!(refused.message.contains("nobody asks in another's name"), "{refused:?}");
     served.end().await;
@@ -137,7 +138,7 @@ async fn anybody_else_only_reads() {
     let served = Served::start().await;
     let reader = kube::Client::new(served.api.router(Caller::Reader("bob".to_owned())), "default");
     assert_eq!(patch(&reader, SUPPORT, MERGE, json!({"spec": {"suspend": {"id": "1", "by": "bob"}}})).await, 403);
-    served.ledger(reader).agent(&"support".parse().expect("a name")).await.expect("read");
+    ledger(reader).agent(&"support".parse().expect("a name")).await.expect("read");
     // The same from an account of its own, where this one may become another.
     if sys::own_uid() == 0 {
         let socket = served.socket.clone();
