@@ -13,6 +13,7 @@ ARG WORKDIR=/src
 WORKDIR ${WORKDIR}
 COPY Cargo.toml Cargo.lock ./
 COPY src ./src
+COPY example-repo ./example-repo
 COPY tests/image/sbom ./tests/image/sbom
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/var/cache/target \
     set -eu; \

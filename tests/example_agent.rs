@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use backstay::cli::example_agent::{Args, Error, run, serve};
+use backstay::cli::example_agent::{Args, Error, Listen, Listener, run, serve};
 use backstay::desired::{Code, FORMAT, Release, ReleaseSpec, Workload};
 use backstay::model::Digest;
 use serde_json::{Value, json};
@@ -84,7 +84,7 @@ impl Running {
         let dir = folder(release);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let served = tokio::spawn(serve(args(&dir, worker), Some(listener), stop.clone()));
+        let served = tokio::spawn(serve(args(&dir, worker), Some(Listener::Tcp(listener)), stop.clone()));
         Self { address, stop, served, _dir: dir }
     }
 
@@ -272,6 +272,6 @@ async fn a_taken_address_is_named() {
     let dir = folder(&release(json!({})));
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let ended = run(Args { listen: Some(address), ..args(&dir, false) }).await;
+    let ended = run(Args { listen: Some(Listen::Tcp(address)), ..args(&dir, false) }).await;
     assert_eq!(ended.unwrap_err().to_string(), format!("cannot listen on {address}"));
 }

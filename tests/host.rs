@@ -35,3 +35,7 @@ mod network {
 
 #[path = "host/store.rs"]
 mod store;
+#[path = "host/people.rs"]
+mod people;
+#[path = "host/socket.rs"]
+mod socket;

@@ -1,12 +1,14 @@
 //! Finding the environment that is meant, and the way to its ledger.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::daemon::config::{self, Config, Label, Target, nearest};
+use crate::host;
 use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
 use crate::model::{AgentName, Digest, EnvironmentName, Timestamp};
 use crate::observe::{Api, Cluster, Limiter, connect, listed};
-use crate::reconcile::{FailureKind, LedgerEntry};
+use crate::reconcile::{Failure, FailureKind, LedgerEntry};
 use crate::record::{AgentRecord, Requests};
 use crate::source::SourceConfig;
 
@@ -24,6 +26,8 @@ pub(super) struct Place {
     pub(super) environment: EnvironmentName,
     pub(super) namespace: String,
     pub(super) api: Api,
+    /// Whether it is this machine.
+    pub(super) is_host: bool,
 }
 
 /// One agent as the ledger holds it.
@@ -39,7 +43,8 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
     if let Some(namespace) = &globals.namespace {
         let target =
             config.as_ref().and_then(|config| config.target.iter().find(|target| target.namespace() == namespace));
-        let api = reach(globals, target).await?;
+        let is_host = target.is_some_and(Target::is_host);
+        let api = reach(globals, config.as_ref(), target).await?;
         let found = environments(&api, Some(namespace)).await?;
         if found.is_empty() {
             let message = format!("no environment of Backstay is at home in the namespace `{namespace}`");
@@ -47,24 +52,25 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
                 "`kubectl get agentenvironments --all-namespaces` lists them; the daemon makes one at its first start",
             ));
         }
-        return chosen(found, wanted, &api, &format!("the namespace `{namespace}`"));
+        return chosen(found, wanted, &api, is_host, &format!("the namespace `{namespace}`"));
     }
     if let Some(config) = config {
         let mut places = Vec::new();
         for target in targets(&config, wanted)? {
-            let api = reach(globals, Some(target)).await?;
+            let api = reach(globals, Some(&config), Some(target)).await?;
             let namespace = target.namespace().to_owned();
-            places.push(Place { environment: target.environment.clone(), namespace, api });
+            let is_host = target.is_host();
+            places.push(Place { environment: target.environment.clone(), namespace, api, is_host });
         }
         return Ok(places);
     }
-    let api = reach(globals, None).await?;
+    let api = reach(globals, None, None).await?;
     let found = environments(&api, None).await?;
     if found.is_empty() {
         return Err(CliError::usage("no environment of Backstay is in this cluster")
             .hint("is this the right cluster? `--context` and `--kubeconfig` name another"));
     }
-    chosen(found, wanted, &api, "this cluster")
+    chosen(found, wanted, &api, false, "this cluster")
 }
 
 /// The one environment that is meant.
@@ -89,6 +95,7 @@ fn chosen(
     found: Vec<(EnvironmentName, String)>,
     wanted: Option<&EnvironmentName>,
     api: &Api,
+    is_host: bool,
     within: &str,
 ) -> Result<Vec<Place>, CliError> {
     let known: Known = found.iter().map(|(environment, _)| environment.as_str()).collect();
@@ -96,7 +103,7 @@ fn chosen(
         return Err(unknown_environment(wanted, within, &known));
     }
     let meant = found.into_iter().filter(|(environment, _)| wanted.is_none_or(|wanted| wanted == environment));
-    let place = |(environment, namespace)| Place { environment, namespace, api: api.clone() };
+    let place = |(environment, namespace)| Place { environment, namespace, api: api.clone(), is_host };
     Ok(meant.map(place).collect())
 }
 
@@ -104,13 +111,10 @@ fn unknown_environment(wanted: &EnvironmentName, within: &str, known: &Known) ->
     CliError::usage(format!("there is no environment `{wanted}` in {within}")).hint(known.hint(wanted.as_str()))
 }
 
-async fn reach(globals: &Globals, target: Option<&Target>) -> Result<Api, CliError> {
+async fn reach(globals: &Globals, config: Option<&Config>, target: Option<&Target>) -> Result<Api, CliError> {
     let configured = match target.map(Target::place) {
         Some(config::Place::Kubernetes(kubernetes)) => kubernetes.cluster(),
-        Some(config::Place::Host(_)) => {
-            return Err(CliError::usage("an environment on a host cannot be asked yet")
-                .hint("name one on Kubernetes with `--environment`"));
-        }
+        Some(config::Place::Host(_)) => return of_host(&config.map(Config::host_socket).unwrap_or_default()).await,
         None => Cluster::default(),
     };
     let cluster = Cluster {
@@ -121,6 +125,32 @@ async fn reach(globals: &Globals, target: Option<&Target>) -> Result<Api, CliErr
     };
     let client = connect(&cluster, None).await?;
     Ok(Api::new(client, Limiter::new(IN_FLIGHT)))
+}
+
+/// The API of this machine, which the daemon serves at `socket`.
+pub(super) async fn of_host(socket: &Path) -> Result<Api, CliError> {
+    match host::answers(socket).await {
+        Ok(()) => Ok(Api::new(host::client(socket), Limiter::new(IN_FLIGHT))),
+        Err(error) => Err(not_served(socket, error)),
+    }
+}
+
+/// Why the daemon of this machine cannot be asked.
+fn not_served(socket: &Path, error: io::Error) -> CliError {
+    let (shown, kind) = (socket.display(), error.kind());
+    if matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+        let how = if kind == io::ErrorKind::NotFound { "is not there" } else { "is not answered" };
+        return CliError::new(Exit::Broken, format!("the daemon of this machine is not running: `{shown}` {how}")).hint(
+            "start it: `backstay run --config FILE`, or its service; agents go on without it, and `backstay logs AGENT` \
+             needs none",
+        );
+    }
+    if kind == io::ErrorKind::PermissionDenied {
+        return CliError::new(Exit::Refused, format!("this account may not reach the daemon at `{shown}`"))
+            .because(error)
+            .hint("whoever may enter the folder may look; `ls -ld` shows who that is");
+    }
+    CliError::new(Exit::Broken, format!("cannot reach the daemon at `{shown}`")).because(error)
 }
 
 /// The environments of a namespace or of the cluster, with their namespaces.
@@ -171,6 +201,16 @@ impl Place {
     /// Its ledger, to read and to ask; nothing is recorded through it.
     pub(super) fn ledger(&self) -> Ledger {
         Ledger::new(self.api.clone(), self.namespace.clone(), self.environment.clone(), "")
+    }
+
+    /// Why a request of a person was not taken.
+    pub(super) fn refused(&self, failure: Failure) -> CliError {
+        let forbidden = failure.kind == FailureKind::Forbidden;
+        let error = CliError::from(failure);
+        if self.is_host && forbidden {
+            return error.hint("on a host root, the daemon's account and every `[[person]] username` may ask");
+        }
+        error
     }
 
     /// The person who asks, by the name that the API server knows them by.
@@ -229,5 +269,26 @@ impl Known<'_> {
                 format!("there is {}", self.0.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn without_a_daemon_the_way_out_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("api.sock");
+        let missing = of_host(&socket).await.err().expect("nobody serves it");
+        assert_eq!(missing.exit(), Exit::Broken);
+        assert!(missing.to_string().starts_with("the daemon of this machine is not running"), "{missing}");
+        assert!(missing.way_out().is_some_and(|way| way.contains("backstay run")), "{missing:?}");
+        drop(host::listen(&socket).expect("a socket"));
+        let left = of_host(&socket).await.err().expect("nobody serves it");
+        assert!(left.to_string().ends_with("is not answered"), "{left}");
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("other")).expect("a socket"));
+        let denied = not_served(&socket, io::Error::from(io::ErrorKind::PermissionDenied));
+        assert_eq!(denied.exit(), Exit::Refused);
     }
 }

@@ -89,6 +89,8 @@ enum Verb {
     Status(verbs::status::Args),
     /// Show what was done to an agent, and why
     History(verbs::history::Args),
+    /// Show what an agent of this machine wrote to its standard output and error
+    Logs(verbs::logs::Args),
     /// Show where the cluster differs from Git, or two releases from each other
     Diff(verbs::diff::Args),
     /// Write and push the commit that brings an agent back to a release that was stable before
@@ -109,6 +111,8 @@ enum Verb {
     Man(verbs::man::Args),
     /// Carry the traffic of this machine's agents
     Proxy(verbs::proxy::Args),
+    /// Show the whole promise on this machine: a push, a bad prompt, a revert, a killed daemon
+    Demo(verbs::demo::Args),
     /// Ask the daemon of this machine whether it is alive
     Healthcheck(verbs::healthcheck::Args),
     /// Run the agent of the example repository, which needs no model
@@ -132,9 +136,8 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
     (&["reconcile", "refresh", "fetch", "pull"], "`backstay sync` looks at Git now"),
     (&["start", "serve", "daemon"], "`backstay run --config FILE` runs the daemon"),
     (&["delete", "remove", "rm", "uninstall"], "an agent goes when a commit takes its folder away"),
-    (&["logs"], "the logs of an agent are its pods': `kubectl logs -l backstay.dev/agent=NAME`"),
     (
-        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup", "demo", "host"],
+        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup", "host"],
         "this version does not deliver it yet",
     ),
 ];
@@ -189,6 +192,8 @@ fn dispatch(Args { globals, verb }: Args, serve: Serve, out: &mut Out) -> Result
         Verb::Sync(args) => wait::on(verbs::sync::run(&args, &globals, out)),
         Verb::Status(args) => wait::on(verbs::status::run(&args, &globals, out)),
         Verb::History(args) => wait::on(verbs::history::run(&args, &globals, out)),
+        Verb::Logs(args) => verbs::logs::run(&args, &globals, out),
+        Verb::Demo(args) => verbs::demo::run(&args, out),
         Verb::Diff(args) => wait::on(verbs::diff::run(&args, &globals, out)),
         Verb::Revert(args) => wait::on(verbs::revert::run(&args, &globals, out)),
         Verb::Rollback(args) => wait::on(verbs::rollback::run(&args, &globals, out)),

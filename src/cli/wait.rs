@@ -61,7 +61,7 @@ pub(super) async fn ask(
     place.agent(agent).await?;
     let ledger = place.ledger();
     let asker = place.asker(reason).await?;
-    let id = ledger.request(agent, &ask, &asker).await?;
+    let id = ledger.request(agent, &ask, &asker).await.map_err(|failure| place.refused(failure))?;
     let object = format!("AgentRelease/{}/{agent}", place.namespace);
     if wait.no_wait {
         return told(out, &object, &id, &Came::Pending("asked".to_owned()), Exit::Done);

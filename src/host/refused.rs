@@ -64,8 +64,10 @@ impl Refused {
 
     /// The caller has no such right.
     pub(super) fn forbidden(who: &str, method: &http::Method, path: &str) -> Self {
-        let message = format!("User \"{who}\" cannot {method} {path}: on a host the daemon alone writes; root, its own account and \
-             every `[[person]]` of its configuration may ask");
+        let message = format!(
+            "User \"{who}\" cannot {method} {path}: on a host the daemon alone writes; root, its own account and \
+             every `[[person]]` of its configuration may ask"
+        );
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message)
     }
 

@@ -69,6 +69,10 @@ pub struct Spec {
     /// Whether it is killed at once when its keeper dies, instead of being taken over by the next one.
     #[serde(default)]
     pub dies_with_keeper: bool,
+    /// Whether only its first process is its own: what that starts goes on when it ends. So is a daemon held, which starts
+    /// keepers of agents.
+    #[serde(default)]
+    pub alone: bool,
     /// Users that may command the keeper, beside its own and root.
     #[serde(default)]
     pub trusted_uids: BTreeSet<u32>,

@@ -139,6 +139,7 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         restart: Restart { policy: Policy::Always, first_ms: 500, most_ms: 30_000, stable_ms: 60_000 },
         log: Log { folder: log_folder, max_bytes: LOG.0, files: LOG.1, max_age_s: LOG.2 },
         dies_with_keeper: false,
+        alone: false,
         trusted_uids: BTreeSet::new(),
     };
     spec.check().map_err(|error| Trouble::config(error.to_string()))?;

@@ -42,6 +42,8 @@ const MANAGER: &str = "backstay-supervisor";
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Between two looks at what tells nothing: what was drained, the table's file, a proxy that was away.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a term may take to hear of every instance that serves.
+const FIRST_LOOKS: Duration = Duration::from_secs(15);
 /// How long open requests of a retired instance may last where the agent does not say.
 const DRAIN: Duration = Duration::from_mins(10);
 /// The annotation of a set that counts the templates of its Deployment.
@@ -127,6 +129,9 @@ struct Term {
     serving: BTreeMap<AgentName, String>,
     /// The table in use; none until the proxy took one of this term.
     active: Option<Table>,
+    /// The table of an earlier term, by which the proxy goes on until it is given one of this.
+    last: Option<Table>,
+    begun: Instant,
     /// Why the proxy does not take the newest table.
     obstacle: Option<String>,
     generation: u64,
@@ -310,7 +315,8 @@ impl Term {
             let set = ids.filter_map(|instance| instance.id.rsplit_once('-')).map(|(set, _)| set.to_owned()).next();
             serving.extend(set.map(|set| (name.clone(), set)));
         }
-        let generation = last.filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
+        let generation = last.as_ref().filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
+        let boot = crate::sys::boot_id().unwrap_or_default();
         Self {
             proxy: Proxy::new(settings.control.clone(), shared.epoch),
             shared,
@@ -321,10 +327,13 @@ impl Term {
             ports,
             serving,
             active: None,
+            // After a start of the machine nothing of it runs any more.
+            last: last.filter(|table| table.boot_id == boot),
+            begun: Instant::now(),
             obstacle: None,
             generation,
             tried: None,
-            boot: crate::sys::boot_id().unwrap_or_default(),
+            boot,
         }
     }
 
@@ -393,7 +402,7 @@ impl Term {
         let processes = view.processes(|pod| self.seen(pod).ready);
         self.route(&view, &processes).await;
         let mut wait = Duration::from_mins(1);
-        if self.obstacle.is_some() {
+        if self.obstacle.is_some() || self.active.is_none() {
             wait = LOOK;
         }
         let mains: BTreeMap<&AgentName, Main> = processes
@@ -447,6 +456,11 @@ impl Term {
         let same = |active: &Table| active.routes == chosen.table.routes && active.agents == chosen.table.agents;
         let stands = self.active.as_ref().is_some_and(same);
         if stands && self.obstacle.is_none() {
+            return;
+        }
+        // A term begins without having looked: what serves goes on serving until it was asked how it is.
+        let unlooked = self.active.is_none() && self.begun.elapsed() < FIRST_LOOKS;
+        if unlooked && self.last.as_ref().is_some_and(|last| table::loses(last, &chosen.table)) {
             return;
         }
         if self.obstacle.is_some() && self.tried.is_some_and(|tried| tried.elapsed() < LOOK) {

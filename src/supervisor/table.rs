@@ -85,6 +85,12 @@ pub(super) fn choose(
     chosen
 }
 
+/// Whether an agent that one table sends requests to has nothing ready in the next one.
+pub(super) fn loses(last: &Table, next: &Table) -> bool {
+    let serves = |table: &Table, agent: &AgentName| table.agents.get(agent).is_some_and(|agent| !agent.arms.is_empty());
+    last.agents.keys().any(|agent| serves(last, agent) && !serves(next, agent))
+}
+
 /// How long open requests of what left the table may last; none: the supervisor's own bound.
 pub(super) fn drain_max(service: &Service) -> Option<std::time::Duration> {
     let max = draining(service).max?;
@@ -126,4 +132,24 @@ fn route(service: &Service, agent: &AgentName) -> Option<Route> {
 fn draining(service: &Service) -> Draining {
     let text = service.annotations().get(DRAIN);
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ReleaseId;
+
+    #[test]
+    fn a_table_loses_who_has_nothing_ready_in_the_next_one() {
+        let name: AgentName = "support".parse().expect("a name");
+        let arm = Arm { release: ReleaseId::of(b"r"), role: Role::Stable, weight: WHOLE, instances: vec![] };
+        let with = |arms: Vec<Arm>| {
+            let mut table = Table::empty(1, 1, "boot");
+            table.agents.insert(name.clone(), Agent { arms, ..Agent::default() });
+            table
+        };
+        let (serves, waits, gone) = (with(vec![arm]), with(vec![]), Table::empty(1, 2, "boot"));
+        assert!(loses(&serves, &waits) && loses(&serves, &gone));
+        assert!(!loses(&serves, &serves) && !loses(&waits, &gone) && !loses(&waits, &serves));
+    }
 }

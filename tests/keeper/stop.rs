@@ -189,3 +189,21 @@ fn a_cgroup_of_the_agents_own_is_emptied() {
     assert!(!sys::cgroup_is_populated(&cgroup).unwrap());
     fs::remove_dir(&cgroup).unwrap();
 }
+
+#[test]
+fn what_a_daemon_starts_goes_on_when_it_ends() {
+    let script = "setsid sleep 1000 & echo child $!; exec sleep 2000";
+    let instance = Instance::sh(script).with(|spec| spec.alone = true);
+    instance.start();
+    let log = instance.logged("child");
+    let pid = log.trim().strip_prefix("child ").unwrap().parse().unwrap();
+    let child = sys::process(pid).unwrap().unwrap();
+    let daemon = instance.running();
+    assert!(sys::signal(daemon, Word::Kill).unwrap());
+    let again = instance.until("it was started again", |status| status.starts == 2 && status.phase == Phase::Running);
+    assert!(lives(child), "the child of the first start is not the keeper's to end");
+    assert_ne!(again.agent, Some(daemon));
+    instance.stop();
+    assert!(lives(child));
+    assert!(sys::signal(child, Word::Kill).unwrap());
+}

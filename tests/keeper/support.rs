@@ -100,6 +100,7 @@ impl Instance {
             restart: Restart { policy: Policy::Always, first_ms: 20, most_ms: 200, stable_ms: 60_000 },
             log: Log { folder: folder.join("logs"), max_bytes: 64 << 20, max_age_s: 0, files: 4 },
             dies_with_keeper: false,
+            alone: false,
             trusted_uids: BTreeSet::new(),
         };
         Self { spec, folder, outside }

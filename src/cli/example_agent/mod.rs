@@ -17,12 +17,14 @@ mod metrics;
 mod release;
 mod rules;
 
+use std::fmt;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
@@ -42,9 +44,9 @@ pub struct Args {
     #[arg(long, env = "BACKSTAY_RELEASE", value_name = "ID")]
     pub release: Option<String>,
 
-    /// Address and port to listen on, in place of `LISTEN_HOST` and `PORT`
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
+    /// Address and port, or `unix:` and a path, to listen on in place of `LISTEN_HOST` and `PORT`
+    #[arg(long, env = "BACKSTAY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<Listen>,
 
     /// Address to listen on
     #[arg(long, env = "LISTEN_HOST", value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
@@ -61,6 +63,24 @@ pub struct Args {
     /// Work without traffic: no /chat, and no HTTP at all without a port
     #[arg(long)]
     pub worker: bool,
+}
+
+/// Where an agent listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// What was opened there.
+#[derive(Debug)]
+pub enum Listener {
+    /// An address and a port.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
 }
 
 /// Why the example agent ended.
@@ -104,7 +124,7 @@ pub enum Error {
     #[error("cannot listen on {address}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: Listen,
         /// What the system said.
         #[source]
         source: io::Error,
@@ -119,7 +139,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
     log(&args.log_level);
     let stop = CancellationToken::new();
     let listener = match args.address() {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?),
+        Some(address) => Some(address.open().await.map_err(|source| Error::Listen { address, source })?),
         None => None,
     };
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Serve)?;
@@ -141,7 +161,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 }
 
 /// Runs the agent on a listener, or without one, until `stop`, and then answers what is being asked.
-pub async fn serve(args: Args, listener: Option<TcpListener>, stop: CancellationToken) -> Result<(), Error> {
+pub async fn serve(args: Args, listener: Option<Listener>, stop: CancellationToken) -> Result<(), Error> {
     let folder = Folder::read(&args.dir, args.release.as_deref())?;
     let release = folder.id;
     if folder.demo.crash {
@@ -152,11 +172,20 @@ pub async fn serve(args: Args, listener: Option<TcpListener>, stop: Cancellation
         stop.cancelled().await;
         return Ok(());
     };
-    let address = listener.local_addr().map_err(Error::Serve)?;
-    tracing::info!(%release, %address, worker = args.worker, "listening");
     let router = http::router(Arc::new(Agent::new(folder)), args.worker);
     let stopped = async move { stop.cancelled().await };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await.map_err(Error::Serve)
+    let served = match listener {
+        Listener::Tcp(listener) => {
+            let address = listener.local_addr().map_err(Error::Serve)?;
+            tracing::info!(%release, %address, worker = args.worker, "listening");
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        }
+        Listener::Unix(listener) => {
+            tracing::info!(%release, worker = args.worker, "listening on a Unix socket");
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await
+        }
+    };
+    served.map_err(Error::Serve)
 }
 
 /// Human on a terminal, JSON otherwise; nothing changes where a subscriber is there already.
@@ -175,9 +204,41 @@ fn log(level: &str) {
 
 impl Args {
     /// Where it listens: a worker without a port listens nowhere.
-    fn address(&self) -> Option<SocketAddr> {
+    fn address(&self) -> Option<Listen> {
         let port = self.port.or_else(|| (!self.worker).then_some(8000));
-        self.listen.or_else(|| port.map(|port| SocketAddr::new(self.host, port)))
+        self.listen.clone().or_else(|| port.map(|port| Listen::Tcp(SocketAddr::new(self.host, port))))
+    }
+}
+
+// === impl Listen ===
+
+impl Listen {
+    async fn open(&self) -> io::Result<Listener> {
+        match self {
+            Self::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+            Self::Unix(path) => UnixListener::bind(path).map(Listener::Unix),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(_) => Err("after `unix:` comes an absolute path".to_owned()),
+            None => text.parse().map(Self::Tcp).map_err(|_| "it is no `ADDRESS:PORT` and no `unix:/PATH`".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
@@ -191,7 +252,7 @@ mod tests {
         args: Args,
     }
 
-    fn address(line: &[&str]) -> Option<SocketAddr> {
+    fn address(line: &[&str]) -> Option<Listen> {
         <Line as clap::Parser>::parse_from([&["agent"], line].concat()).args.address()
     }
 
@@ -201,10 +262,21 @@ mod tests {
             (&["--host", "127.0.0.1", "--port", "81"][..], Some("127.0.0.1:81")),
             (&["--listen", "[::1]:82", "--port", "81"], Some("[::1]:82")),
             (&["--worker", "--port", "83"], Some("0.0.0.0:83")),
+            (&["--listen", "unix:/run/a/s", "--port", "81"], Some("unix:/run/a/s")),
             (&["--worker"], None),
             (&[], Some("0.0.0.0:8000")),
         ] {
             assert_eq!(address(line), expected.map(|text| text.parse().unwrap()), "{line:?}");
         }
+        assert!("unix:s".parse::<Listen>().is_err() && "8000".parse::<Listen>().is_err());
+    }
+
+    #[tokio::test]
+    async fn it_listens_on_a_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
+        let listener = format!("unix:{}", path.display()).parse::<Listen>().unwrap().open().await.unwrap();
+        assert!(matches!(listener, Listener::Unix(_)));
+        assert!(tokio::net::UnixStream::connect(&path).await.is_ok());
     }
 }

@@ -1,10 +1,12 @@
 //! One file for each verb.
 
 pub(super) mod completions;
+pub(super) mod demo;
 pub(super) mod diff;
 pub(super) mod healthcheck;
 pub(super) mod history;
 pub(super) mod init;
+pub(super) mod logs;
 pub(super) mod man;
 pub(super) mod plan;
 pub(super) mod proxy;

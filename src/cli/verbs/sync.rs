@@ -42,7 +42,8 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
 async fn one(args: &Args, place: &Place, out: &mut Out) -> Result<Exit, CliError> {
     let ledger = place.ledger();
     let asker = place.asker(&args.reason).await?;
-    let id = ledger.request_sync(args.accept_rewind.as_ref(), &asker).await?;
+    let asked = ledger.request_sync(args.accept_rewind.as_ref(), &asker).await;
+    let id = asked.map_err(|failure| place.refused(failure))?;
     let object = format!("AgentEnvironment/{}/{}", place.namespace, place.environment);
     if args.wait.no_wait {
         out.line(format!("{object} asked"))?;

@@ -346,6 +346,16 @@ impl Config {
         self.target.iter().find(|target| target.environment == *environment)
     }
 
+    /// Everything of the agents of this machine.
+    pub fn host_folder(&self) -> PathBuf {
+        self.state.folder.join("host")
+    }
+
+    /// Where the API of this machine is served to its people.
+    pub fn host_socket(&self) -> PathBuf {
+        self.host_folder().join("api.sock")
+    }
+
     /// The author of commits made for `username`.
     pub fn person(&self, username: &str) -> Option<&Person> {
         self.person.iter().find(|person| person.username == username)

@@ -140,6 +140,11 @@ pub struct Prune {
 // === impl Target ===
 
 impl Target {
+    /// Whether it is this machine.
+    pub fn is_host(&self) -> bool {
+        matches!(self.place(), Place::Host(_))
+    }
+
     /// Where it runs.
     pub fn place(&self) -> Place<'_> {
         match &self.at {

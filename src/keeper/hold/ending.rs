@@ -185,6 +185,9 @@ impl Keeper {
 
     /// The living processes of the agent, and whether its cgroup has some. Programs that are asked for their version are none.
     fn left(&self) -> io::Result<(Vec<ProcessId>, bool)> {
+        if self.spec.alone {
+            return Ok((self.agent.iter().map(|agent| agent.id).collect(), false));
+        }
         let mut left: BTreeSet<ProcessId> = sys::descendants(self.identity.process.pid)?.into_iter().collect();
         if let Some(agent) = &self.agent {
             left.insert(agent.id);

@@ -125,7 +125,9 @@ impl Keeper {
         };
         let spec = Spec::read(path).map_err(|error| folder::told(&error))?;
         sys::new_session().map_err(|error| cannot("begin a session for the keeper", &error))?;
-        sys::subreaper().map_err(|error| cannot("take over orphans for the keeper", &error))?;
+        if !spec.alone {
+            sys::subreaper().map_err(|error| cannot("take over orphans for the keeper", &error))?;
+        }
         let signals = Signals::new().map_err(|error| cannot("hear signals to the keeper", &error))?;
         let _ = std::env::set_current_dir("/");
         sys::set_mask(0o077);

@@ -133,6 +133,9 @@ pub(in crate::cli::verbs) async fn look_at(globals: &Globals, out: &mut Out) -> 
     let mut progress = out.progress("reading Git and the cluster");
     let mut told = Vec::new();
     for target in client::targets(&config, globals.environment.as_ref())? {
+        if target.is_host() {
+            client::of_host(&config.host_socket()).await?;
+        }
         let folder = client::mirror_folder(&config.source.remote());
         let now = Timestamp::now();
         let what = format!("reading Git and the environment `{}`", target.environment);

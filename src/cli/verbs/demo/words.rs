@@ -1,0 +1,225 @@
+//! What a demo says.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, Reverted, Traffic, UNREADY, Unready};
+use super::layout::Layout;
+use super::setup::{Ports, Programs};
+
+/// All that a demo has shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Report {
+    pub(super) first: First,
+    pub(super) good: Changed,
+    pub(super) unready: Unready,
+    pub(super) reverted: Reverted,
+    pub(super) killed: Killed,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Requests of all acts that failed.
+    pub(super) fn failed(&self) -> u64 {
+        let Self { good, unready, reverted, killed, first: _ } = self;
+        [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic].iter().map(|traffic| traffic.failed).sum()
+    }
+}
+
+pub(super) fn before(layout: &Layout, ports: &Ports) -> Vec<String> {
+    vec![
+        format!("A demo in {}: no root, no network, no cluster.", layout.dir().display()),
+        format!("  agents.git, the repository; a daemon that follows it; a proxy at http://127.0.0.1:{}", ports.proxy),
+        String::new(),
+    ]
+}
+
+pub(super) fn first_begins() -> Vec<String> {
+    vec!["1. The first push: two agents in Git become processes".to_owned(), command("git push")]
+}
+
+pub(super) fn first(told: &First) -> Vec<String> {
+    vec![
+        format!("   {} answers after {}", told.release, time(told.answers_after_ms)),
+        format!("   > {}", told.question),
+        format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+pub(super) fn good_begins() -> Vec<String> {
+    vec![
+        "2. A good prompt: one line changes, and with it the whole release".to_owned(),
+        command(&GOOD.command()),
+        commit(),
+    ]
+}
+
+pub(super) fn good(told: &Changed) -> Vec<String> {
+    vec![
+        format!("   {} answers after {}; {}", told.release, time(told.answers_after_ms), traffic(&told.traffic)),
+        format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+pub(super) fn unready_begins() -> Vec<String> {
+    let mut lines = vec!["3. A prompt whose agent never gets ready".to_owned()];
+    lines.extend(UNREADY.iter().map(|edit| command(&edit.command())));
+    lines.push(commit());
+    lines
+}
+
+pub(super) fn unready(told: &Unready) -> Vec<String> {
+    vec![
+        format!(
+            "   {} is quarantined after {}: {}",
+            told.release,
+            time(told.quarantined_after_ms),
+            told.reason.trim_end_matches('.')
+        ),
+        format!("   it was given {} requests; {}", told.given, traffic(&told.traffic)),
+        format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+pub(super) fn reverted_begins() -> Vec<String> {
+    vec![
+        "4. A prompt that no probe finds wrong, and git revert".to_owned(),
+        command("git revert --no-edit HEAD"),
+        command(&BAD.command()),
+        commit(),
+    ]
+}
+
+pub(super) fn reverted(told: &Reverted) -> Vec<String> {
+    vec![
+        format!("   {} answers", told.bad),
+        format!("   < {}", told.bad_answer),
+        command("git revert --no-edit HEAD && git push"),
+        format!(
+            "   {} again: the last request went to {} {} after the push; {}",
+            told.release,
+            told.bad,
+            time(told.last_bad_ms),
+            traffic(&told.traffic)
+        ),
+        format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+pub(super) fn killed_begins() -> Vec<String> {
+    vec![
+        "5. The daemon is killed under load, and somebody pushes in the same moment".to_owned(),
+        command("kill -9 $DAEMON"),
+        command(&LAST.command()),
+        commit(),
+    ]
+}
+
+pub(super) fn killed(told: &Killed) -> Vec<String> {
+    vec![
+        format!(
+            "   process {} is gone; {} of {} processes of the agent went on; {}",
+            told.pid,
+            told.same,
+            told.processes,
+            traffic(&told.traffic)
+        ),
+        format!(
+            "   its keeper started it again: it answers after {}, the push is deployed after {}",
+            time(told.restarted_after_ms),
+            time(told.answers_after_ms)
+        ),
+        format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+/// How to play on.
+pub(super) fn after(layout: &Layout, ports: &Ports, programs: &Programs) -> Vec<String> {
+    let backstay = programs.backstay.display();
+    let dir = layout.dir();
+    vec![
+        "It all runs on. To play further:".to_owned(),
+        String::new(),
+        format!("  export BACKSTAY_CONFIG={}", quoted(&layout.config())),
+        format!("  alias backstay={}", quoted(&programs.backstay)),
+        "  backstay status; backstay history support; backstay logs support --follow".to_owned(),
+        format!(
+            "  curl -s http://127.0.0.1:{}/chat -H 'Host: support.localhost' -H 'Content-Type: application/json' \
+             -d '{{\"message\": \"I want a refund\"}}'",
+            ports.proxy
+        ),
+        format!("  cd {}", quoted(&layout.work())),
+        "  git revert --no-edit HEAD && git push".to_owned(),
+        String::new(),
+        format!("  {backstay} demo --stop --dir {}    # ends it whole", quoted(dir)),
+    ]
+}
+
+fn command(text: &str) -> String {
+    format!("   $ {text}")
+}
+
+fn commit() -> String {
+    command("git commit --all --message … && git push")
+}
+
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// Milliseconds below ten seconds, tenths of a second from there on.
+fn time(ms: u128) -> String {
+    if ms < 10_000 { format!("{ms} ms") } else { format!("{}.{} s", ms / 1_000, ms % 1_000 / 100) }
+}
+
+fn traffic(traffic: &Traffic) -> String {
+    let Traffic { requests, failed, first_failure } = traffic;
+    match first_failure {
+        Some(why) if *failed > 0 => format!("{failed} of {requests} requests failed ({why})"),
+        _ => format!("{failed} of {requests} requests failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revert_is_told_with_its_figures() {
+        let told = Reverted {
+            bad: "r-bad".to_owned(),
+            bad_answer: "Five years.".to_owned(),
+            release: "r-good".to_owned(),
+            answer: "Five days.".to_owned(),
+            last_bad_ms: 212,
+            traffic: Traffic { requests: 4_000, failed: 0, first_failure: None },
+        };
+        insta::assert_snapshot!(reverted(&told).join("\n"), @r"
+           r-bad answers
+           < Five years.
+           $ git revert --no-edit HEAD && git push
+           r-good again: the last request went to r-bad 212 ms after the push; 0 of 4000 requests failed
+           < Five days.
+        ");
+        let lost = Traffic { requests: 9, failed: 2, first_failure: Some("status 503".to_owned()) };
+        assert_eq!(traffic(&lost), "2 of 9 requests failed (status 503)");
+    }
+
+    #[test]
+    fn what_a_person_types_is_safe_to_paste() {
+        assert_eq!(quoted(Path::new("/a/b-c.d")), "/a/b-c.d");
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+        assert_eq!((time(9_999), time(12_345)), ("9999 ms".to_owned(), "12.3 s".to_owned()));
+        let edits = unready_begins();
+        assert!(edits[2].contains(r"sed -i 's/  config:/  config:\n    demo: {notReady: true}/'"), "{edits:?}");
+    }
+}
