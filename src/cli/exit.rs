@@ -182,7 +182,10 @@ impl From<DaemonError> for CliError {
                     HostError::Lock(_) | HostError::Listen(_) => {
                         "one daemon serves a host: stop the other one, or give this one a `[state] folder` of its own"
                     }
-                    HostError::Folder { .. } | HostError::Store(_) | HostError::Supervisor(_) => {
+                    HostError::Folder { .. }
+                    | HostError::Store(_)
+                    | HostError::Artifacts(_)
+                    | HostError::Supervisor(_) => {
                         "the daemon needs a `[state] folder` that it may write, on a local disk"
                     }
                 };

@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Host, Target};
+use super::git::Git;
 use super::run::DaemonError;
 use crate::host::{HostApi, ListenError, Opened, Store, StoreError, listen, serve};
 use crate::ledger::{Clock, Role};
-use crate::supervisor::{Code, Settings, Supervisor, SupervisorError};
+use crate::supervisor::{ArtifactError, Artifacts, Code, Settings, Supervisor, SupervisorError};
 use crate::sys::{FolderLock, LockError, lock_folder};
 
-/// The folder of a host beneath the daemon's state.
-const FOLDER: &str = "host";
-/// The socket by which people ask.
-pub(crate) const SOCKET: &str = "api.sock";
 /// The program of keepers, where nobody names another.
 const KEEPER: &str = "backstay-keeper";
 
@@ -26,6 +27,7 @@ const KEEPER: &str = "backstay-keeper";
 pub(super) struct Opening {
     pub(super) api: HostApi,
     settings: Settings,
+    code: Code,
     listener: UnixListener,
     people: BTreeSet<String>,
     /// Held as long as this process serves: there is one daemon for a folder.
@@ -61,45 +63,58 @@ pub enum HostError {
     /// The socket by which people ask.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Its store of artifacts.
+    #[error(transparent)]
+    Artifacts(#[from] ArtifactError),
     /// Its processes.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
-}
-
-/// Where everything of the host is.
-pub(crate) fn folder(config: &Config) -> PathBuf {
-    config.state.folder.join(FOLDER)
 }
 
 // === impl Opening ===
 
 impl Opening {
     /// Takes the folder of the host and opens its database.
-    pub(super) fn new(config: &Config, target: &Target, host: &Host, clock: &Arc<dyn Clock>) -> Result<Self, DaemonError> {
+    ///
+    /// Whoever holds the folder knows that the daemon before is gone: its lease need not run out.
+    pub(super) async fn new(
+        config: &Config,
+        target: &Target,
+        host: &Host,
+        git: &Git,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Host { environment: target.environment.to_string(), source };
-        let state = folder(config);
+        let state = config.host_folder();
         make(&state).map_err(failed)?;
         let lock = lock_folder(&state, "lock").map_err(|error| failed(HostError::Lock(error)))?;
         let store = Store::open(&state.join("host.db"), Arc::clone(clock)).map_err(|error| failed(error.into()))?;
         if let Opened::ReadOnly(why) = store.is_open() {
             tracing::error!(why, "nothing is written on this host; what runs goes on");
         }
-        let listener = listen(&state.join(SOCKET)).map_err(|error| failed(error.into()))?;
+        let listener = listen(&config.host_socket()).map_err(|error| failed(error.into()))?;
         let people = config.person.iter().map(|person| person.username.clone()).collect();
         let api = HostApi::new(Arc::new(store));
-        Ok(Self { api, settings: settings(config, host, state), listener, people, lock })
+        let mirror = Some(git.mirror.store().clone());
+        let artifacts = Artifacts::new(state.join("artifacts"), host.artifacts.clone(), mirror);
+        let artifacts = artifacts.map_err(|error| failed(error.into()))?;
+        if let Err(error) = give_back(&api, target.namespace()).await {
+            tracing::warn!(%error, "the lease of the daemon before is waited for");
+        }
+        let code = Arc::new(artifacts).code();
+        Ok(Self { api, settings: settings(config, host, state), code, listener, people, lock })
     }
 
     /// The supervisor, which acts while `role` says that this daemon leads.
     pub(super) fn supervise(
         self,
         target: &Target,
-        code: Code,
         role: watch::Receiver<Role>,
         clock: Arc<dyn Clock>,
     ) -> Result<Machine, DaemonError> {
         let namespace = target.namespace().to_owned();
-        let made = Supervisor::new(self.api.client(), namespace, self.settings.clone(), code, role, clock);
+        let made =
+            Supervisor::new(self.api.client(), namespace, self.settings.clone(), Arc::clone(&self.code), role, clock);
         let supervisor = made.map_err(|source| DaemonError::Host {
             environment: target.environment.to_string(),
             source: source.into(),
@@ -123,6 +138,16 @@ impl Machine {
         };
         tokio::join!(supervisor.run(stop.clone()), answering);
     }
+}
+
+/// Takes every lease from its holder.
+async fn give_back(api: &HostApi, namespace: &str) -> kube::Result<()> {
+    let leases: Api<Lease> = Api::namespaced(api.client(), namespace);
+    for lease in leases.list(&ListParams::default()).await? {
+        let free = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
+        leases.patch(&lease.name_any(), &PatchParams::default(), &free).await?;
+    }
+    Ok(())
 }
 
 fn make(folder: &Path) -> Result<(), HostError> {

@@ -142,7 +142,7 @@ pub async fn look(
 async fn ledger_of(config: &Config, target: &Target) -> Result<(Api, Ledger), DaemonError> {
     let client = match target.place() {
         Place::Kubernetes(kubernetes) => reach(target, kubernetes, None).await?,
-        Place::Host(_) => crate::host::client(&super::host::folder(config).join(super::host::SOCKET)),
+        Place::Host(_) => crate::host::client(&config.host_socket()),
     };
     let api = Api::new(client, Limiter::new(target.in_flight()));
     let namespace = target.namespace().to_owned();

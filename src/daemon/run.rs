@@ -20,7 +20,6 @@ use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
-use crate::supervisor::Code;
 use crate::source::{Hinter, Person, SigningKey};
 
 /// As whom commits are made where nobody is named.
@@ -112,7 +111,7 @@ impl Daemon {
             let limiter = Limiter::new(target.in_flight());
             let opening = match target.place() {
                 Place::Kubernetes(_) => None,
-                Place::Host(host) => Some(Opening::new(config, target, host, &clock)?),
+                Place::Host(host) => Some(Opening::new(config, target, host, &git, &clock).await?),
             };
             let (own, acting) = match (&opening, target.place()) {
                 (Some(opening), _) => (opening.api.client(), None),
@@ -140,7 +139,7 @@ impl Daemon {
             let (election, fence, role) =
                 Election::new(ledger.clone(), lease, instance.clone(), Terms::default(), Arc::clone(&clock));
             if let Some(opening) = opening {
-                machines.push(opening.supervise(target, code(), role.clone(), Arc::clone(&clock))?);
+                machines.push(opening.supervise(target, role.clone(), Arc::clone(&clock))?);
             }
             let (publish, receive) = watch::channel(Settled::No);
             let parts = Parts {
@@ -320,11 +319,6 @@ fn one_host(config: &Config) -> Result<(), DaemonError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// Where the code of a Pod is.
-fn code() -> Code {
-    Arc::new(|_, _| Ok(None))
 }
 
 /// The policy gate, with the names of our own objects.

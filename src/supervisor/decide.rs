@@ -73,7 +73,8 @@ pub(super) fn decide(process: &Process<'_>, known: &Known<'_>) -> Vec<Deed> {
     } else {
         let first = old().all(|set| set.members.is_empty());
         // A worker follows its agent's switch: until then the old one goes on beside the old release.
-        let may_go = first || known.main.is_none_or(|main| main.wanted != process.release || main.serves == main.wanted);
+        let may_go =
+            first || known.main.is_none_or(|main| main.wanted != process.release || main.serves == main.wanted);
         if may_go {
             old().flat_map(|set| &set.members).for_each(|member| retire(member, known.now, &mut deeds));
         }
@@ -148,9 +149,10 @@ fn retire(member: &Member<'_>, kept_until: Timestamp, deeds: &mut Vec<Deed>) {
 
 /// Since when the release is kept that was left last: one way back is kept, not all of them.
 fn last_kept(process: &Process<'_>) -> Option<Timestamp> {
-    let sets = process.sets.iter().filter_map(|set| {
-        set.members.iter().filter_map(|member| member.retired).map(|retired| retired.at).min()
-    });
+    let sets = process
+        .sets
+        .iter()
+        .filter_map(|set| set.members.iter().filter_map(|member| member.retired).map(|retired| retired.at).min());
     sets.max()
 }
 

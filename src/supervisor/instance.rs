@@ -172,7 +172,8 @@ impl Instance {
         let mut config_maps = std::collections::BTreeMap::new();
         for name in launch::config_maps(&self.pod) {
             let found = api.get_opt(&name).await;
-            let found = found.map_err(|error| Trouble::machine(format!("cannot read the ConfigMap `{name}`: {error}")))?;
+            let found =
+                found.map_err(|error| Trouble::machine(format!("cannot read the ConfigMap `{name}`: {error}")))?;
             config_maps.extend(found.map(|map| (name, map)));
         }
         let code = self.shared.code(&self.pod).await?;
@@ -264,7 +265,8 @@ fn start(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
         Standing::Running(_) => return Ok(()),
         // The keeper of an earlier Pod of this name, or one that is just beginning.
         Standing::Unexplained { why, .. } => {
-            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", format!("{why}; {error}")))?;
+            end(folder, spec.epoch, Duration::from_mins(1))
+                .map_err(|error| failed("clear", format!("{why}; {error}")))?;
         }
         Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
             end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", error))?;
@@ -291,7 +293,8 @@ pub(super) fn end(folder: &Path, epoch: u64, patience: Duration) -> Result<(), S
         Err(ClientError::Unreachable { .. }) => {}
         Err(error) => return Err(crate::keeper::folder::told(&error)),
     }
-    let left = folder::end_orphans(folder, Duration::from_secs(5)).map_err(|error| crate::keeper::folder::told(&error))?;
+    let left =
+        folder::end_orphans(folder, Duration::from_secs(5)).map_err(|error| crate::keeper::folder::told(&error))?;
     if !left.is_empty() {
         return Err(format!("{} of its processes live on", left.len()));
     }
@@ -381,7 +384,12 @@ impl Health {
 
     /// Until the next look.
     fn pause(&self, ready: bool) -> Duration {
-        let declared = self.probes.ready.as_ref().or(self.probes.live.as_ref()).map_or(Duration::from_secs(10), |check| check.period);
+        let declared = self
+            .probes
+            .ready
+            .as_ref()
+            .or(self.probes.live.as_ref())
+            .map_or(Duration::from_secs(10), |check| check.period);
         let eager = !ready && !self.was_ready && self.since.elapsed() < EAGER_FOR;
         if eager { EAGER } else { declared }
     }
@@ -414,7 +422,8 @@ impl Health {
                 Some(Listening::Ours) => {}
                 Some(Listening::Another) => {
                     judged.ready = false;
-                    judged.trouble = Some(Trouble::machine("another process listens at its address: connection refused"));
+                    judged.trouble =
+                        Some(Trouble::machine("another process listens at its address: connection refused"));
                 }
                 Some(Listening::Nobody) | None => judged.ready = false,
             }

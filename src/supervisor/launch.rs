@@ -80,7 +80,8 @@ pub(super) fn config_maps(pod: &Pod) -> BTreeSet<String> {
     let Some(spec) = &pod.spec else { return BTreeSet::new() };
     let volumes = spec.volumes.iter().flatten().filter_map(|volume| Some(volume.config_map.as_ref()?.name.clone()));
     let variables = container(spec).into_iter().flat_map(|container| container.env.iter().flatten());
-    let variables = variables.filter_map(|one| Some(one.value_from.as_ref()?.config_map_key_ref.as_ref()?.name.clone()));
+    let variables =
+        variables.filter_map(|one| Some(one.value_from.as_ref()?.config_map_key_ref.as_ref()?.name.clone()));
     volumes.chain(variables).collect()
 }
 
@@ -256,7 +257,10 @@ fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs)
     }
     if let Some(field) = &from.field_ref {
         return field_of(pod, &field.field_path).map(Some).ok_or_else(|| {
-            Trouble::config(format!("the variable `{}` asks for `{}`, which a host does not have", variable.name, field.field_path))
+            Trouble::config(format!(
+                "the variable `{}` asks for `{}`, which a host does not have",
+                variable.name, field.field_path
+            ))
         });
     }
     Err(Trouble::config(format!("the variable `{}` comes from something that a host does not have", variable.name)))
@@ -353,9 +357,13 @@ fn command(
         return Err(Trouble::command(format!("`{first}`: no such file: the release has no code of its own")));
     };
     let relative = Path::new(&first);
-    let stays = relative.components().all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    let stays = relative
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     if !stays {
-        return Err(Trouble::command(format!("`{first}`: permission denied: a command stays within its release's code")));
+        return Err(Trouble::command(format!(
+            "`{first}`: permission denied: a command stays within its release's code"
+        )));
     }
     let program = code.join(relative);
     if !program.is_file() {
@@ -388,7 +396,10 @@ fn components(
             continue;
         }
         let Some(source) = &volume.config_map else {
-            return Err(Trouble::config(format!("the volume `{}` is of a kind that a host does not have", volume.name)));
+            return Err(Trouble::config(format!(
+                "the volume `{}` is of a kind that a host does not have",
+                volume.name
+            )));
         };
         let map = needs.config_maps.get(&source.name);
         let map = map.ok_or_else(|| Trouble::config(format!("configmap \"{}\" not found", source.name)))?;
@@ -486,9 +497,13 @@ mod tests {
 
     #[test]
     fn quantities_are_bytes() {
-        for (text, expected) in
-            [("128Mi", Some(134_217_728)), ("1G", Some(1_000_000_000)), ("1.5Gi", Some(1_610_612_736)), ("7", Some(7)), ("1x", None)]
-        {
+        for (text, expected) in [
+            ("128Mi", Some(134_217_728)),
+            ("1G", Some(1_000_000_000)),
+            ("1.5Gi", Some(1_610_612_736)),
+            ("7", Some(7)),
+            ("1x", None),
+        ] {
             assert_eq!(bytes(text), expected, "{text}");
         }
     }

@@ -32,7 +32,11 @@ pub(super) struct Check {
 
 #[derive(Debug, Clone)]
 enum Way {
-    Http { path: String, host: Option<String>, headers: Vec<(String, String)> },
+    Http {
+        path: String,
+        host: Option<String>,
+        headers: Vec<(String, String)>,
+    },
     Connect,
     Exec(Vec<String>),
     /// Of a kind that a host does not have.
@@ -84,7 +88,9 @@ impl Check {
     pub(super) async fn passes(&self, address: Option<&Address>, folder: &Path, epoch: u64) -> bool {
         let made = async {
             match (&self.way, address) {
-                (Way::Http { path, host, headers }, Some(address)) => get(address, path, host.as_deref(), headers).await,
+                (Way::Http { path, host, headers }, Some(address)) => {
+                    get(address, path, host.as_deref(), headers).await
+                }
                 (Way::Connect, Some(Address::Tcp(at))) => TcpStream::connect(at).await.is_ok(),
                 (Way::Connect, Some(Address::Unix(path))) => UnixStream::connect(path).await.is_ok(),
                 (Way::Exec(command), _) => exec(folder.to_owned(), epoch, command.clone(), self.timeout).await,

@@ -243,7 +243,13 @@ impl Supervisor {
     /// Keeps all objects of a kind, and wakes whenever one changes.
     fn follow<K>(&self, wake: &mpsc::Sender<()>, stop: &CancellationToken) -> Store<K>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let (store, writer) = reflector::store();
@@ -252,7 +258,11 @@ impl Supervisor {
             object.managed_fields_mut().clear();
             object
         };
-        let events = reflector::reflector(writer, watcher(api, watcher::Config::default()).map(move |event| event.map(|event| event.modify(|object| *object = slim(object.clone())))));
+        let events = reflector::reflector(
+            writer,
+            watcher(api, watcher::Config::default())
+                .map(move |event| event.map(|event| event.modify(|object| *object = slim(object.clone())))),
+        );
         tokio::spawn(async move {
             let mut events = std::pin::pin!(events);
             while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
@@ -367,7 +377,9 @@ impl Term {
     }
 
     fn heard(&mut self, report: Report) {
-        let Some(handle) = self.instances.get_mut(&report.pod).filter(|handle| handle.uid == report.uid) else { return };
+        let Some(handle) = self.instances.get_mut(&report.pod).filter(|handle| handle.uid == report.uid) else {
+            return;
+        };
         match report.said {
             Said::Seen(seen) => handle.seen = *seen,
             Said::Ended => {
@@ -600,7 +612,14 @@ impl Term {
         .await
     }
 
-    async fn launch(&mut self, view: &View, set: &str, pod: &str, ordinal: u32, now: Timestamp) -> Result<(), kube::Error> {
+    async fn launch(
+        &mut self,
+        view: &View,
+        set: &str,
+        pod: &str,
+        ordinal: u32,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
         let Some(set) = view.sets.iter().find(|one| one.name_any() == set) else { return Ok(()) };
         let Some(template) = &set.spec.template else { return Ok(()) };
         let Some(spec) = &template.spec else { return Ok(()) };
@@ -651,11 +670,13 @@ impl Term {
         }
         let agent = object.labels().get(AGENT_LABEL);
         let service = view.services.iter().find(|service| Some(&service.name_any()) == agent);
-        let carries = object.spec.as_ref().and_then(container).is_some() && service.is_some() && handle.seen.address.is_some();
+        let carries =
+            object.spec.as_ref().and_then(container).is_some() && service.is_some() && handle.seen.address.is_some();
         if carries {
             let launch = table::launch(object.annotations());
             let in_flight = open.map(|open| open.get(&(pod.to_owned(), launch)).copied().unwrap_or(0));
-            let retired = object.annotations().get(RETIRED).and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
+            let retired =
+                object.annotations().get(RETIRED).and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
             let waited = Duration::try_from(now.duration_since(retired)).unwrap_or_default();
             let most = service.and_then(|service| table::drain_max(service)).unwrap_or(DRAIN);
             // Without an answer nothing is known to be idle.

@@ -95,7 +95,8 @@ pub(super) fn of_deployment(
         None if available >= wanted => ("MinimumReplicasAvailable", ""),
         None => ("MinimumReplicasUnavailable", ""),
     };
-    let conditions = [condition("Available", available >= wanted && obstacle.is_none(), reason, message, before, now), progress];
+    let conditions =
+        [condition("Available", available >= wanted && obstacle.is_none(), reason, message, before, now), progress];
     let mut status = counts;
     if let Some(fields) = status.as_object_mut() {
         fields.insert("observedGeneration".to_owned(), json!(generation(&process.deployment.metadata)));

@@ -125,7 +125,8 @@ impl Host {
     fn carry_out(&mut self, deed: &Deed) {
         match deed {
             Deed::MakeSet { deployment, name } => {
-                let deployment = self.view.deployments.iter().find(|one| one.name_any() == *deployment).unwrap().clone();
+                let deployment =
+                    self.view.deployments.iter().find(|one| one.name_any() == *deployment).unwrap().clone();
                 let uid = self.uid();
                 let set = json!({
                     "metadata": {"name": name, "uid": uid, "ownerReferences": [owner(&deployment.uid().unwrap())],

@@ -94,7 +94,7 @@ impl View {
             let is_main = deployment.labels().get(PROCESS_LABEL).is_none_or(|process| process == MAIN);
             let serves = |service: &Arc<Service>| service.name_any() == agent.as_str();
             let carries_traffic = is_main && self.services.iter().any(serves);
-                        let sets = sets.remove(uid).unwrap_or_default();
+            let sets = sets.remove(uid).unwrap_or_default();
             Some(Process { deployment, release: release_of(&deployment.spec.template), agent, carries_traffic, sets })
         });
         processes.collect()
@@ -102,7 +102,8 @@ impl View {
 
     /// The sets whose Deployment is gone, and the Pods whose set is.
     pub(super) fn orphans(&self) -> (Vec<&ReplicaSet>, Vec<Member<'_>>) {
-        let uids = |objects: Vec<&ObjectMeta>| objects.into_iter().filter_map(|one| one.uid.clone()).collect::<Vec<_>>();
+        let uids =
+            |objects: Vec<&ObjectMeta>| objects.into_iter().filter_map(|one| one.uid.clone()).collect::<Vec<_>>();
         let deployments = uids(self.deployments.iter().map(|one| &one.metadata).collect());
         let is_owned = |metadata: &ObjectMeta, owners: &[String]| {
             owner(metadata).is_some_and(|uid| owners.iter().any(|owner| owner == uid))

@@ -77,9 +77,9 @@ impl Lab {
         )
     }
 
-    /// Where a daemon of this place keeps its state: whoever serves a host takes it over.
-    pub(crate) fn state(&self, _: PathBuf) -> PathBuf {
-        state(self.folder.path())
+    /// Where every daemon of this place keeps its state: whoever serves a host takes it over.
+    pub(crate) fn state(&self) -> Option<PathBuf> {
+        Some(state(self.folder.path()))
     }
 
     /// Where a Pod answers.

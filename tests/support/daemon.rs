@@ -414,7 +414,7 @@ impl River {
              [journal]\npath = \"{}\"\n[log]\nlevel = \"info,backstay=debug\"\n",
             self.source,
             self.lab.target(),
-            self.lab.state(at("")).display(),
+            self.lab.state().unwrap_or_else(|| at("")).display(),
             at(".journal").display(),
         );
         std::fs::write(at(".toml"), config).expect("a configuration");
@@ -471,8 +471,7 @@ impl River {
         for pod in pods["items"].as_array().expect("a list") {
             let labels = &pod["metadata"]["labels"];
             let of_agent = labels["backstay.dev/agent"] == agent && labels["backstay.dev/process"] == "main";
-            let (true, None, Some(address)) =
-                (of_agent, pod["metadata"].get("deletionTimestamp"), Lab::address(pod))
+            let (true, None, Some(address)) = (of_agent, pod["metadata"].get("deletionTimestamp"), Lab::address(pod))
             else {
                 continue;
             };

@@ -100,9 +100,10 @@ impl Lab {
         format!("kubernetes = {{ namespace = \"{}\" }}", self.namespace)
     }
 
-    /// Where a daemon of this place keeps its state, if it may choose `folder`.
-    pub(crate) fn state(&self, folder: PathBuf) -> PathBuf {
-        folder
+    /// Where every daemon of this place keeps its state, if it may not choose.
+    #[expect(clippy::unused_self, reason = "called as a host's is")]
+    pub(crate) fn state(&self) -> Option<PathBuf> {
+        None
     }
 
     /// Where a Pod answers.
@@ -112,7 +113,8 @@ impl Lab {
 
     /// Makes a secret.
     pub(crate) async fn secret(&self, name: &str, values: &[(&str, &str)]) {
-        let values: serde_json::Map<_, _> = values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
+        let values: serde_json::Map<_, _> =
+            values.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
         self.make("secrets", json!({"metadata": {"name": name}, "stringData": values})).await;
     }
 
