@@ -21,6 +21,7 @@ pub use linux::{
     marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
     replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
 };
+pub use notify::notify;
 #[cfg(not(target_os = "linux"))]
 pub use other::{
     FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,
@@ -28,5 +29,4 @@ pub use other::{
     marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
     replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
 };
-pub use notify::notify;
 pub use types::{Exited, FileSystem, Limit, Listen, Listening, LockError, Peer, ProcessId, Word};

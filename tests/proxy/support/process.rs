@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use backstay::model::{AgentName, ReleaseId};
-use backstay::proxy::{
-    Address, Agent, Arm, Client, Instance, Protocol, Role, Route, State, Table, WHOLE, write_table,
-};
+use backstay::proxy::{Address, Agent, Arm, Client, Instance, Protocol, Role, Route, State, Table, WHOLE, write_table};
 
 use super::agent;
 
