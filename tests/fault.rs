@@ -5,7 +5,6 @@
 use std::io::Write as _;
 
 #[path = "support/daemon.rs"]
-#[expect(dead_code, reason = "the fault plane uses a part of it")]
 mod daemon;
 #[path = "support/git.rs"]
 mod git;

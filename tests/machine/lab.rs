@@ -28,7 +28,6 @@ pub(crate) struct Lab {
 }
 
 /// A host for a test. `name` is what it is called among others.
-#[expect(clippy::unused_async, reason = "called as the cluster's is")]
 pub(crate) async fn lab(name: &str) -> Lab {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -78,12 +77,16 @@ impl Lab {
     }
 
     /// Where every daemon of this place keeps its state: whoever serves a host takes it over.
+    #[expect(clippy::unnecessary_wraps, reason = "called as the cluster's is")]
     pub(crate) fn state(&self) -> Option<PathBuf> {
         Some(state(self.folder.path()))
     }
 
-    /// Where a Pod answers.
+    /// Where a Pod answers; none for one that is only kept for the way back.
     pub(crate) fn address(pod: &Value) -> Option<String> {
+        if pod["metadata"]["annotations"]["backstay.dev/retired"].is_string() {
+            return None;
+        }
         Some(format!("127.0.0.1:{}", pod["metadata"]["annotations"]["backstay.dev/port"].as_str()?))
     }
 
