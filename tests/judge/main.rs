@@ -1,6 +1,11 @@
 //! The judge: its formulas against golden numbers, its order of questions, and its promises by simulation.
 
+mod bench;
+mod counters;
 mod dice;
 mod golden;
+mod order;
+mod promises;
+mod properties;
 mod tables;
 mod trials;

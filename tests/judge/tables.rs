@@ -115,7 +115,7 @@ fn tables_of_no_harm() {
     for (rate, expected) in table {
         for ((ratio, delta), expected) in lines.into_iter().zip(expected) {
             let line = Line { ratio, delta };
-            let mut found = |weight: f64| {
+            let found = |weight: f64| {
                 let (mut dice, mut draw) = (Dice::new(seed), Draw::new(rate, rate, weight));
                 quantiles((0..RUNS).map(|_| no_harm(&mut draw, line, 0.05, 1_000_000, &mut dice)).collect())
             };
