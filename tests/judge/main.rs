@@ -7,5 +7,7 @@ mod golden;
 mod order;
 mod promises;
 mod properties;
+mod rivals;
+mod speed;
 mod tables;
 mod trials;

@@ -4,7 +4,7 @@
 use backstay::judge::Line;
 
 use crate::dice::Dice;
-use crate::trials::{Draw, dear, detection, false_abort, no_harm, quantiles, slow};
+use crate::trials::{Course, Draw, dear, detection, false_abort, no_harm, quantiles, slow};
 
 const RUNS: u64 = 10_000;
 
@@ -84,19 +84,21 @@ fn tables_of_detection() {
     for (at, (rate, times, weight, five, one)) in table.into_iter().enumerate() {
         let seed = 100 + at as u64;
         let (mut dice, mut draw) = (Dice::new(seed), Draw::new(rate * times, rate, weight));
-        let hits: Vec<[u64; 2]> =
-            (0..RUNS).map(|_| detection(&mut draw, 1_000_000, true, (0, rate), &mut dice)).collect();
-        let [at_five, at_one] = [0, 1].map(|alpha| quantiles(hits.iter().map(|hit| hit[alpha]).collect()));
-        println!("seed {seed}: {} %, {times} times, weight {} %", rate * 100.0, weight * 100.0);
-        println!("    alpha 5 %: {}\n    alpha 1 %: {}", beside(at_five, five), beside(at_one, one));
+        for restarts in [false, true] {
+            let course = Course { per_second: 10, restarts, good: 0 };
+            let hits: Vec<[u64; 2]> = (0..RUNS).filter_map(|_| detection(&mut draw, &course, &mut dice)).collect();
+            let [at_five, at_one] = [0, 1].map(|alpha| quantiles(hits.iter().map(|hit| hit[alpha]).collect()));
+            let with = if restarts { "with fresh money every minute" } else { "without" };
+            println!("seed {seed}: {} %, {times} times, weight {} %, {with}", rate * 100.0, weight * 100.0);
+            println!("    alpha 5 %: {}\n    alpha 1 %: {}", beside(at_five, five), beside(at_one, one));
+        }
     }
     for (restarts, expected) in [(true, (4_325, 7_400)), (false, (8_300, 12_625))] {
-        for weight in [0.05, 0.5] {
-            let (mut dice, mut draw) = (Dice::new(200), Draw::new(0.02, 0.01, weight));
-            let hits = (0..RUNS).map(|_| detection(&mut draw, 100_000, restarts, (4_500, 0.01), &mut dice)[1]);
-            let found = quantiles(hits.filter(|hit| *hit > 4_500).map(|hit| hit - 4_500).collect());
-            println!("seed 200: 1 % to 2 % after 15 minutes, weight {weight}, restarts {restarts}: {}", beside(found, expected));
-        }
+        let (mut dice, mut draw) = (Dice::new(200), Draw::new(0.02, 0.01, 0.25));
+        let course = Course { per_second: 100, restarts, good: 900 };
+        let hits = (0..RUNS).filter_map(|_| detection(&mut draw, &course, &mut dice)).map(|hit| hit[1]);
+        let found = quantiles(hits.collect());
+        println!("seed 200: 1 % to 2 % after 15 minutes, 100 a second, weight 25 %, restarts {restarts}: {}", beside(found, expected));
     }
 }
 
@@ -132,18 +134,20 @@ fn tables_of_no_harm() {
 #[ignore = "takes minutes, optimised"]
 fn tables_of_latency_and_means() {
     let runs = RUNS / 5;
-    for sigma in [0.5, 0.6] {
+    for restarts in [false, true] {
         for (weight, five, one) in [(0.05, (184, 461), (246, 562)), (0.5, (584, 1_268), (742, 1_556))] {
             let mut dice = Dice::new(400);
-            let hits: Vec<[u64; 2]> = (0..runs).map(|_| slow(weight, sigma, 1.5, 20_000, &mut dice)).collect();
+            let hits: Vec<[u64; 2]> = (0..runs).map(|_| slow(weight, 0.6, 1.5, restarts, &mut dice)).collect();
             let [at_five, at_one] = [0, 1].map(|alpha| quantiles(hits.iter().map(|hit| hit[alpha]).collect()));
-            println!("seed 400: p99 +50 %, lognormal with sigma {sigma}, weight {weight}, {runs} runs");
+            println!("seed 400: p99 +50 %, lognormal with sigma 0.6, weight {weight}, restarts {restarts}, {runs} runs");
             println!("    alpha 5 %: {}\n    alpha 1 %: {}", beside(at_five, five), beside(at_one, one));
         }
     }
-    for (cv, expected) in [(0.3, (195, 219)), (1.0, (538, 1_047))] {
-        let mut dice = Dice::new(500);
-        let found = quantiles((0..RUNS).map(|_| dear(cv, 1.2, 0.01, 100_000, &mut dice)).collect());
-        println!("seed 500: mean +20 %, cv {cv}, weight 20 %, alpha 1 %: {}", beside(found, expected));
+    for ratio in [1.0, 1.05] {
+        for (cv, expected) in [(0.3, (195, 219)), (1.0, (538, 1_047))] {
+            let mut dice = Dice::new(500);
+            let found = quantiles((0..RUNS).map(|_| dear(cv, 1.2, ratio, 0.01, 100_000, &mut dice)).collect());
+            println!("seed 500: mean +20 %, cv {cv}, weight 20 %, alpha 1 %, ratio {ratio}: {}", beside(found, expected));
+        }
     }
 }

@@ -113,24 +113,35 @@ pub(crate) fn smallest(weight: f64) -> (u64, u64) {
     if weight < 0.1 { (1, (1.0 / weight).round() as u64 - 1) } else { (5, (5.0 / weight).round() as u64 - 5) }
 }
 
-/// Requests of the candidate until it is aborted; looked at after each smallest block, at five of its requests a second.
-pub(crate) fn detection(draw: &mut Draw, most: u64, restarts: bool, good: (u64, f64), dice: &mut Dice) -> [u64; 2] {
+/// How a rollout with harm runs.
+pub(crate) struct Course {
+    pub(crate) per_second: u64,
+    /// Fresh money every minute, as the judge has it.
+    pub(crate) restarts: bool,
+    /// Seconds before the candidate turns bad.
+    pub(crate) good: u64,
+}
+
+/// Requests of the candidate from where it turns bad until it is aborted; each is routed by chance, looked at every second.
+/// Nothing where it was aborted before.
+pub(crate) fn detection(draw: &mut Draw, course: &Course, dice: &mut Dice) -> Option<[u64; 2]> {
     let mut harm = Harm::new(Line::EQUAL);
-    let (n_c, n_s) = smallest(draw.weight);
-    let mut before = Binomial::new(good.1);
-    let (mut seen, mut restarted) = (0, 0);
-    while seen < most && !harm.done() {
-        let event = if seen < good.0 { &mut before } else { &mut draw.event };
-        let x_c = event.draw(n_c, dice);
-        let x_s = draw.other.draw(n_s, dice);
-        seen += n_c;
-        harm.add(count(n_c, x_c), count(n_s, x_s), seen);
-        if restarts && seen / 300 > restarted {
-            restarted = seen / 300;
+    let (mut seen, mut second) = (0, 0);
+    while seen < 1_000_000 && !harm.done() {
+        if course.restarts && second > 0 && second % 60 == 0 {
             harm.restart();
         }
+        let n_c = draw.arm.draw(course.per_second, dice);
+        let n_s = course.per_second - n_c;
+        // Before it turns bad, the candidate is as stable is.
+        let x_c = if second < course.good { draw.other.draw(n_c, dice) } else { draw.event.draw(n_c, dice) };
+        let x_s = draw.other.draw(n_s, dice);
+        seen += if second < course.good { 0 } else { n_c };
+        second += 1;
+        harm.add(count(n_c, x_c), count(n_s, x_s), seen);
     }
-    harm.hit.map(|hit| hit.unwrap_or(most))
+    let hit = harm.hit.map(|hit| hit.unwrap_or(seen));
+    (hit[1] > 0).then_some(hit)
 }
 
 /// Requests of the candidate until no harm is shown within a line, for identical arms.
@@ -155,13 +166,13 @@ pub(crate) fn no_harm(draw: &mut Draw, line: Line, beta: f64, most: u64, dice: &
 }
 
 /// Requests of the candidate until it is aborted for a p99 that is longer by `factor`; durations are lognormal.
-pub(crate) fn slow(weight: f64, sigma: f64, factor: f64, most: u64, dice: &mut Dice) -> [u64; 2] {
+pub(crate) fn slow(weight: f64, sigma: f64, factor: f64, restarts: bool, dice: &mut Dice) -> [u64; 2] {
     let boundaries: Arc<[f64]> = (0..64).map(|at| 100.0 * (f64::from(at) / 8.0).exp2()).collect();
     let mut latencies = Latencies::default();
     let mut harm = Harm::new(Line { ratio: 1.25, delta: 0.0 });
     let (n_c, n_s) = smallest(weight);
     let mut seen = 0;
-    while seen < most && !harm.done() {
+    while seen < 100_000 && !harm.done() {
         let mut arm = |n: u64, factor: f64| {
             let mut counts = vec![0; boundaries.len() + 1];
             for _ in 0..n {
@@ -171,7 +182,7 @@ pub(crate) fn slow(weight: f64, sigma: f64, factor: f64, most: u64, dice: &mut D
             Histogram::new(boundaries.clone(), counts).unwrap()
         };
         let block = Arms { candidate: arm(n_c, factor), stable: arm(n_s, 1.0) };
-        if seen / 300 < (seen + n_c) / 300 {
+        if restarts && seen / 300 < (seen + n_c) / 300 {
             harm.restart();
         }
         seen += n_c;
@@ -184,24 +195,22 @@ pub(crate) fn slow(weight: f64, sigma: f64, factor: f64, most: u64, dice: &mut D
         }
         latencies.add(&block);
     }
-    harm.hit.map(|hit| hit.unwrap_or(most))
+    harm.hit.map(|hit| hit.unwrap_or(seen))
 }
 
-/// Requests of the candidate until it is aborted for a mean that is greater by `factor`; at 20 % of the traffic.
-pub(crate) fn dear(cv: f64, factor: f64, alpha: f64, most: u64, dice: &mut Dice) -> u64 {
+/// Requests of the candidate until it is aborted for a mean that is greater by `factor`, where `ratio` is tolerated; at
+/// 20 % of the traffic.
+pub(crate) fn dear(cv: f64, factor: f64, ratio: f64, alpha: f64, most: u64, dice: &mut Dice) -> u64 {
     let mut bank = HarmBank::new(EFFECTS.len());
     let mut spread = Arms { candidate: Spread::default(), stable: Spread::default() };
     let shape = 1.0 / (cv * cv);
-    let line = Line { ratio: 1.05, delta: 0.0 };
+    let line = Line { ratio, delta: 0.0 };
     let mut seen = 0;
     let mut open = Arms { candidate: vec![], stable: vec![] };
     while seen < most {
         if dice.chance(0.2) {
             open.candidate.push(factor * dice.gamma(shape));
             seen += 1;
-            if seen % 300 == 0 {
-                bank.restart();
-            }
         } else {
             open.stable.push(dice.gamma(shape));
         }

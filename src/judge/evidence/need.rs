@@ -1,7 +1,7 @@
 //! How many requests it takes: expected growth of the evidence, for `plan` and for what is missing.
 //!
 //! An estimate, not a promise: the growth of each bet per request of the candidate is taken as steady, with its variance
-//! for the unlucky case. It meets what simulation finds within about a quarter.
+//! for the unlucky case. It meets what simulation finds within about an eighth.
 
 use serde::{Deserialize, Serialize};
 
