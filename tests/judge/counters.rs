@@ -136,11 +136,9 @@ fn experiment(kind: Kind) -> ExperimentSpec {
 #[test]
 fn an_experiment_names_the_better_release_or_none() {
     let common = Kind::Binary { common: true };
-    for (ours, theirs, outcome) in [
-        (18, 10, Outcome::Won(Side::Candidate)),
-        (10, 18, Outcome::Won(Side::Stable)),
-        (12, 12, Outcome::Draw),
-    ] {
+    for (ours, theirs, outcome) in
+        [(18, 10, Outcome::Won(Side::Candidate)), (10, 18, Outcome::Won(Side::Stable)), (12, 12, Outcome::Draw)]
+    {
         let mut experiment = Experiment::new(experiment(common), at(0)).unwrap();
         for clock in 0..300 {
             let sample = second(clock, binary(20, ours), binary(20, theirs));

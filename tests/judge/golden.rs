@@ -119,11 +119,7 @@ fn one_arm() {
     same(no_harm(&[(12, 600), (9, 600)], 0.05), 16.069_376_72, "far within");
 }
 
-fn means(
-    blocks: &[Option<[f64; 6]>],
-    line: Line,
-    side: Direction,
-) -> f64 {
+fn means(blocks: &[Option<[f64; 6]>], line: Line, side: Direction) -> f64 {
     let (mut harm, mut safe) = (HarmBank::new(EFFECTS.len()), SafetyBank::new(EFFECTS.len()));
     for given in blocks {
         let Some([mean_c, n_c, mean_s, n_s, var_c, var_s]) = *given else {

@@ -1,5 +1,13 @@
 //! The judge: its formulas against golden numbers, its order of questions, and its promises by simulation.
 
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_possible_wrap,
+    reason = "what is counted in a test is small"
+)]
+
 mod bench;
 mod counters;
 mod dice;

@@ -38,7 +38,10 @@ fn each_step_shows_half_of_its_evidence_itself() {
 fn harm_goes_back_for_good_and_says_why() {
     let mut bench = Bench::new(errors());
     let decision = bench.run(20, "errors", [20, 4, 80, 1]).decide();
-    assert_eq!((decision.verdict, decision.why, decision.metric.as_deref()), (Verdict::Abort, Why::Harm, Some("errors")));
+    assert_eq!(
+        (decision.verdict, decision.why, decision.metric.as_deref()),
+        (Verdict::Abort, Why::Harm, Some("errors"))
+    );
     assert!(
         decision.sentence.starts_with(
             "errors: the candidate is worse than stable over the same time: 80 of 400 requests bad (20 %) against 20 of \
@@ -212,7 +215,8 @@ fn a_step_sees_its_samples() {
 fn with_all_traffic_there_is_nothing_to_compare_with() {
     let mut errors = compared(ERRORS, 1.0, 0.01);
     errors.limit = Some(0.05);
-    let spec = Spec { steps: vec![step(1.0, 60)], ..spec([("errors", errors), ("cost", compared(Kind::Mean, 1.1, 0.0))]) };
+    let spec =
+        Spec { steps: vec![step(1.0, 60)], ..spec([("errors", errors), ("cost", compared(Kind::Mean, 1.1, 0.0))]) };
     let mut bench = Bench::new(spec);
     let decision = bench.run(60, "errors", [10, 0, 0, 0]).decide();
     assert_eq!(decision.verdict, Verdict::Promote, "{decision:?}");
@@ -266,9 +270,12 @@ fn a_slow_candidate_goes_back_and_a_fast_one_advances() {
 
 #[test]
 fn means_are_judged_both_ways() {
-    for (higher, mean, verdict) in
-        [(false, 100.0, Verdict::Advance), (false, 150.0, Verdict::Abort), (true, 100.0, Verdict::Advance), (true, 60.0, Verdict::Abort)]
-    {
+    for (higher, mean, verdict) in [
+        (false, 100.0, Verdict::Advance),
+        (false, 150.0, Verdict::Abort),
+        (true, 100.0, Verdict::Advance),
+        (true, 60.0, Verdict::Abort),
+    ] {
         let mut metric = compared(Kind::Mean, 1.2, 0.0);
         metric.higher_is_better = higher;
         let mut bench = Bench::new(spec([("value", metric)]));

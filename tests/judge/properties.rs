@@ -39,7 +39,11 @@ fn bets() -> impl Strategy<Value = f64> {
 
 /// The candidate's rate, on the forbidden side of the line for a bet: at it, or further inside the null.
 fn on_null(bet: f64, on_line: f64, share: f64) -> Option<f64> {
-    if bet > 1.0 { Some(on_line.min(1.0) * share) } else { (on_line <= 1.0).then(|| on_line + (1.0 - on_line) * (1.0 - share)) }
+    if bet > 1.0 {
+        Some(on_line.min(1.0) * share)
+    } else {
+        (on_line <= 1.0).then(|| on_line + (1.0 - on_line) * (1.0 - share))
+    }
 }
 
 proptest! {

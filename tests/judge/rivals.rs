@@ -82,11 +82,24 @@ impl Rival for Ranks {
         let (m, n) = (self.ours.len() as f64, self.theirs.len() as f64);
         let (mut u, mut all) = (0.0, vec![]);
         for ours in &self.ours {
-            u += self.theirs.iter().map(|theirs| if ours > theirs { 1.0 } else if ours < theirs { 0.0 } else { 0.5 }).sum::<f64>();
+            u += self
+                .theirs
+                .iter()
+                .map(|theirs| {
+                    if ours > theirs {
+                        1.0
+                    } else if ours < theirs {
+                        0.0
+                    } else {
+                        0.5
+                    }
+                })
+                .sum::<f64>();
         }
         all.extend(self.ours.iter().chain(&self.theirs).copied());
         all.sort_by(f64::total_cmp);
-        let ties: f64 = all.chunk_by(|one, two| one == two).map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64).sum();
+        let ties: f64 =
+            all.chunk_by(|one, two| one == two).map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64).sum();
         let total = m + n;
         let spread = (m * n / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)))).sqrt();
         spread > 0.0 && (u - m * n / 2.0) / spread > self.critical
@@ -140,9 +153,12 @@ fn looking_often_misleads_the_others() {
 #[ignore = "takes minutes, optimised"]
 fn tables_of_rivals() {
     let runs = 2_000;
-    println!("false aborts of identical arms within an hour, {runs} runs, 5 requests a second of the candidate, 95 of stable");
+    println!(
+        "false aborts of identical arms within an hour, {runs} runs, 5 requests a second of the candidate, 95 of stable"
+    );
     for (at, rate) in [0.001, 0.01, 0.05].into_iter().enumerate() {
-        let share = |rival: &dyn Fn() -> Box<dyn Rival>| run(rival, (rate, rate), (5, 95), runs, 60 + at as u64).0 * 100.0;
+        let share =
+            |rival: &dyn Fn() -> Box<dyn Rival>| run(rival, (rate, rate), (5, 95), runs, 60 + at as u64).0 * 100.0;
         println!("seed {}: {} %", 60 + at, rate * 100.0);
         println!("    fixed rule {:.1} %, counted together {:.1} %", share(&|| fixed(false)), share(&|| fixed(true)));
         for (nominal, critical) in [5, 1].into_iter().zip(CRITICAL) {
@@ -189,34 +205,50 @@ fn tables_of_broken_assumptions() {
     };
     let events = |n: u64, rate: f64, dice: &mut Dice| (0..n).filter(|_| dice.chance(rate)).count() as u64;
     let both = |n_c, n_s, rate: f64, dice: &mut Dice| (events(n_c, rate, dice), events(n_s, rate, dice));
-    println!("    wave: {:.1} %", hour(81, &|second, n_c, n_s, _, dice| {
-        both(n_c, n_s, 0.01 * (1.0 + 0.8 * (second as f64 / 100.0).sin()), dice)
-    }));
-    println!("    outage: {:.1} %", hour(82, &|second, n_c, n_s, _, dice| {
-        both(n_c, n_s, if (1800..1860).contains(&second) { 0.6 } else { 0.01 }, dice)
-    }));
-    println!("    0.1 to 20 %: {:.1} %", hour(83, &|second, n_c, n_s, _, dice| {
-        both(n_c, n_s, 0.001 * 200_f64.powf(second as f64 / 3600.0), dice)
-    }));
-    println!("    AR(1): {:.1} %", hour(84, &|_, n_c, n_s, state, dice| both(n_c, n_s, (0.01 * state.exp()).min(1.0), dice)));
-    let bursts = |each: bool| move |_: u64, n_c: u64, n_s: u64, _: f64, dice: &mut Dice| {
-        let (mut x_c, mut x_s) = (0, 0);
-        for _ in 0..10 {
-            if dice.chance(0.01) {
-                let whole = dice.chance(0.1);
-                for _ in 0..5 {
-                    let ours = if each { dice.chance(0.1) } else { whole };
-                    (x_c, x_s) = if ours && x_c < n_c { (x_c + 1, x_s) } else { (x_c, (x_s + 1).min(n_s)) };
+    println!(
+        "    wave: {:.1} %",
+        hour(81, &|second, n_c, n_s, _, dice| {
+            both(n_c, n_s, 0.01 * (1.0 + 0.8 * (second as f64 / 100.0).sin()), dice)
+        })
+    );
+    println!(
+        "    outage: {:.1} %",
+        hour(82, &|second, n_c, n_s, _, dice| {
+            both(n_c, n_s, if (1800..1860).contains(&second) { 0.6 } else { 0.01 }, dice)
+        })
+    );
+    println!(
+        "    0.1 to 20 %: {:.1} %",
+        hour(83, &|second, n_c, n_s, _, dice| { both(n_c, n_s, 0.001 * 200_f64.powf(second as f64 / 3600.0), dice) })
+    );
+    println!(
+        "    AR(1): {:.1} %",
+        hour(84, &|_, n_c, n_s, state, dice| both(n_c, n_s, (0.01 * state.exp()).min(1.0), dice))
+    );
+    let bursts = |each: bool| {
+        move |_: u64, n_c: u64, n_s: u64, _: f64, dice: &mut Dice| {
+            let (mut x_c, mut x_s) = (0, 0);
+            for _ in 0..10 {
+                if dice.chance(0.01) {
+                    let whole = dice.chance(0.1);
+                    for _ in 0..5 {
+                        let ours = if each { dice.chance(0.1) } else { whole };
+                        (x_c, x_s) = if ours && x_c < n_c { (x_c + 1, x_s) } else { (x_c, (x_s + 1).min(n_s)) };
+                    }
                 }
             }
+            (x_c, x_s)
         }
-        (x_c, x_s)
     };
     println!("    bursts of five, each request routed by itself: {:.1} %", hour(85, &bursts(true)));
     println!("    whole bursts in one arm: {:.1} %", hour(86, &bursts(false)));
     for cv in [0.1, 0.3, 0.6] {
         let [bare, guarded] = [false, true].map(|guard| crate::promises::unequal(cv, guard, 400, &mut Dice::new(87)));
         let share = |aborts: u32| f64::from(aborts) / 4.0;
-        println!("    instances differ, cv {cv}: {:.1} %, with the guard {:.1} % (seed 87, 400 runs)", share(bare), share(guarded));
+        println!(
+            "    instances differ, cv {cv}: {:.1} %, with the guard {:.1} % (seed 87, 400 runs)",
+            share(bare),
+            share(guarded)
+        );
     }
 }

@@ -39,5 +39,7 @@ fn tables_of_speed() {
     }
     let (median, high) = crate::trials::quantiles(took);
     let saved = judge.saved().unwrap().len();
-    println!("8 metrics with 10,000 requests each, taken in and decided: {median} ns, 95 %: {high} ns; {saved} bytes saved");
+    println!(
+        "8 metrics with 10,000 requests each, taken in and decided: {median} ns, 95 %: {high} ns; {saved} bytes saved"
+    );
 }

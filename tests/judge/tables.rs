@@ -98,7 +98,10 @@ fn tables_of_detection() {
         let course = Course { per_second: 100, restarts, good: 900 };
         let hits = (0..RUNS).filter_map(|_| detection(&mut draw, &course, &mut dice)).map(|hit| hit[1]);
         let found = quantiles(hits.collect());
-        println!("seed 200: 1 % to 2 % after 15 minutes, 100 a second, weight 25 %, restarts {restarts}: {}", beside(found, expected));
+        println!(
+            "seed 200: 1 % to 2 % after 15 minutes, 100 a second, weight 25 %, restarts {restarts}: {}",
+            beside(found, expected)
+        );
     }
 }
 
@@ -139,7 +142,9 @@ fn tables_of_latency_and_means() {
             let mut dice = Dice::new(400);
             let hits: Vec<[u64; 2]> = (0..runs).map(|_| slow(weight, 0.6, 1.5, restarts, &mut dice)).collect();
             let [at_five, at_one] = [0, 1].map(|alpha| quantiles(hits.iter().map(|hit| hit[alpha]).collect()));
-            println!("seed 400: p99 +50 %, lognormal with sigma 0.6, weight {weight}, restarts {restarts}, {runs} runs");
+            println!(
+                "seed 400: p99 +50 %, lognormal with sigma 0.6, weight {weight}, restarts {restarts}, {runs} runs"
+            );
             println!("    alpha 5 %: {}\n    alpha 1 %: {}", beside(at_five, five), beside(at_one, one));
         }
     }
@@ -147,7 +152,10 @@ fn tables_of_latency_and_means() {
         for (cv, expected) in [(0.3, (195, 219)), (1.0, (538, 1_047))] {
             let mut dice = Dice::new(500);
             let found = quantiles((0..RUNS).map(|_| dear(cv, 1.2, ratio, 0.01, 100_000, &mut dice)).collect());
-            println!("seed 500: mean +20 %, cv {cv}, weight 20 %, alpha 1 %, ratio {ratio}: {}", beside(found, expected));
+            println!(
+                "seed 500: mean +20 %, cv {cv}, weight 20 %, alpha 1 %, ratio {ratio}: {}",
+                beside(found, expected)
+            );
         }
     }
 }

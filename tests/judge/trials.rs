@@ -70,7 +70,14 @@ impl Harm {
 }
 
 /// Identical arms, each request routed by chance, looked at every second: whether they were aborted within the hour.
-pub(crate) fn false_abort(rate: f64, per_second: u64, weight: f64, seconds: u64, dice: &mut Dice, draw: &mut Draw) -> [bool; 2] {
+pub(crate) fn false_abort(
+    rate: f64,
+    per_second: u64,
+    weight: f64,
+    seconds: u64,
+    dice: &mut Dice,
+    draw: &mut Draw,
+) -> [bool; 2] {
     let mut harm = Harm::new(Line::EQUAL);
     debug_assert!(draw.is_for(rate, weight));
     for second in 0..seconds {
@@ -225,7 +232,8 @@ pub(crate) fn dear(cv: f64, factor: f64, ratio: f64, alpha: f64, most: u64, dice
         let block = Arms { candidate: moments(block.candidate), stable: moments(block.stable) };
         let arm = |moments: &Moments| (moments.mean().unwrap(), moments.n() as f64);
         if let Some(variances) = spread.candidate.variance().zip(spread.stable.variance()) {
-            let gains = Means::new(arm(&block.candidate), arm(&block.stable), variances, line, Direction::Harm).unwrap();
+            let gains =
+                Means::new(arm(&block.candidate), arm(&block.stable), variances, line, Direction::Harm).unwrap();
             bank.bet(|k| gains.gain(EFFECTS[k]));
             if bank.ln_e() >= -alpha.ln() {
                 return seen;

@@ -27,7 +27,7 @@ pub struct OneArm {
 
 /// Two arms, by the question whose failure each failure is.
 ///
-/// Among the events of both arms a candidate on the line has the share θ = ρn_c/(ρn_c + n_s). The gain is a conditional
+/// Among the events of both arms a candidate on the line has the share `θ = ρn_c/(ρn_c + n_s)`. The gain is a conditional
 /// likelihood ratio at relative risk λ, with a correction for δ; the common rate cancels, so nothing about it is guessed.
 /// Its mean is at most one for every common rate, where outcomes are independent within the block; and, for ρ = 1 and
 /// δ = 0, wherever requests are routed by chance, whatever they are like: then the candidate's events are
@@ -37,7 +37,7 @@ pub struct TwoArms {
     x: f64,
     events: f64,
     theta: f64,
-    /// n_c·δ·(1 − θ).
+    /// `n_c·δ·(1 − θ)`.
     shift: f64,
 }
 

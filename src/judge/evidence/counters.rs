@@ -248,7 +248,8 @@ impl Totals {
                 let Some(Self::Latency { boundaries: boundaries0, counts: counts0 }) = before else {
                     return Ok(Measured::Latency(now));
                 };
-                let smaller = counts0.len() != counts.len() || counts0.iter().zip(counts).any(|(before, now)| before > now);
+                let smaller =
+                    counts0.len() != counts.len() || counts0.iter().zip(counts).any(|(before, now)| before > now);
                 if boundaries0 != boundaries || smaller || counts0.iter().sum::<f64>() > counts.iter().sum() {
                     return Ok(Measured::Latency(now));
                 }

@@ -118,7 +118,8 @@ impl Experiment {
     pub fn report(&mut self, now: Timestamp) -> Report {
         let (worse, better) = (self.worse.decide(now, &[]), self.better.decide(now, &[]));
         let age = now.duration_since(self.began);
-        let shown = |decision: &super::verdict::Decision| decision.verdict == Verdict::Abort && decision.why == Why::Harm;
+        let shown =
+            |decision: &super::verdict::Decision| decision.verdict == Verdict::Abort && decision.why == Why::Harm;
         let (outcome, metric, sentence) = if age < self.spec.at_least {
             (Outcome::Running, None, "the experiment runs at least until its time has come".to_owned())
         } else if shown(&worse) {

@@ -140,7 +140,7 @@ impl ArmFigures {
                 Self { n, x: None, slow_above: None, value, interval: None }
             }
             Measured::Latency(histogram) => {
-                let boundary = track.learned().latencies().and_then(|latencies| latencies.chosen());
+                let boundary = track.learned().latencies().and_then(super::latency::Latencies::chosen);
                 let slow = boundary.map(|boundary| histogram.above(boundary));
                 let quantile = if let Kind::Latency { quantile } = metric.kind { quantile } else { 0.5 };
                 Self {
@@ -202,13 +202,7 @@ pub(super) fn more_compared(spec: &Spec, step: usize, metric: &Metric, track: &T
 }
 
 /// About how many requests of the candidate a limit still needs, if it goes on as it is.
-pub(super) fn more_limited(
-    spec: &Spec,
-    metric: &Metric,
-    track: &Track,
-    bank: &SafetyBank,
-    limit: f64,
-) -> Option<u64> {
+pub(super) fn more_limited(spec: &Spec, metric: &Metric, track: &Track, bank: &SafetyBank, limit: f64) -> Option<u64> {
     let count = match &track.total.as_ref()?.candidate {
         Measured::Binary(count) => *count,
         Measured::Latency(histogram) => histogram.above(at_or_below(histogram.boundaries(), limit)?),

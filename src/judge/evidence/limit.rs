@@ -62,7 +62,10 @@ impl LimitTrack {
     pub(super) fn fits(&self, kind: Kind, steps: usize) -> bool {
         let harm = harm_bets(kind).len();
         let safe = safe_bets(kind).len();
-        self.harm.fits(harm) && self.stable.fits(harm) && self.safe.len() == steps && self.safe.iter().all(|bank| bank.fits(safe))
+        self.harm.fits(harm)
+            && self.stable.fits(harm)
+            && self.safe.len() == steps
+            && self.safe.iter().all(|bank| bank.fits(safe))
     }
 
     /// Bets on one interval. Each arm counts for itself, so there is nothing to wait for, but for means.

@@ -23,7 +23,7 @@ pub struct Spread {
     mean: f64,
     /// Σ(v − v̄)² within and between blocks.
     squares: f64,
-    /// Σn_b(v̄_b − v̄)² between blocks alone.
+    /// `Σn_b(v̄_b − v̄)²` between blocks alone.
     between: f64,
     blocks: f64,
     /// Blocks without squares: the spread comes from the means of blocks.
@@ -43,7 +43,7 @@ pub enum Side {
 #[derive(Debug, Clone, Copy)]
 pub struct Means {
     z: f64,
-    /// √(σ_s²/v).
+    /// `√(σ_s²/v)`.
     scale: f64,
 }
 
@@ -94,7 +94,13 @@ impl Means {
     ///
     /// Nothing where no bet can be made: an arm is empty, or nothing varies. The candidate's variance is taken to be at
     /// least ρ² times that of stable: a young candidate's own is learned too low where tails are heavy.
-    pub fn new(candidate: (f64, f64), stable: (f64, f64), variances: (f64, f64), line: Line, side: Side) -> Option<Self> {
+    pub fn new(
+        candidate: (f64, f64),
+        stable: (f64, f64),
+        variances: (f64, f64),
+        line: Line,
+        side: Side,
+    ) -> Option<Self> {
         let ((mean_c, n_c), (mean_s, n_s)) = (candidate, stable);
         let (var_c, var_s) = variances;
         let rho_squared = line.ratio * line.ratio;
@@ -132,11 +138,11 @@ impl Means {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Difference {
-    /// Σh(v̄_c − v̄_s).
+    /// `Σh(v̄_c − v̄_s)`.
     pub s: f64,
-    /// Σh²(σ_c²/n_c + σ_s²/n_s).
+    /// `Σh²(σ_c²/n_c + σ_s²/n_s)`.
     pub v: f64,
-    /// Σh, with h = n_c·n_s/(n_c + n_s).
+    /// `Σh`, with `h = n_c·n_s/(n_c + n_s)`.
     pub h: f64,
 }
 

@@ -293,7 +293,8 @@ impl Histogram {
     pub fn new(boundaries: Arc<[f64]>, counts: Vec<u64>) -> Result<Self, NoData> {
         let ascending = boundaries.windows(2).all(|pair| pair[0] < pair[1]);
         let finite = boundaries.iter().all(|boundary| boundary.is_finite());
-        let fits = !boundaries.is_empty() && boundaries.len() <= MOST_BOUNDARIES && counts.len() == boundaries.len() + 1;
+        let fits =
+            !boundaries.is_empty() && boundaries.len() <= MOST_BOUNDARIES && counts.len() == boundaries.len() + 1;
         if !(ascending && finite && fits) {
             return Err(NoData::Boundaries);
         }

@@ -177,9 +177,7 @@ impl Growth {
         let weight = weight.clamp(1e-6, 1.0 - 1e-6);
         let (n_c, n_s) = (20.0_f64.max(20.0 * weight / (1.0 - weight)), 20.0_f64.max(20.0 * (1.0 - weight) / weight));
         let variance = deviation * deviation;
-        let at = |off: f64| {
-            Means::new((means.0 + off, n_c), (means.1, n_s), (variance, variance), line, side)
-        };
+        let at = |off: f64| Means::new((means.0 + off, n_c), (means.1, n_s), (variance, variance), line, side);
         let apart = (variance / n_c + line.ratio * line.ratio * variance / n_s).sqrt();
         let (low, middle, high) = (at(-apart)?, at(0.0)?, at(apart)?);
         // Two standard errors to both sides stand for the whole distribution (Gauss and Hermite, three points).
@@ -193,12 +191,7 @@ impl Growth {
     }
 
     /// Reads the growth off one large block: gains are linear in all counts.
-    fn of(
-        bets: &[f64],
-        candidate: (f64, f64),
-        stable: (f64, f64),
-        gain: impl Fn(Count, Count, f64) -> f64,
-    ) -> Self {
+    fn of(bets: &[f64], candidate: (f64, f64), stable: (f64, f64), gain: impl Fn(Count, Count, f64) -> f64) -> Self {
         let count = |n: f64, events: f64| Count::read(n.min(1e15), events.min(n)).unwrap_or_default();
         let events = (candidate.0 * candidate.1, stable.0 * stable.1);
         let (ours, theirs) = (count(candidate.0, events.0), count(stable.0, events.1));
@@ -220,7 +213,10 @@ impl Growth {
     /// Requests until a fresh bank with that part of the money reaches a total.
     pub(super) fn need(&self, money: f64, ln_needed: f64) -> Option<Need> {
         let start = vec![(money / f64_len(self.0.len())).ln(); self.0.len()];
-        Some(Need { half: self.until(&start, ln_needed, HALF, 1.0)?, most: self.until(&start, ln_needed, MOST_CASES, 1.0)? })
+        Some(Need {
+            half: self.until(&start, ln_needed, HALF, 1.0)?,
+            most: self.until(&start, ln_needed, MOST_CASES, 1.0)?,
+        })
     }
 
     /// Requests until bets with that wealth reach a total, `unlucky` standard deviations from the mean, where all gains are

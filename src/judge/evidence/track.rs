@@ -112,7 +112,7 @@ impl Track {
     pub(super) fn feed(&mut self, sample: Result<&Sample, NoData>, feeding: &Feeding<'_>) {
         let fed = sample.and_then(|sample| {
             let arms = self.admitted(sample, feeding)?;
-            self.take(arms, sample, feeding);
+            self.take(&arms, sample, feeding);
             Ok(())
         });
         match fed {
@@ -146,16 +146,16 @@ impl Track {
         Ok(arms)
     }
 
-    fn take(&mut self, arms: Arms<Measured>, sample: &Sample, feeding: &Feeding<'_>) {
+    fn take(&mut self, arms: &Arms<Measured>, sample: &Sample, feeding: &Feeding<'_>) {
         self.last_end = Some(sample.end);
         self.restart_if_due(sample, feeding.spec.mode);
-        self.hard(&arms, sample, feeding.metric);
+        self.hard(arms, sample, feeding.metric);
         self.in_step = self.in_step.saturating_add(arms.candidate.n());
         let phi = self.guard.phi_of(self.learned.latencies());
-        self.bet_on_limit(&arms, sample, phi, feeding);
-        self.total = Some(joined(self.total.take(), &arms));
+        self.bet_on_limit(arms, sample, phi, feeding);
+        self.total = Some(joined(self.total.take(), arms));
         let phi = self.open.as_ref().map_or(phi, |(_, before)| *before);
-        let open = joined(self.open.take().map(|(open, _)| open), &arms);
+        let open = joined(self.open.take().map(|(open, _)| open), arms);
         if is_block(&open) {
             self.bet(&open, sample.end, phi, feeding);
         } else {
@@ -192,7 +192,8 @@ impl Track {
         let warming = sample.warming.as_ref().and_then(|young| bad(young, metric).ok());
         let young = if let Some(Measured::Binary(young)) = warming { young } else { Count::default() };
         let candidate = candidate.plus(young);
-        self.strict = Arms { candidate: self.strict.candidate.plus(candidate), stable: self.strict.stable.plus(*stable) };
+        self.strict =
+            Arms { candidate: self.strict.candidate.plus(candidate), stable: self.strict.stable.plus(*stable) };
         self.recent.add(candidate, sample.failing);
         self.minute.add(sample.end, stable.n_real(), stable.x_real());
     }

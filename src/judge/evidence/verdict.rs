@@ -121,7 +121,8 @@ impl Judge {
     /// Begins at the first step.
     pub fn new(spec: Spec, now: Timestamp) -> Result<Self, InvalidSpec> {
         spec.check()?;
-        let tracks = spec.metrics.iter().map(|(name, metric)| (name.clone(), Track::new(&spec, name, metric))).collect();
+        let tracks =
+            spec.metrics.iter().map(|(name, metric)| (name.clone(), Track::new(&spec, name, metric))).collect();
         let state = State {
             version: VERSION,
             spec: fingerprint(&spec),
@@ -394,7 +395,8 @@ impl Judge {
 
     /// Whether an undecided step may go on where that is asked for: something was measured, and nothing looks bad.
     fn may_go_undecided(&self, ln_total: f64, muted: &[&str], left_out: &[&str]) -> bool {
-        let measured = |name: &str| self.state.tracks.get(name).is_some_and(|track| track.in_step > 0 && track.problem.is_none());
+        let measured =
+            |name: &str| self.state.tracks.get(name).is_some_and(|track| track.in_step > 0 && track.problem.is_none());
         !self.is_suspicious(ln_total)
             && muted.is_empty()
             && self.required().filter(|(name, _)| !left_out.contains(name)).all(|(name, _)| measured(name))
@@ -438,7 +440,10 @@ impl State {
         let tracks = &self.tracks;
         self.step < spec.steps.len()
             && tracks.len() == spec.metrics.len()
-            && spec.metrics.iter().all(|(name, metric)| tracks.get(name).is_some_and(|track| track.fits(spec, name, metric)))
+            && spec
+                .metrics
+                .iter()
+                .all(|(name, metric)| tracks.get(name).is_some_and(|track| track.fits(spec, name, metric)))
     }
 }
 

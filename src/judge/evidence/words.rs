@@ -107,7 +107,9 @@ pub(super) fn limit_missing(name: &str, metric: &Metric, limit: f64, more: Optio
 }
 
 fn about(more: Option<u64>) -> String {
-    more.map_or_else(String::new, |more| format!(": about {} more, if it goes on as it should", events(rounded(more), "request")))
+    more.map_or_else(String::new, |more| {
+        format!(": about {} more, if it goes on as it should", events(rounded(more), "request"))
+    })
 }
 
 /// Two digits are enough for an estimate.
@@ -178,7 +180,15 @@ fn plain(value: f64) -> String {
     if size >= 1e6 {
         return format!("{value:.1e}");
     }
-    let places = if size >= 100.0 { 0 } else if size >= 10.0 { 1 } else if size >= 1.0 { 2 } else { 4 };
+    let places = if size >= 100.0 {
+        0
+    } else if size >= 10.0 {
+        1
+    } else if size >= 1.0 {
+        2
+    } else {
+        4
+    };
     let text = format!("{value:.places$}");
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
