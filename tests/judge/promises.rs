@@ -1,6 +1,6 @@
 //! The promises by simulation, small enough for every run: the seeds are fixed, so a run that passes always passes.
 
-use backstay::judge::{Baseline, Line, Need, Verdict, Why, needs, phi};
+use backstay::judge::{Baseline, Line, Need, Recent, Verdict, Why, is_flat_out, needs, phi};
 
 use crate::bench::{Bench, ERRORS, binary, compared, spec, step};
 use crate::dice::{Binomial, Dice};
@@ -154,6 +154,43 @@ pub(crate) fn unequal(cv: f64, guard: bool, runs: u64, dice: &mut Dice) -> u32 {
         }
     }
     aborts
+}
+
+/// Seconds until a candidate that fails every request is aborted: one of each `1/weight` requests is its own, at a random
+/// place; stable has had a minute of traffic before.
+fn flat_out(per_second: u64, weight: f64, dice: &mut Dice) -> u64 {
+    let group = (1.0 / weight).ceil() as u64;
+    let (mut recent, mut stable) = (Recent::default(), Binomial::new(0.01));
+    let (mut request, mut place) = (0, 0);
+    for second in 1..600 {
+        let mut ours = 0;
+        for _ in 0..per_second {
+            if request % group == 0 {
+                place = dice.below(group);
+            }
+            ours += u64::from(request % group == place);
+            request += 1;
+        }
+        recent.add(count(ours, ours), None);
+        let n_s = 60 * per_second;
+        if is_flat_out(recent.run(), recent.seen(), count(n_s, stable.draw(n_s, dice)), 0.01) {
+            return second;
+        }
+    }
+    600
+}
+
+// T5
+#[test]
+fn a_candidate_that_fails_every_request_is_seen_within_seconds() {
+    for (seed, per_second, most) in [(61, 10, (6, 9)), (62, 200, (2, 2))] {
+        let mut dice = Dice::new(seed);
+        let mut seconds: Vec<u64> = (0..1_000).map(|_| flat_out(per_second, 0.05, &mut dice)).collect();
+        seconds.sort_unstable();
+        let found = (seconds[500], seconds[990]);
+        println!("seed {seed}: {per_second} a second, 5 %: abort after {} s, 99 %: {} s", found.0, found.1);
+        assert!(found.0 <= most.0 && found.1 <= most.1, "{found:?}");
+    }
 }
 
 #[test]

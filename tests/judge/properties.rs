@@ -42,7 +42,7 @@ fn on_null(bet: f64, on_line: f64, share: f64) -> Option<f64> {
     if bet > 1.0 {
         Some(on_line.min(1.0) * share)
     } else {
-        (on_line <= 1.0).then(|| on_line + (1.0 - on_line) * (1.0 - share))
+        (on_line <= 1.0).then_some(on_line + (1.0 - on_line) * (1.0 - share))
     }
 }
 

@@ -9,6 +9,9 @@ use backstay::judge::Line;
 /// Counts of one second: requests and events of the candidate, then of stable.
 type Second = [u64; 4];
 
+/// Events of both arms in a second: from its number, the requests of each arm and a slow wave of chance.
+type Traffic<'t> = dyn Fn(u64, u64, u64, f64, &mut Dice) -> (u64, u64) + 't;
+
 /// One simulated hour of a rival: the requests of the candidate when it aborts.
 trait Rival {
     fn look(&mut self, second: u64, counts: Second) -> bool;
@@ -98,8 +101,10 @@ impl Rival for Ranks {
         }
         all.extend(self.ours.iter().chain(&self.theirs).copied());
         all.sort_by(f64::total_cmp);
-        let ties: f64 =
-            all.chunk_by(|one, two| one == two).map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64).sum();
+        let ties: f64 = all
+            .chunk_by(|one, two| one.total_cmp(two).is_eq())
+            .map(|tied| (tied.len() as f64).powi(3) - tied.len() as f64)
+            .sum();
         let total = m + n;
         let spread = (m * n / 12.0 * (total + 1.0 - ties / (total * (total - 1.0)))).sqrt();
         spread > 0.0 && (u - m * n / 2.0) / spread > self.critical
@@ -182,7 +187,7 @@ fn tables_of_broken_assumptions() {
     let runs = 1_000;
     println!("false aborts within an hour, 1 % errors, 50 requests a second, weight 10 %, alpha 5 %, {runs} runs");
     let mut arm = crate::dice::Binomial::new(0.1);
-    let mut hour = |seed: u64, draw: &dyn Fn(u64, u64, u64, f64, &mut Dice) -> (u64, u64)| {
+    let mut hour = |seed: u64, draw: &Traffic<'_>| {
         let mut dice = Dice::new(seed);
         let mut aborts = 0;
         for _ in 0..runs {

@@ -1,5 +1,7 @@
 //! How long one decision takes; printed, not asserted.
 
+#![expect(clippy::disallowed_methods, reason = "it measures")]
+
 use std::time::Instant;
 
 use backstay::judge::{Judge, Kind};
