@@ -17,7 +17,7 @@ trait Rival {
     fn look(&mut self, second: u64, counts: Second) -> bool;
 }
 
-/// Success below 99 % in five checks in a row, one a minute; of the last minute, or of all so far.
+/// Success below 99 % in five checks, one a minute: in a row, or together as Flagger counts them.
 struct Fixed {
     cumulative: bool,
     n: u64,
@@ -50,9 +50,7 @@ impl Rival for Fixed {
         }
         let bad = self.n > 0 && (self.n - self.x) * 100 < self.n * 99;
         self.failed = if bad || self.cumulative { self.failed + u32::from(bad) } else { 0 };
-        if !self.cumulative {
-            (self.n, self.x) = (0, 0);
-        }
+        (self.n, self.x) = (0, 0);
         self.failed >= 5
     }
 }

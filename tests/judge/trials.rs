@@ -129,16 +129,25 @@ pub(crate) struct Course {
     pub(crate) good: u64,
 }
 
-/// Requests of the candidate from where it turns bad until it is aborted; each is routed by chance, looked at every second.
+/// Requests of the candidate from where it turns bad until it is aborted, looked at every second.
 /// Nothing where it was aborted before.
 pub(crate) fn detection(draw: &mut Draw, course: &Course, dice: &mut Dice) -> Option<[u64; 2]> {
     let mut harm = Harm::new(Line::EQUAL);
     let (mut seen, mut second) = (0, 0);
+    let (mut request, mut place, group) = (0, 0, (1.0 / draw.weight).ceil() as u64);
     while seen < 1_000_000 && !harm.done() {
         if course.restarts && second > 0 && second % 60 == 0 {
             harm.restart();
         }
-        let n_c = draw.arm.draw(course.per_second, dice);
+        // Of each 1/weight requests one is the candidate's, at a random place.
+        let mut n_c = 0;
+        for _ in 0..course.per_second {
+            if request % group == 0 {
+                place = dice.below(group);
+            }
+            n_c += u64::from(request % group == place);
+            request += 1;
+        }
         let n_s = course.per_second - n_c;
         // Before it turns bad, the candidate is as stable is.
         let x_c = if second < course.good { draw.other.draw(n_c, dice) } else { draw.event.draw(n_c, dice) };
