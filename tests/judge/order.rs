@@ -452,3 +452,35 @@ fn the_time_of_a_step_may_be_nothing() {
     spec.steps[0].hold_for = SignedDuration::ZERO;
     assert_eq!(Bench::new(spec).run(10, "errors", [20, 0, 80, 0]).decide().verdict, Verdict::Advance);
 }
+
+#[test]
+fn unequal_instances_of_stable_lower_the_evidence() {
+    let harm = |differ: bool| {
+        let mut bench = Bench::new(errors());
+        for _ in 0..5 {
+            let one = |at: u64| (format!("pod-{at}"), binary(100, if differ { 30 * u64::from(at == 0) } else { 6 }));
+            let sample =
+                Sample { instances: (0..5).map(one).collect(), ..second(bench.clock, binary(50, 5), binary(500, 30)) };
+            bench.sample("errors", Ok(&sample));
+        }
+        let figures = bench.decide().figures;
+        (figures.harm, figures.metrics["errors"].guard)
+    };
+    let ((equal, one), (unequal, more)) = (harm(false), harm(true));
+    assert!((one - 1.0).abs() < 1e-9 && more > 10.0, "{one} {more}");
+    assert!(unequal < equal / 1.5, "{unequal} {equal}");
+}
+
+// T2
+#[test]
+fn old_measurements_are_no_evidence() {
+    let mut bench = Bench::new(errors());
+    for clock in 0..200 {
+        let old = second(clock - 5_000, binary(200, 0), binary(800, 0));
+        bench.judge.observe("errors", Ok(&old), at(clock));
+    }
+    bench.clock = 200;
+    let fresh = bench.run(1, "errors", [60, 0, 240, 0]).decide();
+    assert_eq!(fresh.verdict, Verdict::Hold, "{fresh:?}");
+    assert_eq!(fresh.figures.metrics["errors"].in_step, 60);
+}
