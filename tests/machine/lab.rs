@@ -23,6 +23,8 @@ pub(crate) struct Lab {
     folder: TempDir,
     proxy: Child,
     ports: (u16, u16),
+    /// More that a daemon's configuration says of this host.
+    pub(crate) more: String,
     /// Where the proxy listens.
     pub(crate) front: String,
 }
@@ -42,7 +44,7 @@ pub(crate) async fn lab(name: &str) -> Lab {
     let mut command = Command::new(crate::daemon::BACKSTAY);
     command.arg("proxy").arg("--config").arg(&proxy_config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     let proxy = command.spawn().expect("the proxy");
-    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), front }
+    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), more: String::new(), front }
 }
 
 fn state(folder: &Path) -> PathBuf {
@@ -66,11 +68,12 @@ impl Lab {
     /// What a daemon's configuration says of this place, within its `[[target]]`.
     pub(crate) fn target(&self) -> String {
         format!(
-            "[target.host]\nsecrets = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n[target.host.interpreters]\nbackstay = \"{}\"\n{}",
+            "[target.host]\nsecrets = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n{}[target.host.interpreters]\nbackstay = \"{}\"\n{}",
             self.folder.path().join("secrets").display(),
             self.ports.0,
             self.ports.1,
             env!("CARGO_BIN_EXE_backstay-keeper"),
+            self.more,
             crate::daemon::BACKSTAY,
             proxy_section(self.folder.path(), &self.front),
         )
