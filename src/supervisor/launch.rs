@@ -14,7 +14,7 @@ use super::instance::Trouble;
 use super::probe::{self, Check, local};
 use super::run::Settings;
 use super::view::{PORT, container, release_in};
-use crate::keeper::spec::{EnvFile, FORMAT, Log, Policy, Restart, Spec, Stop, Writable};
+use crate::keeper::spec::{EnvFile, FORMAT, Log, Policy, Restart, Spec, Stop};
 use crate::model::{AgentName, InvalidName};
 use crate::proxy::Address;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL};
@@ -230,8 +230,7 @@ fn variables(
     let mut files = BTreeMap::new();
     for variable in container.env.iter().flatten() {
         let secret = variable.value_from.as_ref().and_then(|from| from.secret_key_ref.as_ref());
-        let file =
-            secret.and_then(|secret| ground.secret(&secret.name, &secret.key, secret.optional == Some(true)));
+        let file = secret.and_then(|secret| ground.secret(&secret.name, &secret.key, secret.optional == Some(true)));
         if let Some(file) = file {
             files.insert(variable.name.clone(), file);
             continue;

@@ -127,10 +127,22 @@ fn start_unit(folder: &Path, spec: &Spec) -> Result<(), Trouble> {
     spec.write(folder).map_err(|error| failed("write into", told(&error)))?;
     let readable = fs::set_permissions(folder.join(FILE), Permissions::from_mode(0o644));
     readable.map_err(|error| failed("write into", error.to_string()))?;
+    link_logs(folder, spec).map_err(|error| failed("link the logs of", error.to_string()))?;
     match systemctl::start(&unit::unit(&agent, &spec.instance)) {
         Ok(()) => Ok(()),
         Err(error) if error.is_refusal() => Err(Trouble::not_allowed(&agent, &error.to_string())),
         Err(error) => Err(Trouble::machine(format!("timed out or failed: {error}"))),
+    }
+}
+
+/// Shows the instance's logs among those of the machine. They are its account's own: root reads them.
+fn link_logs(folder: &Path, spec: &Spec) -> io::Result<()> {
+    let Some(state) = folder.parent().and_then(Path::parent) else { return Ok(()) };
+    let logs = state.join("logs").join(&spec.agent);
+    fs::create_dir_all(&logs)?;
+    match std::os::unix::fs::symlink(unit::logs(&spec.instance), logs.join(&spec.instance)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -25,11 +25,7 @@ pub(super) enum Failed {
     Program(#[from] io::Error),
     /// It takes too long; what it began may go on.
     #[error("systemd does not {deed} `{unit}` within {} s", time.as_secs())]
-    Late {
-        deed: &'static str,
-        unit: String,
-        time: Duration,
-    },
+    Late { deed: &'static str, unit: String, time: Duration },
     /// It says no.
     #[error("systemd says: {0}")]
     Said(String),
@@ -67,7 +63,9 @@ fn ask(deed: &'static str, options: &[&str], unit: &str, time: Duration) -> Resu
     match said {
         Ok(said) if status.success() => Ok(said),
         Ok(said) => Err(Failed::Said(said.split_whitespace().collect::<Vec<_>>().join(" "))),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Failed::Late { deed, unit: unit.to_owned(), time }),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(Failed::Late { deed, unit: unit.to_owned(), time })
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -78,6 +78,8 @@ mod tests {
         let unit = unit(&"support".parse().unwrap(), "support-0a1b2c3d4e-0");
         assert_eq!(unit, "backstay-agent-support@support-0a1b2c3d4e-0.service");
         let path = secret(&unit, "agent-secrets", "database_url");
-        assert!(path.ends_with("backstay-agent-support@support-0a1b2c3d4e-0.service/secrets_agent-secrets_database_url"));
+        assert!(
+            path.ends_with("backstay-agent-support@support-0a1b2c3d4e-0.service/secrets_agent-secrets_database_url")
+        );
     }
 }
