@@ -6,7 +6,7 @@ use super::{account, template};
 use crate::model::AgentName;
 
 /// Where units of the machine's administrator lie.
-pub const FOLDER: &str = "/etc/systemd/system";
+pub(in crate::supervisor) const FOLDER: &str = "/etc/systemd/system";
 /// Where polkit's rules of the machine's administrator lie.
 const RULES: &str = "/etc/polkit-1/rules.d";
 /// Beneath this lie the agents' secrets: `<agent>/<secret>/<key>`.

@@ -12,7 +12,8 @@
 
 mod enrolment;
 
-pub use enrolment::{Enrolment, EnrolmentError, FOLDER as UNITS};
+pub(super) use enrolment::FOLDER as UNITS;
+pub use enrolment::{Enrolment, EnrolmentError};
 
 use std::path::{Path, PathBuf};
 
