@@ -68,16 +68,18 @@ impl Launcher {
         if !folder.exists() {
             return Ok(());
         }
-        match Client::connect(&self.place(folder), Some(epoch)) {
-            Ok(mut keeper) => {
-                keeper.stop(None, patience).map_err(|error| told(&error))?;
+        let place = self.place(folder);
+        let asked = Client::connect(&place, Some(epoch)).and_then(|mut keeper| keeper.stop(None, patience));
+        match (self, asked) {
+            (Self::Fork { .. }, Ok(_) | Err(ClientError::Unreachable { .. })) => end_processes(folder)?,
+            (Self::Fork { .. }, Err(error)) => return Err(told(&error)),
+            (Self::Systemd, asked) => {
+                // The keeper has the account of its agent: where it does not do it, its unit does.
+                if let Err(error) = asked {
+                    tracing::debug!(error = %told(&error), "the keeper was not asked to stop");
+                }
+                end_unit(folder)?;
             }
-            Err(ClientError::Unreachable { .. }) => {}
-            Err(error) => return Err(told(&error)),
-        }
-        match self {
-            Self::Fork { .. } => end_processes(folder)?,
-            Self::Systemd => end_unit(folder)?,
         }
         launch::remove(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
     }
