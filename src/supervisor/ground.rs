@@ -69,3 +69,56 @@ impl Ground {
         if has_socket && self.unit.is_some() { 0 } else { 0o077 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    fn ground(launcher: Launcher, labels: &serde_json::Value) -> Result<Ground, Trouble> {
+        let settings = Settings {
+            state: "/state".into(),
+            launcher,
+            secrets: "/secrets".into(),
+            interpreters: BTreeMap::new(),
+            ports: 20_000..=20_001,
+            keep_old: Duration::ZERO,
+            table: "/table".into(),
+            control: "/control".into(),
+        };
+        let pod = json!({"metadata": {"name": "support-0a1b-0", "labels": labels}});
+        Ground::of(&settings, &serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn an_instance_of_a_unit_has_what_its_account_can_reach() {
+        let labels = json!({"backstay.dev/agent": "support", "backstay.dev/process": "indexer"});
+        let one = ground(Launcher::Systemd, &labels).unwrap();
+        assert_eq!(one.place, Path::new("/run/backstay-agents/support-0a1b-0"));
+        assert_eq!(one.logs, Path::new("/var/log/backstay-agents/support-0a1b-0"));
+        assert!(one.writable.home.starts_with("/tmp") && one.trusted.contains(&sys::own_uid()));
+        let secret = one.secret("keys", "api", true).unwrap();
+        let place = "/run/credentials/backstay-agent-support@support-0a1b-0.service/secrets_keys_api";
+        assert_eq!(secret, EnvFile { path: place.into(), optional: true });
+        assert_eq!((one.umask(true), one.umask(false)), (0, 0o077), "the proxy connects to its socket");
+    }
+
+    #[test]
+    fn an_instance_of_the_daemons_account_has_all_in_its_folder() {
+        let one = ground(Launcher::Fork { keeper: "/k".into() }, &json!({"backstay.dev/agent": "support"})).unwrap();
+        let folder = Path::new("/state/instances/support-0a1b-0");
+        assert_eq!((one.place.as_path(), one.writable.home), (folder, folder.join("home")));
+        assert_eq!(one.logs, Path::new("/state/logs/support/support-0a1b-0"));
+        assert!(one.secret("keys", "api", false).is_none(), "the daemon reads it");
+        assert_eq!((one.umask(true), one.trusted.len()), (0o077, 0));
+    }
+
+    #[test]
+    fn a_pod_without_an_agent_has_no_unit() {
+        let why = ground(Launcher::Systemd, &json!({})).err().unwrap();
+        assert!(why.message.contains("names no agent"), "{why:?}");
+    }
+}
