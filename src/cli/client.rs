@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::daemon::config::{self, Config, Label, Target, nearest};
+use crate::daemon::config::{self, Config, Label, Launcher, Target, nearest};
 use crate::host;
 use crate::ledger::{Asker, GROUP, Ledger, VERSION, whoami};
 use crate::model::{AgentName, Digest, EnvironmentName, Timestamp};
@@ -26,8 +26,8 @@ pub(super) struct Place {
     pub(super) environment: EnvironmentName,
     pub(super) namespace: String,
     pub(super) api: Api,
-    /// Whether it is this machine.
-    pub(super) is_host: bool,
+    /// Who starts processes there, where it is this machine.
+    pub(super) host: Option<Launcher>,
 }
 
 /// One agent as the ledger holds it.
@@ -43,7 +43,7 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
     if let Some(namespace) = &globals.namespace {
         let target =
             config.as_ref().and_then(|config| config.target.iter().find(|target| target.namespace() == namespace));
-        let is_host = target.is_some_and(Target::is_host);
+        let host = target.and_then(launcher);
         let api = reach(globals, config.as_ref(), target).await?;
         let found = environments(&api, Some(namespace)).await?;
         if found.is_empty() {
@@ -52,15 +52,15 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
                 "`kubectl get agentenvironments --all-namespaces` lists them; the daemon makes one at its first start",
             ));
         }
-        return chosen(found, wanted, &api, is_host, &format!("the namespace `{namespace}`"));
+        return chosen(found, wanted, &api, host, &format!("the namespace `{namespace}`"));
     }
     if let Some(config) = config {
         let mut places = Vec::new();
         for target in targets(&config, wanted)? {
             let api = reach(globals, Some(&config), Some(target)).await?;
             let namespace = target.namespace().to_owned();
-            let is_host = target.is_host();
-            places.push(Place { environment: target.environment.clone(), namespace, api, is_host });
+            let host = launcher(target);
+            places.push(Place { environment: target.environment.clone(), namespace, api, host });
         }
         return Ok(places);
     }
@@ -70,7 +70,7 @@ pub(super) async fn places(globals: &Globals) -> Result<Vec<Place>, CliError> {
         return Err(CliError::usage("no environment of Backstay is in this cluster")
             .hint("is this the right cluster? `--context` and `--kubeconfig` name another"));
     }
-    chosen(found, wanted, &api, false, "this cluster")
+    chosen(found, wanted, &api, None, "this cluster")
 }
 
 /// The one environment that is meant.
@@ -95,7 +95,7 @@ fn chosen(
     found: Vec<(EnvironmentName, String)>,
     wanted: Option<&EnvironmentName>,
     api: &Api,
-    is_host: bool,
+    host: Option<Launcher>,
     within: &str,
 ) -> Result<Vec<Place>, CliError> {
     let known: Known = found.iter().map(|(environment, _)| environment.as_str()).collect();
@@ -103,7 +103,7 @@ fn chosen(
         return Err(unknown_environment(wanted, within, &known));
     }
     let meant = found.into_iter().filter(|(environment, _)| wanted.is_none_or(|wanted| wanted == environment));
-    let place = |(environment, namespace)| Place { environment, namespace, api: api.clone(), is_host };
+    let place = |(environment, namespace)| Place { environment, namespace, api: api.clone(), host };
     Ok(meant.map(place).collect())
 }
 
@@ -125,6 +125,14 @@ async fn reach(globals: &Globals, config: Option<&Config>, target: Option<&Targe
     };
     let client = connect(&cluster, None).await?;
     Ok(Api::new(client, Limiter::new(IN_FLIGHT)))
+}
+
+/// Who starts processes at a target that is this machine.
+fn launcher(target: &Target) -> Option<Launcher> {
+    match target.place() {
+        config::Place::Kubernetes(_) => None,
+        config::Place::Host(host) => Some(host.launcher),
+    }
 }
 
 /// The API of this machine, which the daemon serves at `socket`.
@@ -207,7 +215,7 @@ impl Place {
     pub(super) fn refused(&self, failure: Failure) -> CliError {
         let forbidden = failure.kind == FailureKind::Forbidden;
         let error = CliError::from(failure);
-        if self.is_host && forbidden {
+        if self.host.is_some() && forbidden {
             return error.hint("on a host root, the daemon's account and every `[[person]] username` may ask");
         }
         error

@@ -111,6 +111,8 @@ enum Verb {
     Man(verbs::man::Args),
     /// Carry the traffic of this machine's agents
     Proxy(verbs::proxy::Args),
+    /// What root does once on a machine that runs agents
+    Host(verbs::host::Args),
     /// Show the whole promise on this machine: a push, a bad prompt, a revert, a killed daemon
     Demo(verbs::demo::Args),
     /// Ask the daemon of this machine whether it is alive
@@ -137,7 +139,7 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
     (&["start", "serve", "daemon"], "`backstay run --config FILE` runs the daemon"),
     (&["delete", "remove", "rm", "uninstall"], "an agent goes when a commit takes its folder away"),
     (
-        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup", "host"],
+        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup"],
         "this version does not deliver it yet",
     ),
 ];
@@ -204,6 +206,7 @@ fn dispatch(Args { globals, verb }: Args, serve: Serve, out: &mut Out) -> Result
         Verb::Completions(args) => verbs::completions::run(&args, Args::command(), out),
         Verb::Man(args) => verbs::man::run(&args, Args::command(), out),
         Verb::Proxy(args) => verbs::proxy::run(&args, &globals),
+        Verb::Host(args) => verbs::host::run(&args, &globals, out),
         Verb::Healthcheck(args) => wait::on(verbs::healthcheck::run(&args, &globals, out)),
         Verb::ExampleAgent(args) => wait::on(async {
             let ran = example_agent::run(args).await;

@@ -12,12 +12,12 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::config::{Config, Host, Target};
+use super::config::{self, Config, Host, Target};
 use super::git::Git;
 use super::run::DaemonError;
 use crate::host::{HostApi, ListenError, Opened, Store, StoreError, listen, serve};
 use crate::ledger::{Clock, Role};
-use crate::supervisor::{ArtifactError, Artifacts, Code, Settings, Supervisor, SupervisorError};
+use crate::supervisor::{ArtifactError, Artifacts, Code, Launcher, Settings, Supervisor, SupervisorError};
 use crate::sys::{FolderLock, LockError, lock_folder};
 
 /// The program of keepers, where nobody names another.
@@ -158,7 +158,13 @@ fn settings(config: &Config, host: &Host, state: PathBuf) -> Settings {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(KEEPER)));
     let proxy = config.proxy.clone().unwrap_or_default();
     Settings {
-        keeper: host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER)),
+        launcher: match host.launcher {
+            config::Launcher::Fork => {
+                let keeper = host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER));
+                Launcher::Fork { keeper }
+            }
+            config::Launcher::Systemd => Launcher::Systemd,
+        },
         secrets: host.secrets.clone().unwrap_or_else(|| state.join("secrets")),
         interpreters: host.interpreters.clone(),
         ports: host.ports.ports(),

@@ -303,6 +303,9 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
             Some((Fault::Environment, Cause::Other, what.to_owned(), false))
         }
         "CreateContainerConfigError" => Some((Fault::Release, Cause::Config, config_error(message), true)),
+        "CreateContainerError" if has(&["is not enrolled"]) => {
+            Some((Fault::Environment, Cause::Other, format!("cannot be started: {}", safe(message)), false))
+        }
         "RunContainerError" | "CreateContainerError" => {
             if has(&["no space left", "deadline exceeded", "timed out", "timeout", "connection", "is reserved", "shim"])
             {

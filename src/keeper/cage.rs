@@ -59,7 +59,7 @@ pub(super) fn start(
     // This very program, also when its file was replaced.
     let mut cage = Command::new("/proc/self/exe");
     cage.arg0("backstay-keeper").arg("cage").arg(serde_json::to_string(&order)?);
-    cage.env_clear().envs(spec.environment()).envs(mark).current_dir(&spec.working_dir);
+    cage.env_clear().envs(spec.environment()?).envs(mark).current_dir(&spec.working_dir);
     let child = cage.stdin(Stdio::from(OwnedFd::from(told))).stdout(stdout).stderr(stderr).spawn()?;
     birth.set_nonblocking(true)?;
     Ok(Born { pid: child.id(), birth })

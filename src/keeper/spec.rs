@@ -1,6 +1,7 @@
 //! What a keeper is told: one file in the folder of its instance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct Spec {
     /// `XDG_CACHE_HOME`.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Variables whose values stand in files that only the agent may read: they are read before each start.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_files: BTreeMap<String, EnvFile>,
     /// Where it starts, an absolute path.
     pub working_dir: PathBuf,
     /// Folders that are its own to write.
@@ -76,6 +80,17 @@ pub struct Spec {
     /// Users that may command the keeper, beside its own and root.
     #[serde(default)]
     pub trusted_uids: BTreeSet<u32>,
+}
+
+/// A file that holds the value of a variable: text, at most 1 MiB; one line's end at its end is no part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvFile {
+    /// The file, an absolute path.
+    pub path: PathBuf,
+    /// Whether the agent starts without the variable where there is no such file.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Folders that are made before the first start, mode 0700, and are the instance's own.
@@ -195,15 +210,24 @@ impl Spec {
     }
 
     /// The whole environment of the agent.
-    pub fn environment(&self) -> BTreeMap<String, String> {
+    ///
+    /// # Errors
+    ///
+    /// A file of a variable cannot be read, or is no text.
+    pub fn environment(&self) -> io::Result<BTreeMap<String, String>> {
         let mut env = self.env.clone();
+        for (name, file) in &self.env_files {
+            if let Some(value) = file.read(name)? {
+                env.insert(name.clone(), value);
+            }
+        }
         let folders =
             [("HOME", &self.writable.home), ("TMPDIR", &self.writable.tmp), ("XDG_CACHE_HOME", &self.writable.cache)];
         for (name, folder) in folders {
             env.entry(name.to_owned()).or_insert_with(|| folder.display().to_string());
         }
         env.insert("BACKSTAY_INSTANCE".to_owned(), self.mark_value());
-        env
+        Ok(env)
     }
 
     /// Checks what the types do not say.
@@ -234,7 +258,7 @@ impl Spec {
         if texts.into_iter().any(|text| text.contains('\0')) {
             return wrong("no argument and no variable can hold a zero byte".to_owned());
         }
-        if self.env.keys().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        if self.env.keys().chain(self.env_files.keys()).any(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return wrong("`env` has a name that is empty or holds `=`".to_owned());
         }
         if self.args.iter().map(|arg| arg.len() + 1).sum::<usize>() + self.command.as_os_str().len() > COMMAND {
@@ -266,6 +290,23 @@ impl Spec {
     }
 }
 
+// === impl EnvFile ===
+
+impl EnvFile {
+    /// The value of the variable `name`; none where there need not be one.
+    fn read(&self, name: &str) -> io::Result<Option<String>> {
+        let cannot = |error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot read `{name}` from `{}`: {error}", self.path.display()))
+        };
+        let bytes = match super::file::read(&self.path, LONGEST) {
+            Err(error) if self.optional && error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(cannot)?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| cannot(io::Error::other("it is no text")))?;
+        Ok(Some(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned)))
+    }
+}
+
 // === impl Restart ===
 
 impl Restart {
@@ -279,6 +320,18 @@ impl Restart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_the_text_of_its_file_and_a_missing_one_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let file = |optional| EnvFile { path: path.clone(), optional };
+        assert_eq!(file(true).read("KEY").unwrap(), None);
+        let why = file(false).read("KEY").unwrap_err().to_string();
+        assert!(why.starts_with("cannot read `KEY` from `/"), "{why}");
+        std::fs::write(&path, "one\n\n").unwrap();
+        assert_eq!(file(false).read("KEY").unwrap().as_deref(), Some("one\n"));
+    }
 
     #[test]
     fn each_start_in_a_row_waits_twice_as_long_up_to_the_most() {

@@ -12,9 +12,7 @@ use tokio::task::JoinHandle;
 use super::launch::{self, Launch, Needs, Probes};
 use super::probe::Tally;
 use super::run::Shared;
-use crate::keeper::client::{self, Client, ClientError};
-use crate::keeper::folder::{self, Standing};
-use crate::keeper::spec::Spec;
+use crate::keeper::client::Client;
 use crate::keeper::wire::{Phase, Status};
 use crate::proxy::Address;
 use crate::sys::Listening;
@@ -78,7 +76,10 @@ enum Over {
 struct Instance {
     shared: Arc<Shared>,
     pod: Arc<Pod>,
+    /// Where its keeper is told what to run.
     folder: PathBuf,
+    /// Where its keeper is reached.
+    place: PathBuf,
     report: mpsc::UnboundedSender<Report>,
     seen: Seen,
 }
@@ -91,7 +92,8 @@ impl Handle {
         let (stop, stopped) = oneshot::channel();
         let uid = pod.uid().unwrap_or_default();
         let folder = launch::folder(&shared.settings, &pod.name_any());
-        let instance = Instance { shared, pod, folder, report, seen: Seen::default() };
+        let place = shared.settings.launcher.place(&folder);
+        let instance = Instance { shared, pod, folder, place, report, seen: Seen::default() };
         Self { uid, seen: Seen::default(), stop: Some(stop), task: tokio::spawn(instance.run(stopped)) }
     }
 
@@ -161,7 +163,7 @@ impl Instance {
         let (shared, pod, folder) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.folder.clone());
         let begun = tokio::task::spawn_blocking(move || {
             let launch = launch::prepare(&shared.settings, &pod, &needs)?;
-            start(&shared.settings.keeper, &folder, &launch.spec)?;
+            shared.settings.launcher.start(&folder, &launch.spec)?;
             Ok(launch)
         });
         begun.await.unwrap_or_else(|error| Err(Trouble::machine(format!("the launch was given up: {error}"))))
@@ -182,7 +184,7 @@ impl Instance {
 
     /// Looks after a keeper until it is gone, or the instance is to be stopped.
     async fn follow(&mut self, launch: Launch, stop: &mut oneshot::Receiver<()>) -> Over {
-        let mut news = news(self.folder.clone());
+        let mut news = news(self.place.clone());
         let mut health = Health::new(launch.probes);
         self.say(|seen| (seen.trouble, seen.address) = (None, launch.address.clone()));
         loop {
@@ -204,7 +206,7 @@ impl Instance {
                     }
                 },
                 () = tokio::time::sleep(pause), if self.runs() => {
-                    let judged = health.look(&self.folder, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
+                    let judged = health.look(&self.place, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
                     self.say(|seen| {
                         seen.ready = judged.ready;
                         seen.trouble = judged.trouble;
@@ -224,9 +226,9 @@ impl Instance {
     }
 
     async fn restart(&self) {
-        let (folder, epoch) = (self.folder.clone(), self.shared.epoch);
+        let (place, epoch) = (self.place.clone(), self.shared.epoch);
         let patience = self.grace() + BEYOND_GRACE;
-        let restarted = tokio::task::spawn_blocking(move || Client::connect(&folder, Some(epoch))?.restart(patience));
+        let restarted = tokio::task::spawn_blocking(move || Client::connect(&place, Some(epoch))?.restart(patience));
         if let Ok(Err(error)) = restarted.await {
             tracing::warn!(pod = %self.pod.name_any(), error = %crate::keeper::folder::told(&error), "cannot restart it");
         }
@@ -243,7 +245,8 @@ impl Instance {
         let mut again = AGAIN.0;
         loop {
             let (folder, epoch, patience) = (self.folder.clone(), self.shared.epoch, self.grace() + BEYOND_GRACE);
-            let ended = tokio::task::spawn_blocking(move || end(&folder, epoch, patience)).await;
+            let launcher = self.shared.settings.launcher.clone();
+            let ended = tokio::task::spawn_blocking(move || launcher.end(&folder, epoch, patience)).await;
             match ended {
                 Ok(Ok(())) => return self.tell(Said::Ended),
                 Ok(Err(why)) => tracing::warn!(pod = %self.pod.name_any(), "it does not end yet: {why}"),
@@ -253,52 +256,6 @@ impl Instance {
             again = (again * 2).min(AGAIN.1);
         }
     }
-}
-
-/// Starts the keeper of a folder, unless the one that is meant runs. Blocks.
-fn start(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
-    let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
-    let made = std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700).create(folder);
-    made.map_err(|error| failed("make", error.to_string()))?;
-    let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
-    match standing.map_err(|error| failed("look at", error.to_string()))? {
-        Standing::Running(_) => return Ok(()),
-        // The keeper of an earlier Pod of this name, or one that is just beginning.
-        Standing::Unexplained { why, .. } => {
-            end(folder, spec.epoch, Duration::from_mins(1))
-                .map_err(|error| failed("clear", format!("{why}; {error}")))?;
-        }
-        Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
-            end(folder, spec.epoch, Duration::from_mins(1)).map_err(|error| failed("clear", error))?;
-        }
-        Standing::Dead { .. } | Standing::OtherBoot { .. } => {}
-    }
-    spec.write(folder).map_err(|error| failed("write into", crate::keeper::folder::told(&error)))?;
-    match client::start(program, folder) {
-        Ok(_) => Ok(()),
-        Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(crate::keeper::folder::told(&error))),
-        Err(error) => Err(Trouble::machine(format!("timed out or failed: {}", crate::keeper::folder::told(&error)))),
-    }
-}
-
-/// Ends whatever stands in a folder, and the folder. Blocks.
-pub(super) fn end(folder: &Path, epoch: u64, patience: Duration) -> Result<(), String> {
-    if !folder.exists() {
-        return Ok(());
-    }
-    match Client::connect(folder, Some(epoch)) {
-        Ok(mut keeper) => {
-            keeper.stop(None, patience).map_err(|error| crate::keeper::folder::told(&error))?;
-        }
-        Err(ClientError::Unreachable { .. }) => {}
-        Err(error) => return Err(crate::keeper::folder::told(&error)),
-    }
-    let left =
-        folder::end_orphans(folder, Duration::from_secs(5)).map_err(|error| crate::keeper::folder::told(&error))?;
-    if !left.is_empty() {
-        return Err(format!("{} of its processes live on", left.len()));
-    }
-    launch::remove(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
 }
 
 /// News of a keeper, from a thread of their own; they end when the keeper cannot be reached any more.

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, PodSpec};
 use kube::ResourceExt as _;
 
+use super::ground::Ground;
 use super::instance::Trouble;
 use super::probe::{self, Check, local};
 use super::run::Settings;
 use super::view::{PORT, container, release_in};
-use crate::keeper::spec::{FORMAT, Log, Policy, Restart, Spec, Stop, Writable};
+use crate::keeper::spec::{EnvFile, FORMAT, Log, Policy, Restart, Spec, Stop};
+use crate::model::{AgentName, InvalidName};
 use crate::proxy::Address;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL};
 use crate::sys::{Limit, Listen};
@@ -60,6 +62,12 @@ pub(super) fn log_folder(settings: &Settings, pod: &Pod) -> PathBuf {
     settings.state.join("logs").join(process_name(pod)).join(pod.name_any())
 }
 
+/// The agent of a Pod.
+pub(super) fn agent_name(pod: &Pod) -> Result<AgentName, Trouble> {
+    let label = pod.labels().get(AGENT_LABEL).ok_or_else(|| Trouble::config("the Pod names no agent"))?;
+    label.parse().map_err(|error: InvalidName| Trouble::config(error.to_string()))
+}
+
 /// `<agent>`, or `<agent>--<worker>`.
 fn process_name(pod: &Pod) -> String {
     let label = |name: &str| pod.labels().get(name).map(String::as_str);
@@ -92,18 +100,18 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
     let release = release_in(pod.annotations()).ok_or_else(|| Trouble::config("the Pod names no release"))?;
     let components = components(settings, pod, pod_spec, &release.digest().to_string(), needs)?;
     let name = pod.name_any();
-    let folder = folder(settings, &name);
     let declared = declared_ports(container);
     let leased: Option<u16> = pod.annotations().get(PORT).and_then(|text| text.parse().ok());
     let leased = leased.filter(|_| !declared.is_empty());
-    let socket = folder.join("listen");
+    let ground = Ground::of(settings, pod)?;
+    let socket = ground.place.join("listen");
     let address = match leased {
         Some(port) => Some(local(port)),
         None if declared.is_empty() && probes_http(container) => Some(Address::Unix(socket.clone())),
         None => None,
     };
 
-    let mut env = variables(settings, pod, container, needs)?;
+    let (mut env, env_files) = variables(settings, pod, container, needs, &ground)?;
     if let Some(port) = leased {
         env.insert("PORT".to_owned(), port.to_string());
     }
@@ -117,8 +125,6 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         env.insert("BACKSTAY_LISTEN".to_owned(), format!("unix:{}", path.display()));
     }
     let (command, args) = command(settings, container, needs, &env)?;
-    let log_folder = log_folder(settings, pod);
-    let writable = |kind: &str| folder.join(kind);
     let nonce: String = pod.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
     let spec = Spec {
         format: FORMAT,
@@ -130,18 +136,19 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         command,
         args,
         env,
+        env_files,
         working_dir: needs.code.clone().unwrap_or_else(|| components.clone()),
-        writable: Writable { home: writable("home"), tmp: writable("tmp"), cache: writable("cache") },
-        umask: 0o077,
+        umask: ground.umask(matches!(listen, Some(Listen::Socket(_)))),
+        writable: ground.writable,
         limits: limits(container),
         cgroup: None,
         listen,
         stop: Stop { pre_stop: pre_stop(container), grace_ms: grace(pod_spec) },
         restart: Restart { policy: Policy::Always, first_ms: 500, most_ms: 30_000, stable_ms: 60_000 },
-        log: Log { folder: log_folder, max_bytes: LOG.0, files: LOG.1, max_age_s: LOG.2 },
+        log: Log { folder: ground.logs, max_bytes: LOG.0, files: LOG.1, max_age_s: LOG.2 },
         dies_with_keeper: false,
         alone: false,
-        trusted_uids: BTreeSet::new(),
+        trusted_uids: ground.trusted,
     };
     spec.check().map_err(|error| Trouble::config(error.to_string()))?;
     let check = |probe: &Option<_>| probe.as_ref().map(Check::of);
@@ -211,21 +218,29 @@ fn declared_ports(container: &Container) -> BTreeSet<u16> {
     own.chain(variable).chain(probed).filter(|port| *port != 0).collect()
 }
 
-/// The variables of a container: nothing is inherited.
+/// The variables of a container, and those whose values only the agent may read: nothing is inherited.
 fn variables(
     settings: &Settings,
     pod: &Pod,
     container: &Container,
     needs: &Needs,
-) -> Result<BTreeMap<String, String>, Trouble> {
+    ground: &Ground,
+) -> Result<(BTreeMap<String, String>, BTreeMap<String, EnvFile>), Trouble> {
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    let mut files = BTreeMap::new();
     for variable in container.env.iter().flatten() {
+        let secret = variable.value_from.as_ref().and_then(|from| from.secret_key_ref.as_ref());
+        let file = secret.and_then(|secret| ground.secret(&secret.name, &secret.key, secret.optional == Some(true)));
+        if let Some(file) = file {
+            files.insert(variable.name.clone(), file);
+            continue;
+        }
         if let Some(value) = variable_of(settings, pod, variable, needs)? {
             let value = expanded(&value, &env);
             env.insert(variable.name.clone(), value);
         }
     }
-    Ok(env)
+    Ok((env, files))
 }
 
 fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs) -> Result<Option<String>, Trouble> {

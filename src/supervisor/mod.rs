@@ -9,6 +9,11 @@
 //! which kind of target it is. A Pod is the recorded intent of a launch: it stands before its process does, and goes
 //! after it. What is to be done is decided by pure functions (`decide`, `status`, `table`); `run` does it.
 //!
+//! # Two launchers
+//!
+//! A keeper is a process that this one starts, with the same account; or it is a unit of systemd, which has started it
+//! with an account, secrets and a sandbox of its own ([`Launcher`]). Beside that nothing differs.
+//!
 //! # The switch
 //!
 //! A Deployment that carries traffic gets its new instances beside the old ones. When all of them are ready the proxy
@@ -20,16 +25,22 @@
 
 mod artifact;
 mod decide;
+mod ground;
 mod instance;
 mod launch;
+mod launcher;
 mod ports;
 mod probe;
 mod run;
 mod status;
 #[cfg(test)]
 mod story_tests;
+mod systemctl;
 mod table;
+mod unit;
 mod view;
 
 pub use artifact::{ArtifactError, ArtifactSource, Artifacts};
+pub use launcher::Launcher;
 pub use run::{Code, CodeError, Settings, Supervisor, SupervisorError};
+pub use unit::{Enrolment, EnrolmentError};

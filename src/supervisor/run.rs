@@ -25,8 +25,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::decide::{Deed, Known, Main, clear, decide, next_end};
-use super::instance::{self, Handle, Report, Said, Seen, Trouble};
+use super::instance::{Handle, Report, Said, Seen, Trouble};
 use super::launch;
+use super::launcher::Launcher;
 use super::ports::Ports;
 use super::view::{KEPT_UNTIL, LAUNCH, ORDINAL, PORT, Process, RETIRED, View, container, template_hash};
 use super::{status, table};
@@ -54,8 +55,8 @@ const REVISION: &str = "deployment.kubernetes.io/revision";
 pub struct Settings {
     /// The folder for everything: `instances/`, `releases/`, `logs/`.
     pub state: PathBuf,
-    /// The program of keepers.
-    pub keeper: PathBuf,
+    /// Who starts keepers.
+    pub launcher: Launcher,
     /// Secrets: `<name>/<key>`.
     pub secrets: PathBuf,
     /// Programs that a command may begin with.
@@ -169,6 +170,8 @@ impl Supervisor {
             let path = settings.state.join(name);
             std::fs::create_dir_all(&path).map_err(|source| SupervisorError::Folder { path, source })?;
         }
+        let opened = settings.launcher.open(&settings.state);
+        opened.map_err(|source| SupervisorError::Folder { path: settings.state.clone(), source })?;
         Ok(Self { client, namespace, settings, code, role, clock })
     }
 
@@ -358,6 +361,7 @@ impl Term {
             })
             .collect();
         let (root, epoch) = (self.shared.settings.state.join("instances"), self.shared.epoch);
+        let launcher = self.shared.settings.launcher.clone();
         let swept = tokio::task::spawn_blocking(move || {
             for found in folder::find(&root, &intents)? {
                 let name = found.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -365,7 +369,7 @@ impl Term {
                     continue;
                 }
                 tracing::warn!(folder = %found.folder.display(), "nothing explains this instance: it is ended");
-                if let Err(why) = instance::end(&found.folder, epoch, Duration::from_mins(1)) {
+                if let Err(why) = launcher.end(&found.folder, epoch, Duration::from_mins(1)) {
                     tracing::warn!(folder = %found.folder.display(), "it does not end: {why}");
                 }
             }

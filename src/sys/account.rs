@@ -8,6 +8,13 @@ pub fn account(uid: u32) -> String {
     found.map_or_else(|| format!("uid-{uid}"), |user| user.name)
 }
 
+/// The number of an account; none where the database has no such name, or cannot be asked.
+///
+/// May wait as [`account`] does.
+pub fn uid(account: &str) -> Option<u32> {
+    nix::unistd::User::from_name(account).ok().flatten().map(|user| user.uid.as_raw())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -16,5 +23,6 @@ mod tests {
     fn an_account_has_the_name_of_the_database_and_an_unknown_one_its_number() {
         assert_eq!(account(0), "root");
         assert_eq!(account(4_000_000_000), "uid-4000000000");
+        assert_eq!((uid("root"), uid("uid-4000000000")), (Some(0), None));
     }
 }

@@ -15,7 +15,7 @@ mod account;
 mod notify;
 mod types;
 
-pub use account::account;
+pub use account::{account, uid};
 #[cfg(target_os = "linux")]
 pub use linux::{
     FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,
@@ -23,7 +23,7 @@ pub use linux::{
     marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
     replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
 };
-pub use notify::notify;
+pub use notify::{notify, watchdog};
 #[cfg(not(target_os = "linux"))]
 pub use other::{
     FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,

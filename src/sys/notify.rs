@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 /// Tells systemd `state` (lines of `NAME=value`); does nothing where no systemd asked for it.
 ///
@@ -16,4 +17,12 @@ pub fn notify(state: &str) -> io::Result<()> {
         Some(name) => super::send_to_name(&sender, name, state.as_bytes()),
         None => sender.send_to(state.as_bytes(), socket).map(drop),
     }
+}
+
+/// How often systemd wants to hear `WATCHDOG=1`, with half of its patience to spare; none where it does not ask this process.
+pub fn watchdog() -> Option<Duration> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
+    let asked = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && asked)?;
+    Some(Duration::from_micros(micros) / 2)
 }

@@ -5,6 +5,7 @@ pub(super) mod demo;
 pub(super) mod diff;
 pub(super) mod healthcheck;
 pub(super) mod history;
+pub(super) mod host;
 pub(super) mod init;
 pub(super) mod logs;
 pub(super) mod man;

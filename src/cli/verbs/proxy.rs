@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::cli::{CliError, Exit, Globals};
 use crate::daemon::{config, telemetry};
 use crate::proxy::{self, ListenOn, ServeError, Settings};
+use crate::sys;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -21,6 +22,10 @@ pub(in crate::cli) struct Args {
     /// The socket by which the daemon speaks to it [default: `[proxy] control`]
     #[arg(long, value_name = "FILE")]
     control: Option<PathBuf>,
+
+    /// An account that may speak there, beside the proxy's own and root; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    control_user: Vec<String>,
 
     /// The routing table [default: `[proxy] table`]
     #[arg(long, value_name = "FILE")]
@@ -56,6 +61,10 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals) -> Result<Exit, CliErr
     }
     if let Some(table) = &args.table {
         proxy.table.clone_from(table);
+    }
+    for name in &args.control_user {
+        let uid = sys::uid(name).ok_or_else(|| CliError::usage(format!("this machine has no account `{name}`")))?;
+        proxy.control_uids.push(uid);
     }
     telemetry::start(&log)?;
     Ok(proxy::run(&proxy).map(|()| Exit::Done)?)

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{CliError, Exit, Format, Globals, Out};
 use crate::daemon::config::{Config, Period};
 use crate::daemon::{App, Daemon, Serve, Settled, telemetry};
+use crate::sys;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
@@ -61,6 +62,12 @@ async fn serve(daemon: Daemon, config: &Config, server: Serve, stop: Cancellatio
     let mut tasks: JoinSet<Result<(), CliError>> = JoinSet::new();
     let stopped = stop.clone();
     tasks.spawn(async move { Ok(daemon.run(stopped).await?) });
+    tell("READY=1");
+    let watched = stop.clone();
+    tasks.spawn(async move {
+        live(watched).await;
+        Ok(())
+    });
     let stopped = stop.clone();
     tasks.spawn(async move {
         let served = server(listener, app, stopped).await;
@@ -76,8 +83,25 @@ async fn serve(daemon: Daemon, config: &Config, server: Serve, stop: Cancellatio
             first = Some(ended);
         }
         stop.cancel();
+        tell("STOPPING=1");
     }
     first.unwrap_or(Ok(())).map(|()| Exit::Done)
+}
+
+/// Tells systemd that the runtime still turns, as often as it wants to hear it, until `stop`.
+async fn live(stop: CancellationToken) {
+    let Some(period) = sys::watchdog() else { return stop.cancelled().await };
+    let mut every = tokio::time::interval(period);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        tell("WATCHDOG=1");
+    }
+}
+
+/// Tells systemd; without it nothing happens.
+fn tell(state: &str) {
+    if let Err(error) = sys::notify(state) {
+        tracing::warn!(%error, "cannot tell systemd `{state}`");
+    }
 }
 
 /// Runs the daemon until every environment has settled.

@@ -62,7 +62,7 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
                     continue;
                 }
                 let lines = view::environment_lines(&place.environment, &place.namespace, record.as_ref(), now);
-                lines.into_iter().try_for_each(|line| out.line(line))?;
+                lines.into_iter().chain(place.host.map(view::isolation_line)).try_for_each(|line| out.line(line))?;
                 if agents.is_empty() {
                     out.line("  no agents yet")?;
                 } else {
@@ -89,6 +89,7 @@ fn environment(place: &Place, record: Option<&EnvironmentRecord>, agents: &[(Age
     json!({
         "environment": place.environment,
         "namespace": place.namespace,
+        "isolation": place.host.map(view::isolation),
         "record": record,
         "agents": agents.collect::<Vec<_>>(),
     })

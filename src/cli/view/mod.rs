@@ -1,5 +1,6 @@
 //! Records as people read them: plain functions from values to lines.
 
+use crate::daemon::config::Launcher;
 use crate::model::{AgentName, EnvironmentName, Revision, Timestamp};
 use crate::record::{
     AgentRecord, Condition, ConditionKind, EnvironmentRecord, Operation, OperationKind, Outcome, Phase, Requests,
@@ -105,6 +106,23 @@ pub(super) fn environment_lines(
     }
     lines.extend(record.errors.iter().map(|error| format!("  {error}")));
     lines
+}
+
+/// What keeps the agents of this machine from each other, and from what is the daemon's.
+pub(super) fn isolation(launcher: Launcher) -> &'static str {
+    match launcher {
+        Launcher::Fork => "none",
+        Launcher::Systemd => "unit",
+    }
+}
+
+/// The same, for people.
+pub(super) fn isolation_line(launcher: Launcher) -> String {
+    let why = match launcher {
+        Launcher::Fork => "every agent has the daemon's account",
+        Launcher::Systemd => "every agent has an account, secrets and a sandbox of its own",
+    };
+    format!("  isolation: {} ({why})", isolation(launcher))
 }
 
 /// All that is known of one agent.

@@ -152,6 +152,12 @@ fn an_environment_shows_what_is_wrong_with_it() {
 }
 
 #[test]
+fn what_keeps_agents_apart_is_said() {
+    assert_eq!(isolation_line(Launcher::Fork), "  isolation: none (every agent has the daemon's account)");
+    assert!(isolation_line(Launcher::Systemd).starts_with("  isolation: unit ("));
+}
+
+#[test]
 fn operations_are_told_with_cause_and_outcome() {
     let outcomes =
         [None, Some(Outcome::Succeeded), Some(Outcome::Failed("no quota".to_owned())), Some(Outcome::Superseded)];

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 pub use nearest::nearest;
 pub use schema::{schema, variables};
-pub use target::{At, Host, Kubernetes, Place, Prune, Target};
+pub use target::{At, Host, Kubernetes, Launcher, Place, Prune, Target};
 pub use value::{Allowance, GitIdentity, Label, Listen, Period, PortRange, Remote, Secret};
 
 use crate::model::{Diagnostics, EnvironmentName};

@@ -93,9 +93,24 @@ pub struct Host {
     /// How long the instances of the release before are kept, for an instant way back.
     #[serde(default = "value::default_keep_old")]
     pub keep_old: Period,
+    /// Who starts the processes of agents.
+    #[serde(default)]
+    pub launcher: Launcher,
     /// The program that holds an agent's process; absent: `backstay-keeper` beside the running program.
     #[serde(default)]
     pub keeper: Option<PathBuf>,
+}
+
+/// Who starts the processes of agents on a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum Launcher {
+    /// The daemon, with its own account: nothing keeps agents from each other.
+    #[default]
+    Fork,
+    /// systemd, as a unit for each instance with an account of its own: `backstay host enrol AGENT` lets an agent run.
+    Systemd,
 }
 
 /// A namespace of a cluster, and how it is reached.
@@ -213,6 +228,7 @@ impl Default for Host {
             interpreters: BTreeMap::new(),
             ports: value::default_ports(),
             keep_old: value::default_keep_old(),
+            launcher: Launcher::default(),
             keeper: None,
         }
     }

@@ -60,6 +60,7 @@ artifacts = "/srv/artifacts"
 interpreters = { python3 = "/usr/bin/python3" }
 ports = "21000-21099"
 keep_old = "1m"
+launcher = "systemd"
 keeper = "/usr/lib/backstay/backstay-keeper"
 "#;
 
@@ -137,6 +138,7 @@ fn a_host_is_a_place_and_every_key_of_it_is_read() {
     assert_eq!(at.interpreters["python3"], Path::new("/usr/bin/python3"));
     assert_eq!((at.ports.first(), at.ports.last(), at.ports.ports().count()), (21000, 21099, 100));
     assert_eq!(at.keep_old.0.as_secs(), 60);
+    assert_eq!((at.launcher, Host::default().launcher), (Launcher::Systemd, Launcher::Fork));
     assert_eq!(at.keeper.as_deref(), Some(Path::new("/usr/lib/backstay/backstay-keeper")));
     assert_eq!((config.target[0].namespace(), config.target[0].gate()), ("development", GatePolicy::of("development")));
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handover::{self, Go, Next, Part};
 use super::listen::{self, Listener, Purpose};
-use super::notify::{notify, watchdog};
+use super::notify::notify;
 use super::tls::Certificate;
 use super::{Proxy, ServeError, Tasks, connection};
 use crate::proxy::control::{Control, draining_path};
@@ -199,7 +199,7 @@ impl Parts {
             let stop = self.retired.clone();
             self.own.spawn(async move { certificate.watch(stop).await });
         }
-        if let Some(every) = watchdog() {
+        if let Some(every) = sys::watchdog() {
             let retired = self.retired.clone();
             self.own.spawn(async move {
                 let mut every = tokio::time::interval(every);

@@ -12,6 +12,7 @@ use super::repository::{Checkout, Edit};
 use super::setup::Ports;
 use crate::cli::client::{Place, of_host};
 use crate::cli::{CliError, Exit, Out, view};
+use crate::daemon::config::Launcher;
 use crate::model::{AgentName, EnvironmentName};
 use crate::record::{AgentRecord, ConditionKind, Truth};
 use crate::sys::{self, Word};
@@ -283,7 +284,7 @@ impl<'a> Stage<'a> {
     async fn record(&self) -> Option<AgentRecord> {
         let api = of_host(&self.layout.socket()).await.ok()?;
         let environment = self.environment.clone();
-        let place = Place { namespace: environment.to_string(), environment, api, is_host: true };
+        let place = Place { namespace: environment.to_string(), environment, api, host: Some(Launcher::Fork) };
         Some(place.agent(&self.agent).await.ok()?.record)
     }
 

@@ -1,0 +1,168 @@
+//! A Debian that systemd runs, in a container, with Backstay installed.
+
+use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::units::folder;
+
+/// Longest wait for what must become true.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Where the system's packages come from.
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// What it has beside Debian's smallest system.
+const PACKAGES: &str = "polkitd libpam-systemd libssl3 git";
+
+/// A machine that runs. Dropped, it is gone with everything in it.
+pub(crate) struct Machine {
+    nspawn: Child,
+    root: PathBuf,
+    _outside: TempDir,
+}
+
+/// Waits until `found` finds something.
+#[track_caller]
+pub(crate) fn until<T>(what: &str, mut found: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match found() {
+            Ok(found) => return found,
+            Err(why) => assert!(Instant::now() < end, "waited in vain: {what}\n{why}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a command of this machine that must end well; gives what it said.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> String {
+    let ran = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(ran.status.success(), "{command:?}: {}\n{said}", ran.status);
+    said
+}
+
+/// The system, made once and kept.
+fn debian() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+    let folder = cache.join("backstay-lab/debian");
+    let (made, half) = (folder.join("root"), folder.join("root.new"));
+    if !made.exists() {
+        let _ = fs::remove_dir_all(&half);
+        fs::create_dir_all(&folder).unwrap();
+        let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
+        run(Command::new("debootstrap").args(["--variant=minbase", include, "bookworm"]).arg(&half).arg(MIRROR));
+        fs::copy("/etc/resolv.conf", half.join("etc/resolv.conf")).unwrap();
+        let install = format!("apt-get install -y -qq --no-install-recommends {PACKAGES}");
+        run(Command::new("chroot").arg(&half).args(["sh", "-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"));
+        fs::rename(&half, &made).unwrap();
+    }
+    made
+}
+
+/// Copies a file of `systemd/`, or of what `prepare` gives, to its place.
+fn install(root: &Path, file: &str, place: &str) {
+    let to = root.join(place);
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    fs::copy(folder().join(file), to).unwrap();
+}
+
+// === impl Machine ===
+
+impl Machine {
+    /// Boots a machine with the units of `systemd/`, after `prepare` has written what else it shall have beneath its root.
+    pub(crate) fn boot(prepare: impl FnOnce(&Path)) -> Self {
+        let outside = tempfile::tempdir().unwrap();
+        let (root, upper, work) =
+            (outside.path().join("root"), outside.path().join("upper"), outside.path().join("work"));
+        for folder in [&root, &upper, &work] {
+            fs::create_dir(folder).unwrap();
+        }
+        let layers = format!("lowerdir={},upperdir={},workdir={}", debian().display(), upper.display(), work.display());
+        run(Command::new("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&root));
+        for unit in ["backstay.service", "backstay-proxy.socket", "backstay-proxy.service"] {
+            install(&root, unit, &format!("usr/lib/systemd/system/{unit}"));
+        }
+        install(&root, "backstay.sysusers.conf", "usr/lib/sysusers.d/backstay.conf");
+        install(&root, "backstay.tmpfiles.conf", "usr/lib/tmpfiles.d/backstay.conf");
+        install(&root, "backstay.toml", "etc/backstay/backstay.toml");
+        prepare(&root);
+        let programs = [env!("CARGO_BIN_EXE_backstay"), env!("CARGO_BIN_EXE_backstay-keeper")];
+        let bind = |program: &&str| {
+            let name = Path::new(program).file_name().unwrap().to_str().unwrap();
+            fs::write(root.join("usr/bin").join(name), "").unwrap();
+            format!("--bind-ro={program}:/usr/bin/{name}")
+        };
+        let mut nspawn = Command::new("systemd-nspawn");
+        nspawn.arg("-D").arg(&root).args(["--boot", "--register=no", "--keep-unit", "--private-network"]);
+        nspawn.args(programs.iter().map(bind)).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+        nspawn.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        let machine = Self { nspawn: nspawn.spawn().unwrap(), root, _outside: outside };
+        until("the machine runs", || {
+            let state = machine.told("systemctl is-system-running")?;
+            if matches!(state.trim(), "running" | "degraded") { Ok(()) } else { Err(state) }
+        });
+        machine
+    }
+
+    /// Where its files are seen from outside.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Runs a script in it as root; an error where that does not end well.
+    pub(crate) fn script(&self, script: &str) -> Result<String, String> {
+        let ran = self.enter(script)?.output().map_err(|error| error.to_string())?;
+        let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        if ran.status.success() { Ok(said) } else { Err(format!("{script}: {}\n{said}", ran.status)) }
+    }
+
+    /// Runs a script in it that must end well.
+    #[track_caller]
+    pub(crate) fn done(&self, script: &str) -> String {
+        self.script(script).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// What a script says, however it ends.
+    pub(crate) fn told(&self, script: &str) -> Result<String, String> {
+        self.script(&format!("{script} || true"))
+    }
+
+    /// The main process of a unit, once it is active.
+    pub(crate) fn main_of(&self, unit: &str) -> Result<String, String> {
+        let said = self.script(&format!("systemctl show --value -p ActiveState -p MainPID {unit}"))?;
+        let words: Vec<&str> = said.split_whitespace().collect();
+        match words.as_slice() {
+            [pid, "active"] | ["active", pid] if *pid != "0" => Ok((*pid).to_owned()),
+            _ => Err(said),
+        }
+    }
+
+    fn enter(&self, script: &str) -> Result<Command, String> {
+        let pid = self.nspawn.id();
+        let children =
+            fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_err(|error| error.to_string())?;
+        let leader = children.split_whitespace().next().ok_or("it has no first process yet")?;
+        let mut command = Command::new("nsenter");
+        command.args(["-t", leader, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", "bash", "-c", script]);
+        command.stdin(Stdio::null()).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        Ok(command)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.told("systemctl --failed; journalctl -n 120").map(|said| eprintln!("{said}"));
+        }
+        // The machine's first process takes everything along.
+        let _ = self.nspawn.kill();
+        let _ = self.nspawn.wait();
+        let _ = Command::new("umount").arg(&self.root).status();
+    }
+}
