@@ -16,3 +16,5 @@ mod machinery;
 mod release;
 #[path = "machine/river.rs"]
 mod river;
+#[path = "machine/store.rs"]
+mod store;
