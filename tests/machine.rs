@@ -8,9 +8,13 @@ mod lab;
 #[path = "support/stories.rs"]
 mod stories;
 
-use lab::lab;
-
-#[tokio::test]
-async fn a_push_deploys_and_a_revert_takes_it_back() {
-    stories::push_and_revert(lab("push").await).await;
-}
+#[path = "machine/golden.rs"]
+mod golden;
+#[path = "machine/machinery.rs"]
+mod machinery;
+#[path = "machine/release.rs"]
+mod release;
+#[path = "machine/river.rs"]
+mod river;
+#[path = "machine/store.rs"]
+mod store;

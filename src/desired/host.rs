@@ -13,6 +13,19 @@ const MAX_HOSTS: usize = 16;
 const MAX_HOST: usize = 253;
 /// Kinds of `manifests/` that a host does something with.
 const KINDS: [(&str, &str); 1] = [("", "ConfigMap")];
+/// Kinds whose objects something must run, fill or answer for before they are healthy. Nothing on a host does.
+const NEVER_HEALTHY: [(&str, &str); 10] = [
+    ("", "PersistentVolumeClaim"),
+    ("", "Pod"),
+    ("", "ReplicationController"),
+    ("apps", "DaemonSet"),
+    ("apps", "Deployment"),
+    ("apps", "ReplicaSet"),
+    ("apps", "StatefulSet"),
+    ("batch", "CronJob"),
+    ("batch", "Job"),
+    ("gateway.networking.k8s.io", "HTTPRoute"),
+];
 
 /// The artifact, and what kind it is where that is known.
 type Found = (ArtifactOrigin, Option<Shape>);
@@ -172,14 +185,24 @@ fn without_effect(context: &Context<'_>, at: &Node) {
     }
 }
 
-/// Warns of the objects of `manifests/` that are kept and do nothing.
+/// Refuses the objects of `manifests/` that would be waited for in vain, and warns of those that do nothing.
 pub(super) fn inert(context: &Context<'_>, manifests: &[Manifest]) {
     if context.target != Some(TargetKind::Host) {
         return;
     }
     for manifest in manifests {
         let object = &manifest.object;
-        if !KINDS.contains(&(&*object.group, &*object.kind)) {
+        if NEVER_HEALTHY.contains(&(&*object.group, &*object.kind)) {
+            let error =
+                crate::model::Diagnostic::error(manifest.origin.clone(), format!("a host cannot run `{object}`"));
+            context.error(error.hint(match &*object.kind {
+                "HTTPRoute" => "say `route: {hosts: […]}` in the agent's file",
+                "PersistentVolumeClaim" => {
+                    "an agent's `$HOME` is a folder of its instance; what lasts belongs into its database"
+                }
+                _ => "make it one of the agent's `workers`, or let the machine's own timers and services run it",
+            }));
+        } else if !KINDS.contains(&(&*object.group, &*object.kind)) {
             let message = format!("`{object}` has no effect on a host");
             let warning = crate::model::Diagnostic::warning(manifest.origin.clone(), message);
             context.warn(warning.hint("of `manifests/` a host reads ConfigMaps alone"));

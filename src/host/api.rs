@@ -11,9 +11,10 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::fields::{applied, updated};
+use super::frozen;
 use super::kinds::{KINDS, Key, Kind, Place, decoded};
 use super::refused::Refused;
-use super::store::{Become, Store};
+use super::store::{Become, Opened, Store};
 use super::watch::{Selector, follow};
 use crate::ledger::GROUP;
 
@@ -204,6 +205,14 @@ impl Asked {
     }
 
     fn answer(&self, store: &Store) -> Result<(StatusCode, Value), Refused> {
+        let (code, mut answer) = self.answer_plainly(store)?;
+        if let (Opened::ReadOnly(why), false) = (store.is_open(), self.caller == Caller::Daemon) {
+            frozen::tell(&mut answer, &why, store.opened_at());
+        }
+        Ok((code, answer))
+    }
+
+    fn answer_plainly(&self, store: &Store) -> Result<(StatusCode, Value), Refused> {
         let ok = |value| Ok((StatusCode::OK, value));
         match (&self.method, &self.place) {
             (&Method::GET, Place::Group(group)) => ok(group_of(group)?),

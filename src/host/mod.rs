@@ -9,6 +9,7 @@
 mod api;
 mod connect;
 mod fields;
+mod frozen;
 mod kinds;
 mod refused;
 mod serve;

@@ -30,6 +30,7 @@ pub struct Store {
     inner: Mutex<Inner>,
     changes: broadcast::Sender<Arc<Change>>,
     clock: Arc<dyn Clock>,
+    opened_at: String,
     /// Why nothing is written.
     read_only: Option<String>,
 }
@@ -100,12 +101,18 @@ impl Store {
         };
         let forgotten = version(&db).map_err(failed)?;
         let inner = Inner { db, recent: VecDeque::new(), forgotten };
-        Ok(Self { inner: Mutex::new(inner), changes: broadcast::channel(RECENT).0, clock, read_only })
+        let opened_at = format!("{:.0}", clock.now());
+        Ok(Self { inner: Mutex::new(inner), changes: broadcast::channel(RECENT).0, clock, opened_at, read_only })
     }
 
     /// Whether it is written.
     pub fn is_open(&self) -> Opened {
         self.read_only.clone().map_or(Opened::Writable, Opened::ReadOnly)
+    }
+
+    /// When this process opened it, in RFC 3339.
+    pub(super) fn opened_at(&self) -> &str {
+        &self.opened_at
     }
 
     pub(super) fn now(&self) -> String {
@@ -253,13 +260,17 @@ fn opened(path: &Path) -> rusqlite::Result<(Connection, Option<String>)> {
         return Ok((db, Some("the database belongs to another program".to_owned())));
     }
     if format > FORMAT {
-        let why =
-            format!("the database has the newer format {format}, and this version writes {FORMAT}: it only reads");
+        let why = format!(
+            "the database has the newer format {format}, and this version writes {FORMAT}; run the newer version"
+        );
         return Ok((db, Some(why)));
     }
     let sound: String = db.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if sound != "ok" {
-        let why = format!("the database is damaged: {sound}; put the file aside, and it is made anew from Git");
+        let first = sound.lines().next().unwrap_or_default();
+        let why = format!(
+            "the database is damaged ({first}); stop the daemon, put the file aside, and start it: it is made anew from Git"
+        );
         return Ok((db, Some(why)));
     }
     db.pragma_update(None, "journal_mode", "wal")?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::health::{at, condition, list, number, text};
+use super::host;
 use crate::model::Timestamp;
 
 /// Whose fault a failure is. Only a failure that the release caused is quarantined.
@@ -150,6 +151,7 @@ pub(super) fn pod_findings(pod: &Value, now: Option<Timestamp>) -> Vec<Finding> 
         };
         return vec![of_pod(Fault::Environment, Cause::Unschedulable, &what, false)];
     }
+    let on_host = host::is_process(pod);
     let mut findings = vec![];
     for (statuses, specs, init) in
         [("initContainerStatuses", "initContainers", true), ("containerStatuses", "containers", false)]
@@ -164,7 +166,11 @@ pub(super) fn pod_findings(pod: &Value, now: Option<Timestamp>) -> Vec<Finding> 
                     cause,
                     object: format!("Pod/{pod_name}"),
                     container: Some(container.to_owned()),
-                    sentence: format!("container `{container}` of pod `{pod_name}` {what}"),
+                    sentence: if on_host {
+                        format!("process `{pod_name}` {what}")
+                    } else {
+                        format!("container `{container}` of pod `{pod_name}` {what}")
+                    },
                     certain,
                 });
             }
@@ -201,7 +207,8 @@ fn failed_pod(reason: &str, message: &str) -> Option<(Fault, Cause, &'static str
     }
 }
 
-type Failure = (Fault, Cause, String, bool);
+/// Whose fault, what, in which words, and whether it is certain.
+pub(super) type Failure = (Fault, Cause, String, bool);
 
 fn container_failure(status: &Value, spec: Option<&Value>, init: bool, now: Option<Timestamp>) -> Option<Failure> {
     let restarts = number(status, &["restartCount"]).unwrap_or(0);
@@ -290,6 +297,9 @@ fn waiting_failure(status: &Value, reason: &str, message: &str, restarts: i64, i
         let image = name(text(status, &["image"]));
         if image.is_empty() { "its image".to_owned() } else { format!("its image `{image}`") }
     };
+    if let Some(failure) = host::failure(reason, message) {
+        return Some(failure);
+    }
     match reason {
         "CrashLoopBackOff" => {
             let none = Value::Null;

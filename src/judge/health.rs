@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::fault::{Fault, pod_findings, refused_creation, safe};
+use super::host;
 use crate::model::LiveObject;
 
 /// The health of an object or of an agent.
@@ -161,6 +162,9 @@ fn deployment(body: &Value) -> Health {
     let (wanted, all) = (replicas(body), count(body, "replicas"));
     let (updated, ready) = (count(body, "updatedReplicas"), count(body, "readyReplicas"));
     let available = count(body, "availableReplicas");
+    if let Some(away) = host::proxy_away(body) {
+        return away;
+    }
     let progress = condition(body, "Progressing");
     if progress.is_some_and(|progress| progress.is("False") && progress.reason == "ProgressDeadlineExceeded") {
         let reason = format!(

@@ -4,6 +4,7 @@ mod agent;
 mod evidence;
 mod fault;
 mod health;
+mod host;
 
 pub use agent::{AgentHealth, agent_health};
 pub use evidence::{
@@ -15,3 +16,4 @@ pub use evidence::{
 };
 pub use fault::{Cause, Fault, Finding};
 pub use health::{Health, health};
+pub use host::{HostReason, LAUNCH_ANNOTATION, PROXY_UNREACHABLE};

@@ -9,9 +9,11 @@ use kube::{Api, ResourceExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::care::Stamp;
 use super::launch::{self, Launch, Needs, Probes};
 use super::probe::Tally;
 use super::run::Shared;
+use crate::judge::HostReason;
 use crate::keeper::client::Client;
 use crate::keeper::wire::{Phase, Status};
 use crate::proxy::Address;
@@ -23,15 +25,17 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const EAGER: Duration = Duration::from_millis(50);
 /// How long such eagerness lasts; then the declared period holds.
 const EAGER_FOR: Duration = Duration::from_secs(30);
+/// Between two looks at whether the release's folder is as it was made.
+const FOLDER: Duration = Duration::from_secs(5);
 /// How long a keeper is asked for news before it is asked again.
 const NEWS: Duration = Duration::from_mins(1);
 /// How much longer than its grace an instance may take to stop.
 const BEYOND_GRACE: Duration = Duration::from_secs(20);
 
-/// What keeps an instance from running, in the kubelet's words.
+/// What keeps an instance from running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trouble {
-    pub(super) reason: &'static str,
+    pub(super) reason: HostReason,
     pub(super) message: String,
 }
 
@@ -127,7 +131,7 @@ impl Instance {
                     self.follow(launch, &mut stop).await
                 }
                 Err(trouble) => {
-                    tracing::warn!(pod = %self.pod.name_any(), reason = trouble.reason, "cannot launch: {}", trouble.message);
+                    tracing::warn!(pod = %self.pod.name_any(), reason = trouble.reason.word(), "cannot launch: {}", trouble.message);
                     self.say(|seen| (seen.trouble, seen.ready) = (Some(trouble), false));
                     tokio::select! {
                         _ = &mut stop => Over::Stop,
@@ -183,12 +187,16 @@ impl Instance {
     }
 
     /// Looks after a keeper until it is gone, or the instance is to be stopped.
-    async fn follow(&mut self, launch: Launch, stop: &mut oneshot::Receiver<()>) -> Over {
+    async fn follow(&mut self, mut launch: Launch, stop: &mut oneshot::Receiver<()>) -> Over {
         let mut news = news(self.place.clone());
-        let mut health = Health::new(launch.probes);
+        let mut health = Health::new(std::mem::take(&mut launch.probes));
+        health.starts = self.seen.status.as_ref().map_or(0, |status| status.starts);
         self.say(|seen| (seen.trouble, seen.address) = (None, launch.address.clone()));
+        let mut probed = Instant::now();
+        let mut folder = tokio::time::interval(FOLDER);
+        folder.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let pause = health.pause(self.seen.ready);
+            let due = probed + health.pause(self.seen.ready);
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Over::Stop,
@@ -200,12 +208,12 @@ impl Instance {
                         }
                         self.say(|seen| seen.status = Some(status));
                     }
-                    None => {
-                        self.say(|seen| seen.ready = false);
-                        return Over::Lost;
-                    }
+                    // Its agent may well run on: whether it does is known when another keeper holds it.
+                    None => return Over::Lost,
                 },
-                () = tokio::time::sleep(pause), if self.runs() => {
+                _ = folder.tick() => self.mend(&mut launch).await,
+                () = tokio::time::sleep_until(due.into()), if self.runs() => {
+                    probed = Instant::now();
                     let judged = health.look(&self.place, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
                     self.say(|seen| {
                         seen.ready = judged.ready;
@@ -217,6 +225,20 @@ impl Instance {
                         self.say(|seen| seen.ready = false);
                     }
                 }
+            }
+        }
+    }
+
+    /// Makes the release's folder anew where somebody changed it. What runs goes on: it is compared, and not launched.
+    async fn mend(&self, launch: &mut Launch) {
+        let (folder, stamp) = &launch.components;
+        if Stamp::of(folder) == *stamp {
+            return;
+        }
+        match self.begin().await {
+            Ok(compared) => launch.components = compared.components,
+            Err(trouble) => {
+                tracing::warn!(folder = %folder.display(), "a release's folder was changed, and cannot be made anew: {}", trouble.message);
             }
         }
     }
@@ -379,8 +401,7 @@ impl Health {
                 Some(Listening::Ours) => {}
                 Some(Listening::Another) => {
                     judged.ready = false;
-                    judged.trouble =
-                        Some(Trouble::machine("another process listens at its address: connection refused"));
+                    judged.trouble = Some(Trouble::stranger(address));
                 }
                 Some(Listening::Nobody) | None => judged.ready = false,
             }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, PodSpec};
 use kube::ResourceExt as _;
 
+use super::care::Stamp;
 use super::ground::Ground;
 use super::instance::Trouble;
 use super::probe::{self, Check, local};
@@ -42,6 +43,8 @@ pub(super) struct Launch {
     /// Where it answers.
     pub(super) address: Option<Address>,
     pub(super) probes: Probes,
+    /// The folder with the release's components, and how it was when it was compared with what it should be.
+    pub(super) components: (PathBuf, Stamp),
 }
 
 /// The probes of a container.
@@ -157,7 +160,8 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         ready: check(&container.readiness_probe),
         live: check(&container.liveness_probe),
     };
-    Ok(Launch { spec, address, probes })
+    let components = (components.clone(), Stamp::of(&components));
+    Ok(Launch { spec, address, probes, components })
 }
 
 fn grace(spec: &PodSpec) -> u64 {
@@ -248,13 +252,13 @@ fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs)
     if let Some(secret) = &from.secret_key_ref {
         let found = secret_value(settings, &secret.name, &secret.key)?;
         if found.is_none() && secret.optional != Some(true) {
-            let place = settings.secrets.join(&secret.name);
-            let why = if place.is_dir() {
-                format!("couldn't find key {} in Secret {}", secret.key, secret.name)
-            } else {
-                format!("secret \"{}\" not found", secret.name)
-            };
-            return Err(Trouble::config(why));
+            let place = settings.secrets.join(&secret.name).join(&secret.key);
+            return Err(Trouble::config(format!(
+                "it needs the key `{}` of the secret `{}`: put it into the file `{}`",
+                secret.key,
+                secret.name,
+                place.display()
+            )));
         }
         return Ok(found);
     }
@@ -262,11 +266,7 @@ fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs)
         let map = needs.config_maps.get(&key.name);
         let found = map.and_then(|map| map.data.as_ref()?.get(&key.key)).cloned();
         if found.is_none() && key.optional != Some(true) {
-            let why = match map {
-                Some(_) => format!("couldn't find key {} in ConfigMap {}", key.key, key.name),
-                None => format!("configmap \"{}\" not found", key.name),
-            };
-            return Err(Trouble::config(why));
+            return Err(Trouble::config(missing_key(&key.key, &key.name)));
         }
         return Ok(found);
     }
@@ -279,6 +279,10 @@ fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs)
         });
     }
     Err(Trouble::config(format!("the variable `{}` comes from something that a host does not have", variable.name)))
+}
+
+fn missing_key(key: &str, map: &str) -> String {
+    format!("it needs the key `{key}` of the ConfigMap `{map}`, which does not exist")
 }
 
 /// A field of a Pod by its path, as on a cluster; the machine's own address is its loopback.
@@ -352,37 +356,41 @@ fn command(
     needs: &Needs,
     env: &BTreeMap<String, String>,
 ) -> Result<(PathBuf, Vec<String>), Trouble> {
-    let words = container.command.iter().flatten().chain(container.args.iter().flatten());
-    let mut words = words.map(|word| expanded(word, env));
+    let words = || container.command.iter().flatten().chain(container.args.iter().flatten());
+    // As it is written: what is put in for a variable is nobody's to read.
+    let written = words().next();
+    let mut words = words().map(|word| expanded(word, env));
     let first = match (words.next(), &needs.code) {
         (Some(first), _) => first,
-        (None, Some(code)) => only_file(code).ok_or_else(|| Trouble::command("no command specified"))?,
-        (None, None) => return Err(Trouble::command("no command specified")),
+        (None, code) => code.as_deref().and_then(only_file).ok_or_else(|| {
+            Trouble::command("nothing says what runs: declare `code.command`, or an artifact of one file")
+        })?,
     };
+    let named = written.unwrap_or(&first);
+    let refuse = |why: &str| Trouble::command(format!("`{named}` {why}"));
     let args = words.collect();
     if !first.contains('/') && container.command.as_ref().is_some_and(|command| !command.is_empty()) {
-        return match settings.interpreters.get(&first) {
-            Some(program) => Ok((program.clone(), args)),
-            None => Err(Trouble::command(format!(
-                "`{first}`: executable file not found: `host.interpreters` of the daemon's configuration does not name it"
-            ))),
+        let known = settings.interpreters.get(&first).cloned();
+        let unknown = || {
+            refuse(
+                "is no interpreter that this host has: name it under `host.interpreters` in the daemon's configuration, or begin the command with a path in the artifact, such as `bin/agent`",
+            )
         };
+        return known.map(|program| (program, args)).ok_or_else(unknown);
     }
     let Some(code) = &needs.code else {
-        return Err(Trouble::command(format!("`{first}`: no such file: the release has no code of its own")));
+        return Err(refuse("is a path in the artifact, and the release has none"));
     };
     let relative = Path::new(&first);
     let stays = relative
         .components()
         .all(|part| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir));
     if !stays {
-        return Err(Trouble::command(format!(
-            "`{first}`: permission denied: a command stays within its release's code"
-        )));
+        return Err(refuse("leaves the artifact: a command is a path in it, or the name of an interpreter"));
     }
     let program = code.join(relative);
     if !program.is_file() {
-        return Err(Trouble::command(format!("`{first}`: no such file in the release's code")));
+        return Err(refuse("is no file in the artifact"));
     }
     Ok((program, args))
 }
@@ -417,13 +425,13 @@ fn components(
             )));
         };
         let map = needs.config_maps.get(&source.name);
-        let map = map.ok_or_else(|| Trouble::config(format!("configmap \"{}\" not found", source.name)))?;
+        let map = map.ok_or_else(|| {
+            Trouble::config(format!("it needs the ConfigMap `{}`, which does not exist", source.name))
+        })?;
         for item in source.items.iter().flatten() {
             let text = map.data.as_ref().and_then(|data| data.get(&item.key)).map(|text| text.as_bytes().to_vec());
             let bytes = map.binary_data.as_ref().and_then(|data| data.get(&item.key)).map(|bytes| bytes.0.clone());
-            let content = text.or(bytes).ok_or_else(|| {
-                Trouble::config(format!("couldn't find key {} in ConfigMap {}", item.key, source.name))
-            })?;
+            let content = text.or(bytes).ok_or_else(|| Trouble::config(missing_key(&item.key, &source.name)))?;
             files.insert(PathBuf::from(&item.path), content);
         }
     }

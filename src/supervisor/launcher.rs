@@ -103,7 +103,7 @@ fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Troub
     match client::start(program, folder) {
         Ok(_) => Ok(()),
         Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(told(&error))),
-        Err(error) => Err(Trouble::machine(format!("timed out or failed: {}", told(&error)))),
+        Err(error) => Err(Trouble::machine(format!("its keeper does not begin: {}", told(&error)))),
     }
 }
 
@@ -133,7 +133,7 @@ fn start_unit(folder: &Path, spec: &Spec) -> Result<(), Trouble> {
     match systemctl::start(&unit::unit(&agent, &spec.instance)) {
         Ok(()) => Ok(()),
         Err(error) if error.is_refusal() => Err(Trouble::not_allowed(&agent, &error.to_string())),
-        Err(error) => Err(Trouble::machine(format!("timed out or failed: {error}"))),
+        Err(error) => Err(Trouble::machine(format!("its unit does not start: {error}"))),
     }
 }
 

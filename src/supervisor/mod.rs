@@ -24,6 +24,7 @@
 #![allow(clippy::disallowed_methods, reason = "a shell room: it starts processes and has a clock")]
 
 mod artifact;
+mod care;
 mod decide;
 mod ground;
 mod instance;

@@ -22,8 +22,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::care::{GLANCE, Stamp};
 use super::decide::{Deed, Known, Main, clear, decide, next_end};
 use super::instance::{Handle, Report, Said, Seen, Trouble};
 use super::launch;
@@ -31,6 +33,7 @@ use super::launcher::Launcher;
 use super::ports::Ports;
 use super::view::{KEPT_UNTIL, LAUNCH, ORDINAL, PORT, Process, RETIRED, View, container, template_hash};
 use super::{status, table};
+use crate::judge::HostReason;
 use crate::keeper::folder;
 use crate::ledger::{Clock, Role};
 use crate::model::{AgentName, ReleaseId, Timestamp};
@@ -118,33 +121,35 @@ pub(super) struct Shared {
 }
 
 /// One term of leading.
-struct Term {
-    shared: Arc<Shared>,
-    stores: Stores,
+pub(super) struct Term {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stores: Stores,
     clock: Arc<dyn Clock>,
     instances: BTreeMap<String, Handle>,
     reports: mpsc::UnboundedSender<Report>,
     ports: Ports,
-    proxy: Proxy,
+    pub(super) proxy: Proxy,
     /// The set that the proxy sends every new request of an agent to.
     serving: BTreeMap<AgentName, String>,
     /// The table in use; none until the proxy took one of this term.
-    active: Option<Table>,
+    pub(super) active: Option<Table>,
+    /// How the table's file was when it was written last; none where it is to be written again.
+    pub(super) written: Option<Stamp>,
     /// The table of an earlier term, by which the proxy goes on until it is given one of this.
     last: Option<Table>,
     begun: Instant,
     /// Why the proxy does not take the newest table.
-    obstacle: Option<String>,
+    pub(super) obstacle: Option<String>,
     generation: u64,
     /// When the proxy was asked last in vain.
     tried: Option<Instant>,
     boot: String,
 }
 
-struct Stores {
+pub(super) struct Stores {
     deployments: Store<Deployment>,
-    sets: Store<ReplicaSet>,
-    pods: Store<Pod>,
+    pub(super) sets: Store<ReplicaSet>,
+    pub(super) pods: Store<Pod>,
     services: Store<Service>,
 }
 
@@ -227,13 +232,19 @@ impl Supervisor {
         let stores = Stores { deployments, sets, pods, services };
         let mut term = Term::new(shared, stores, Arc::clone(&self.clock), reports);
         term.sweep().await;
+        let mut glances = tokio::time::interval(GLANCE);
+        glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let next = term.pass().await;
-            tokio::select! {
-                () = stop.cancelled() => return,
-                Some(()) = woken.recv() => {}
-                Some(report) = reported.recv() => term.heard(report),
-                () = tokio::time::sleep(next) => {}
+            let rest = tokio::time::sleep(term.pass().await);
+            let mut rest = std::pin::pin!(rest);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    Some(()) = woken.recv() => break,
+                    Some(report) = reported.recv() => break term.heard(report),
+                    () = &mut rest => break,
+                    _ = glances.tick() => if term.glance().await { break },
+                }
             }
             tokio::time::sleep(TOGETHER).await;
             while let Ok(report) = reported.try_recv() {
@@ -289,8 +300,10 @@ impl Shared {
         let found = tokio::task::spawn_blocking(move || code(&pod, deployment.as_deref())).await;
         match found {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) if error.is_wrong => Err(Trouble::config(error.why)),
-            Ok(Err(error)) => Err(Trouble::pull(error.why)),
+            Ok(Err(error)) => {
+                let reason = if error.is_wrong { HostReason::WrongArtifact } else { HostReason::Artifact };
+                Err(Trouble { reason, message: error.why })
+            }
             Err(error) => Err(Trouble::machine(format!("the code's preparation was given up: {error}"))),
         }
     }
@@ -340,6 +353,7 @@ impl Term {
             ports,
             serving,
             active: None,
+            written: None,
             // After a start of the machine nothing of it runs any more.
             last: last.filter(|table| table.boot_id == boot),
             begun: Instant::now(),
@@ -347,36 +361,6 @@ impl Term {
             generation,
             tried: None,
             boot,
-        }
-    }
-
-    /// Ends what no Pod explains.
-    async fn sweep(&self) {
-        let pods = self.stores.pods.state();
-        let intents: BTreeMap<String, String> = pods
-            .iter()
-            .map(|pod| {
-                let nonce = pod.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
-                (pod.name_any(), nonce)
-            })
-            .collect();
-        let (root, epoch) = (self.shared.settings.state.join("instances"), self.shared.epoch);
-        let launcher = self.shared.settings.launcher.clone();
-        let swept = tokio::task::spawn_blocking(move || {
-            for found in folder::find(&root, &intents)? {
-                let name = found.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                if intents.contains_key(&name) {
-                    continue;
-                }
-                tracing::warn!(folder = %found.folder.display(), "nothing explains this instance: it is ended");
-                if let Err(why) = launcher.end(&found.folder, epoch, Duration::from_mins(1)) {
-                    tracing::warn!(folder = %found.folder.display(), "it does not end: {why}");
-                }
-            }
-            Ok::<_, io::Error>(())
-        });
-        if let Ok(Err(error)) = swept.await {
-            tracing::warn!(%error, "cannot look for instances that nothing explains");
         }
     }
 
@@ -418,7 +402,7 @@ impl Term {
         let processes = view.processes(|pod| self.seen(pod).ready);
         self.route(&view, &processes).await;
         let mut wait = Duration::from_mins(1);
-        if self.obstacle.is_some() || self.active.is_none() {
+        if self.obstacle.is_some() || self.active.is_none() || self.written.is_none() {
             wait = LOOK;
         }
         let mains: BTreeMap<&AgentName, Main> = processes
@@ -471,7 +455,7 @@ impl Term {
         let mut chosen = table::choose(view, processes, &self.serving, address, empty);
         let same = |active: &Table| active.routes == chosen.table.routes && active.agents == chosen.table.agents;
         let stands = self.active.as_ref().is_some_and(same);
-        if stands && self.obstacle.is_none() {
+        if stands && self.obstacle.is_none() && self.written.is_some() {
             return;
         }
         // A term begins without having looked: what serves goes on serving until it was asked how it is.
@@ -493,6 +477,7 @@ impl Term {
                 tracing::debug!(generation = self.generation, "the proxy uses another table");
                 self.serving = chosen.serving;
                 self.active = Some(chosen.table);
+                self.written = Some(Stamp::of(&self.shared.settings.table));
             }
             Err(why) => {
                 if self.obstacle.as_ref() != Some(&why) {
@@ -553,7 +538,9 @@ impl Term {
             }
             Deed::DropSet { set } => {
                 let api: Api<ReplicaSet> = self.api();
-                api.delete(set, &DeleteParams::default()).await.map(drop)
+                let dropped = api.delete(set, &DeleteParams::default()).await.map(drop);
+                self.tidy(set).await;
+                dropped
             }
         };
         match done {

@@ -8,8 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::instance::{Seen, Trouble};
 use super::view::{Process, Set, container};
+use crate::judge::{HostReason, PROXY_UNREACHABLE};
 use crate::keeper::wire::{End, How, Phase};
 use crate::model::Timestamp;
+use crate::proxy::Address;
+
+/// What is said of a program that the system does not start.
+const CANNOT_START: &str =
+    "the system does not start its program: is it made for this machine, and may it be executed?";
 
 /// The status of a Pod; `before` is the one that stands.
 pub(super) fn of_pod(pod: &Pod, seen: &Seen, before: Option<&Value>, now: Timestamp) -> Value {
@@ -19,12 +25,13 @@ pub(super) fn of_pod(pod: &Pod, seen: &Seen, before: Option<&Value>, now: Timest
     let runs = status.is_some_and(|status| status.phase == Phase::Running);
     let last = status.and_then(|status| status.last_end.as_ref()).map(ended);
     let state = match (&seen.trouble, status) {
-        (Some(trouble), _) => waiting(trouble.reason, &trouble.message),
+        (Some(trouble), _) => waiting(trouble.reason.word(), &trouble.message),
         (None, None) => waiting("ContainerCreating", ""),
         (None, Some(status)) => match status.phase {
             Phase::Running => json!({"running": {"startedAt": time(status.since_ms.unwrap_or(0))}}),
             Phase::Clearing | Phase::Waiting => match &status.last_end {
-                Some(End { how: How::NotStarted(why), .. }) => waiting("RunContainerError", why),
+                // What the keeper says of it may hold what the release was given: it is in the instance's own folder.
+                Some(End { how: How::NotStarted(_), .. }) => waiting(HostReason::Command.word(), CANNOT_START),
                 _ => waiting("CrashLoopBackOff", ""),
             },
             Phase::Ended | Phase::Stopping | Phase::Stopped => last
@@ -91,7 +98,7 @@ pub(super) fn of_deployment(
     });
     let progress = progress(process.deployment, &counts, complete, before, now);
     let (reason, message) = match obstacle {
-        Some(why) => ("ProxyUnreachable", why),
+        Some(why) => (PROXY_UNREACHABLE, why),
         None if available >= wanted => ("MinimumReplicasAvailable", ""),
         None => ("MinimumReplicasUnavailable", ""),
     };
@@ -195,23 +202,32 @@ fn second(at: Timestamp) -> String {
 // === impl Trouble ===
 
 impl Trouble {
-    /// What a Pod needs is not there, in the kubelet's words.
+    /// What it declares is not there.
     pub(super) fn config(message: impl Into<String>) -> Self {
-        Self { reason: "CreateContainerConfigError", message: message.into() }
+        Self { reason: HostReason::Config, message: message.into() }
     }
 
     /// Its command cannot be run.
     pub(super) fn command(message: impl Into<String>) -> Self {
-        Self { reason: "RunContainerError", message: message.into() }
+        Self { reason: HostReason::Command, message: message.into() }
     }
 
-    /// Its code is not there, and may come.
-    pub(super) fn pull(message: impl Into<String>) -> Self {
-        Self { reason: "ErrImagePull", message: message.into() }
+    /// Somebody else answers where it should.
+    pub(super) fn stranger(address: Option<&Address>) -> Self {
+        let place = match address {
+            Some(Address::Tcp(at)) => format!("port {}", at.port()),
+            Some(Address::Unix(path)) => format!("`{}`", path.display()),
+            None => "its address".to_owned(),
+        };
+        let way_out = "end that process, or give `host.ports` a range that nobody else uses";
+        Self {
+            reason: HostReason::Address,
+            message: format!("another process listens at {place}, which was leased to it: {way_out}"),
+        }
     }
 
     /// The machine does not let it.
     pub(super) fn machine(message: impl Into<String>) -> Self {
-        Self { reason: "CreateContainerError", message: message.into() }
+        Self { reason: HostReason::Machine, message: message.into() }
     }
 }

@@ -9,13 +9,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
+pub(super) use crate::judge::LAUNCH_ANNOTATION as LAUNCH;
 use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
 use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION};
 
 /// Annotation of a Pod: its number within its set.
 pub(super) const ORDINAL: &str = "backstay.dev/ordinal";
-/// Annotation of a Pod: milliseconds since 1970 of its launch; tells it from an earlier one of the same name.
-pub(super) const LAUNCH: &str = "backstay.dev/launch";
 /// Annotation of a Pod: the port that it was leased.
 pub(super) const PORT: &str = "backstay.dev/port";
 /// Annotation of a Pod that is not wanted any more: since when.

@@ -96,11 +96,10 @@ fn main() {
 /// The cases with a daemon.
 async fn deployed(options: &Options, table: &mut table::Table) {
     if options.wants("revert") {
-        deploys::reverts("revert, old instances kept", options.reverts, "", 0, 1.0, table).await;
+        deploys::reverts("revert, old instances kept", options.reverts, "5m", 0, 1.0, table).await;
     }
     if options.wants("slow-revert") {
-        let none_kept = "keep_old = \"0s\"\n";
-        deploys::reverts("revert, 200 ms to start", options.reverts, none_kept, 200, 2.0, table).await;
+        deploys::reverts("revert, 200 ms to start", options.reverts, "0s", 200, 2.0, table).await;
     }
     if options.wants("switch") {
         deploys::switches(options.switches, table).await;

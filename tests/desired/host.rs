@@ -281,6 +281,24 @@ fn what_has_no_effect_on_a_host_is_a_warning() {
 }
 
 #[test]
+fn what_would_be_waited_for_in_vain_is_refused_with_its_place() {
+    for (kind, hint) in [
+        ("apiVersion: batch/v1\nkind: Job", "workers"),
+        ("apiVersion: batch/v1\nkind: CronJob", "timers"),
+        ("apiVersion: apps/v1\nkind: StatefulSet", "workers"),
+        ("apiVersion: apps/v1\nkind: Deployment", "workers"),
+        ("apiVersion: v1\nkind: PersistentVolumeClaim", "database"),
+        ("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute", "route:"),
+    ] {
+        let object = format!("{kind}\nmetadata: {{name: nightly}}\nspec: {{}}\n");
+        let tree = with("  code: {command: [sh]}\n").with("agents/a/manifests/more.yaml", object);
+        let said = bad(&tree);
+        assert!(said.contains("a host cannot run `") && said.contains(hint), "{kind}: {said}");
+        assert!(said.contains("agents/a/manifests/more.yaml:1"), "{kind}: {said}");
+    }
+}
+
+#[test]
 fn kubernetes_refuses_what_is_for_a_host_and_validation_says_so() {
     let artifact = with("  code: {artifact: {path: /dist/agent}}\n").with("dist/agent", "x");
     let refused = wrong(&artifact);

@@ -23,8 +23,8 @@ pub(crate) struct Lab {
     folder: TempDir,
     proxy: Child,
     ports: (u16, u16),
-    /// More that a daemon's configuration says of this host.
-    pub(crate) more: String,
+    /// How long what served is kept for a way back.
+    keep_old: &'static str,
     /// Where the proxy listens.
     pub(crate) front: String,
 }
@@ -40,11 +40,16 @@ pub(crate) async fn lab(name: &str) -> Lab {
     let objects = Objects { client, namespace: crate::daemon::ENVIRONMENT.to_owned() };
     let proxy_config = folder.path().join("proxy.toml");
     std::fs::write(&proxy_config, proxy_section(folder.path(), &front)).expect("a configuration");
-    let log = std::fs::File::create(folder.path().join("proxy.log")).expect("a log");
+    let proxy = proxy(folder.path());
+    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), keep_old: "5m", front }
+}
+
+/// Starts the proxy of a host.
+fn proxy(folder: &Path) -> Child {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(folder.join("proxy.log"));
     let mut command = Command::new(crate::daemon::BACKSTAY);
-    command.arg("proxy").arg("--config").arg(&proxy_config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    let proxy = command.spawn().expect("the proxy");
-    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), more: String::new(), front }
+    command.arg("proxy").arg("--config").arg(folder.join("proxy.toml")).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(log.expect("a log")).spawn().expect("the proxy")
 }
 
 fn state(folder: &Path) -> PathBuf {
@@ -65,15 +70,39 @@ impl Lab {
     /// Whether agents run in images.
     pub(crate) const HAS_IMAGES: bool = false;
 
+    /// The same, where what served is kept that long.
+    pub(crate) fn keeping(mut self, keep_old: &'static str) -> Self {
+        self.keep_old = keep_old;
+        self
+    }
+
+    /// A path in the host's folder.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// Kills the proxy at once, as `kill -9` does.
+    pub(crate) fn kill_proxy(&mut self) {
+        self.proxy.kill().expect("killed");
+        self.proxy.wait().expect("gone");
+    }
+
+    /// Starts the proxy again.
+    pub(crate) fn start_proxy(&mut self) {
+        self.proxy = proxy(self.folder.path());
+    }
+
     /// What a daemon's configuration says of this place, within its `[[target]]`.
     pub(crate) fn target(&self) -> String {
         format!(
-            "[target.host]\nsecrets = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n{}[target.host.interpreters]\nbackstay = \"{}\"\n{}",
-            self.folder.path().join("secrets").display(),
+            "[target.host]\nsecrets = \"{}\"\nartifacts = \"{}\"\nkeep_old = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n\
+             [target.host.interpreters]\nbackstay = \"{}\"\nsh = \"/bin/sh\"\n{}",
+            self.at("secrets").display(),
+            self.at("artifacts").display(),
+            self.keep_old,
             self.ports.0,
             self.ports.1,
             env!("CARGO_BIN_EXE_backstay-keeper"),
-            self.more,
             crate::daemon::BACKSTAY,
             proxy_section(self.folder.path(), &self.front),
         )
@@ -101,6 +130,13 @@ impl Lab {
         for (key, value) in values {
             std::fs::write(folder.join(key), value).expect("a secret");
         }
+    }
+
+    /// What the proxy answers to a request for an agent; nothing while it does not listen.
+    pub(crate) async fn knock(&self, agent: &str, path: &str) -> Option<u16> {
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let request = http.get(format!("http://{}{path}", self.front)).header("host", format!("{agent}.localhost"));
+        Some(request.send().await.ok()?.status().as_u16())
     }
 
     /// The folders of all instances.

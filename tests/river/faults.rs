@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
-use crate::daemon::{Repo, River, holds, until};
+use crate::daemon::{Repo, River, holds};
 use crate::lab::lab;
+use crate::stories;
 
 const OVERLAY: &str = "environments/development/support.yaml";
 
@@ -17,29 +18,7 @@ async fn a_bad_commit_leaves_what_runs() {
     let Some(lab) = lab("bad").await else { return };
     let river = River::new(lab, Repo::small()).await;
     let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    let first = river.greets("Hello!").await;
-
-    let file = "agents/support/agent.yaml";
-    river.repo.edit(file, "  prompts:\n", "  promts:\n");
-    let line = 1 + river.repo.read(file).lines().position(|line| line == "  promts:").expect("the line");
-    river.repo.commit("Mistype");
-    let at = format!("{file}:{line}");
-    let status = until("the status names the place", async || {
-        Some(daemon.done(&["status"])).filter(|status| status.contains(&at))
-    });
-    let status = status.await;
-    assert!(status.contains("promts"), "{status}");
-    assert_eq!(daemon.run(&["status", "--exit-code"]).code, 1);
-    assert_eq!(river.greets("Hello!").await, first);
-
-    river.repo.edit(file, "  promts:\n", "  prompts:\n");
-    river.repo.greet("Ahoy!");
-    let good = river.repo.commit("Mend it");
-    river.settled(&good).await;
-    river.greets("Ahoy!").await;
-    let status = daemon.done(&["status", "--exit-code"]);
-    assert!(!status.contains(&at), "{status}");
+    stories::bad_commit(&river, &daemon).await;
 }
 
 #[tokio::test]
@@ -47,34 +26,7 @@ async fn a_release_that_crashes_is_taken_back_and_not_tried_again_unasked() {
     let Some(lab) = lab("crash").await else { return };
     let river = River::new(lab, Repo::small()).await;
     let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    let first = river.greets("Hello!").await;
-
-    river.repo.edit(OVERLAY, "progressDeadline: 60s\n", "progressDeadline: 10s\nconfig: {demo: {crash: true}}\n");
-    river.repo.greet("Crash!");
-    river.repo.commit("Crash at start");
-    let back = |record: &Value| quarantine(record) == 1 && record["operation"].is_null();
-    let record = river.recorded("it is back and in quarantine", |record| back(record)).await;
-    assert!(record["stable"]["release"].as_str().is_some_and(|id| id.contains(&first[2..])), "{record}");
-    assert_eq!(river.greets("Hello!").await, first);
-    let status = daemon.run(&["status", "--exit-code"]);
-    assert_eq!(status.code, 1, "Git asks for something else: {status:?}");
-    let failed = record["operations"].as_array().expect("operations").len();
-
-    // It is left alone until somebody asks, and then it fails again.
-    daemon.done(&["retry", "support", "--reason", "once more"]);
-    let record = river.recorded("it was tried again", |record| {
-        back(record) && record["operations"].as_array().is_some_and(|operations| operations.len() > failed)
-    });
-    let record = record.await;
-    let causes: Vec<_> = record["operations"].as_array().expect("a list").iter().map(|one| &one["cause"]).collect();
-    assert!(causes.iter().any(|cause| cause["retry"].is_object()), "{causes:?}");
-    assert_eq!(river.greets("Hello!").await, first);
-
-    river.repo.revert(&["HEAD"]);
-    let ready = |record: &Value| holds(record, "Ready", "") && record["differs"].is_null();
-    river.recorded("Git agrees again", |record| ready(record)).await;
-    assert_eq!(river.greets("Hello!").await, first);
+    stories::crash(&river, &daemon).await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Repo, River, holds};
 use crate::lab::lab;
+use crate::stories;
 
 const OVERLAY: &str = "environments/development/support.yaml";
 const DEADLINE: (&str, &str) = ("progressDeadline: 60s\n", "progressDeadline: 10s\n");
@@ -86,22 +87,5 @@ async fn a_release_that_never_gets_ready_is_taken_back() {
     let Some(lab) = lab("unready").await else { return };
     let river = River::new(lab, Repo::small()).await;
     let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    let first = river.greets("Hello!").await;
-
-    river.repo.edit(
-        OVERLAY,
-        "ready: {periodSeconds: 1}",
-        "ready: {periodSeconds: 1, httpGet: {path: /nothing/here, port: 8000}}",
-    );
-    river.repo.edit(OVERLAY, DEADLINE.0, DEADLINE.1);
-    river.repo.greet("Unready!");
-    river.repo.commit("Ask at the wrong door whether it is ready");
-    let back = |record: &Value| quarantined(record).is_some() && record["operation"].is_null();
-    let record = river.recorded("it is back and in quarantine", |record| back(record)).await;
-    assert!(quarantined(&record).is_some_and(|why| why.contains("ready")), "{record}");
-    assert_eq!(river.greets("Hello!").await, first);
-    // Git and the target differ, and the status says since when and why.
-    let status = daemon.done(&["status", "support"]);
-    assert!(status.contains("Git wants") && status.contains("failed here"), "{status}");
+    stories::never_ready(&river, &daemon).await;
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Repo, River, condition, holds, until};
 use crate::lab::lab;
+use crate::stories;
 
 #[tokio::test]
 async fn a_rollback_tells_git_as_soon_as_it_can() {
@@ -123,16 +124,5 @@ async fn what_others_made_is_taken_over_only_with_consent_and_what_is_gone_from_
     assert_eq!(seen["metadata"]["uid"], theirs["metadata"]["uid"]);
     assert_eq!(seen["data"]["title"], "Research");
 
-    for gone in ["agents/research", "consent", "environments/development/research.yaml"] {
-        river.repo.git(&["rm", "-r", "-q", gone]);
-    }
-    for environment in ["staging", "production"] {
-        river.repo.edit(&format!("environments/{environment}.yaml"), "[support, research]", "[support]");
-    }
-    river.repo.git(&["rm", "-q", "environments/production/research.yaml"]);
-    river.repo.commit("Let it go");
-    research("it is removed", &|record| record["phase"] == "Removed").await;
-    until("its pods are gone", async || river.ask("research").await.is_empty().then_some(())).await;
-    assert!(river.lab.see("configmaps", "research-dashboard").await.is_none());
-    river.greets("Hello!").await;
+    stories::removal(&river, &daemon).await;
 }

@@ -1,0 +1,166 @@
+//! Releases that are at fault: each leaves what serves alone, and the status says what is wrong and what to do.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use crate::daemon::{BACKSTAY, Daemon, Repo, River, holds, until};
+use crate::golden;
+use crate::lab::{Lab, lab};
+
+const OVERLAY: &str = "environments/development/support.yaml";
+const CODE: &str = "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n";
+const DEADLINE: &str = "progressDeadline: 60s\n";
+
+/// A host where `support` serves.
+async fn serving(lab: Lab) -> (River, Daemon) {
+    let river = River::new(lab, Repo::small()).await;
+    let daemon = river.start().await;
+    river.settled(&river.repo.head()).await;
+    until("the proxy has its route", async || (knock(&river).await == Some(200)).then_some(())).await;
+    (river, daemon)
+}
+
+async fn knock(river: &River) -> Option<u16> {
+    river.lab.knock("support", "/health/ready").await
+}
+
+/// Pushes a release with this code, or more lines in its overlay.
+fn push(river: &River, code: &str, more: &str) -> String {
+    river.repo.edit(OVERLAY, CODE, &format!("{code}\n"));
+    river.repo.edit(OVERLAY, DEADLINE, &format!("progressDeadline: 5s\n{more}"));
+    river.repo.commit("Change the code")
+}
+
+/// A command of the shell: `PROGRAM` stands for the example agent.
+fn shell(script: &str) -> String {
+    let script = script.replace("PROGRAM", &format!("{BACKSTAY} example-agent"));
+    format!("code: {{command: [sh, -c, '{script}']}}")
+}
+
+/// Waits until the release was taken back, and what served still does.
+async fn taken_back(name: &str, river: &River, daemon: &Daemon) {
+    let back =
+        |record: &Value| record["operation"].is_null() && record["quarantine"].as_array().map_or(0, Vec::len) == 1;
+    river.recorded("it is back and in quarantine", back).await;
+    golden::says(name, river, daemon).await;
+    assert_eq!(daemon.run(&["status", "--exit-code"]).code, 1);
+    assert_eq!(knock(river).await, Some(200), "what served still does");
+}
+
+/// Waits until it waits for something that is not the release's fault; then a revert makes all well.
+async fn stalled(name: &str, word: &str, river: &River, daemon: &Daemon) {
+    let record = river.recorded("it is Stalled", |record| holds(record, "Stalled", word)).await;
+    assert!(record["quarantine"].as_array().is_none_or(Vec::is_empty), "{record}");
+    golden::says(name, river, daemon).await;
+    assert_eq!(knock(river).await, Some(200), "what served still does");
+    river.repo.revert(&["HEAD"]);
+    river.recorded("it is Ready", |record| holds(record, "Ready", "") && record["candidate"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_found() {
+    let (river, daemon) = serving(lab("command").await).await;
+    push(&river, "code: {command: [python4, -m, support]}", "");
+    taken_back("command-not-found", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_missing() {
+    let (river, daemon) = serving(lab("missing").await).await;
+    std::fs::create_dir_all(river.lab.at("artifacts")).expect("a folder");
+    push(&river, &format!("code: {{artifact: {{path: /support.tar.gz, sha256: \"{}\"}}}}", "ab".repeat(32)), "");
+    stalled("artifact-missing", "artifact", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_another_one() {
+    let (river, daemon) = serving(lab("digest").await).await;
+    std::fs::create_dir_all(river.lab.at("artifacts")).expect("a folder");
+    std::fs::write(river.lab.at("artifacts/support.tar.gz"), "something else").expect("written");
+    push(&river, &format!("code: {{artifact: {{path: /support.tar.gz, sha256: \"{}\"}}}}", "ab".repeat(32)), "");
+    taken_back("artifact-digest", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn a_port_that_a_stranger_has() {
+    let (river, daemon) = serving(lab("port").await).await;
+    let ports = async || -> Vec<u16> {
+        let pods = river.lab.ask(Method::GET, &river.lab.path("pods"), None).await.expect("the pods");
+        let port = |pod: &Value| pod["metadata"]["annotations"]["backstay.dev/port"].as_str()?.parse().ok();
+        pods["items"].as_array().expect("a list").iter().filter_map(port).collect()
+    };
+    let before = ports().await;
+    push(&river, &shell("exec sleep 3600"), "");
+    let leased =
+        until("a port is leased", async || ports().await.into_iter().find(|port| !before.contains(port))).await;
+    let listener = TcpListener::bind(("127.0.0.1", leased)).expect("the agent does not listen");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    stalled("port-taken", "another process", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn one_that_never_gets_ready() {
+    let (river, daemon) = serving(lab("never").await).await;
+    push(&river, CODE.trim_end(), "config: {demo: {notReady: true}}\n");
+    taken_back("never-ready", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn one_that_exits_at_once() {
+    let (river, daemon) = serving(lab("exits").await).await;
+    push(&river, CODE.trim_end(), "config: {demo: {crash: true}}\n");
+    taken_back("exits-at-once", &river, &daemon).await;
+}
+
+#[tokio::test]
+async fn one_that_exits_later_again_and_again_is_said_and_heals_by_itself() {
+    let (river, daemon) = serving(lab("later").await).await;
+    let broken = river.lab.at("broken");
+    let script = "PROGRAM & while ! [ -e BROKEN ]; do sleep 0.1; done; kill $!; exit 3";
+    let pushed = push(&river, &shell(&script.replace("BROKEN", &broken.display().to_string())), "");
+    river.settled(&pushed).await;
+    std::fs::write(&broken, "").expect("written");
+    river.recorded("it is Degraded", |record| holds(record, "Degraded", "exit code 3")).await;
+    golden::says("exits-later", &river, &daemon).await;
+    assert_eq!(daemon.run(&["status", "--exit-code"]).code, 1);
+    assert_eq!(knock(&river).await, Some(503), "nothing is ready");
+    std::fs::remove_file(&broken).expect("removed");
+    river.recorded("it is Ready", |record| holds(record, "Ready", "")).await;
+    until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
+}
+
+#[tokio::test]
+async fn one_that_writes_a_lot_is_kept_and_its_log_is_bounded() {
+    const MOST: u64 = (5 + 1) * (16 << 20);
+    let (river, daemon) = serving(lab("log").await).await;
+    let pushed = push(&river, &shell("yes 0123456789abcdef | head -c 200000000; exec PROGRAM"), "");
+    river.settled(&pushed).await;
+    golden::says("much-log", &river, &daemon).await;
+    let folders = std::fs::read_dir(river.lab.at("state/host/logs/support")).expect("the logs");
+    let files = folders.flatten().flat_map(|folder| std::fs::read_dir(folder.path()).expect("a log")).flatten();
+    let bytes: u64 = files.map(|file| file.metadata().map_or(0, |meta| meta.len())).sum();
+    assert!((16 << 20..MOST).contains(&bytes), "{bytes} bytes are kept");
+}
+
+#[tokio::test]
+async fn one_that_ignores_sigterm_ends_all_the_same() {
+    let (river, daemon) = serving(lab("stubborn").await.keeping("0s")).await;
+    let pushed = push(&river, &shell("trap \"\" TERM; PROGRAM & while true; do sleep 1; done"), "");
+    river.settled(&pushed).await;
+    let alone = async |what: &str| until(what, async || <[_; 1]>::try_from(river.lab.instances()).ok()).await;
+    let [stubborn] = alone("the release before has ended").await;
+    river.repo.revert(&["HEAD"]);
+    river.recorded("it is Ready", |record| holds(record, "Ready", "") && record["candidate"].is_null()).await;
+    until("it has ended", async || (!stubborn.exists()).then_some(())).await;
+    golden::says("ignores-sigterm", &river, &daemon).await;
+    tokio::time::timeout(Duration::from_secs(5), alone("only one runs")).await.expect("nothing is left over");
+}
