@@ -88,7 +88,7 @@ fn silence_ends_at_the_limit() {
     let server = GitServer::http_with(repo.parent(), |_| Answer::Hang);
     let mut quick = config(server.url("agents.git"));
     // Holds for the process: the other tests' servers answer within this, too.
-    quick.limits.idle = Duration::from_secs(8);
+    quick.limits.idle = Duration::from_secs(25);
     let began = Instant::now();
     let error = mirror(quick).poll(&main_and_tags()).expect_err("silence");
     assert!(matches!(error, SourceError::Timeout { .. }), "{error:?}");
