@@ -171,7 +171,10 @@ fn whose_fault_it_is() {
         ),
         (waiting("CreateContainerError", "strange"), Environment, Cause::Other, false, "cannot be made by its node"),
         (
-            waiting("CreateContainerError", "the agent is not enrolled on this machine: `backstay host enrol a` as root"),
+            waiting(
+                "CreateContainerError",
+                "the agent is not enrolled on this machine: `backstay host enrol a` as root",
+            ),
             Environment,
             Cause::Other,
             false,
