@@ -110,7 +110,7 @@ mod tests {
     fn an_instance_of_the_daemons_account_has_all_in_its_folder() {
         let one = ground(Launcher::Fork { keeper: "/k".into() }, &json!({"backstay.dev/agent": "support"})).unwrap();
         let folder = Path::new("/state/instances/support-0a1b-0");
-        assert_eq!((one.place.as_path(), one.writable.home), (folder, folder.join("home")));
+        assert_eq!((one.place.as_path(), &one.writable.home), (folder, &folder.join("home")));
         assert_eq!(one.logs, Path::new("/state/logs/support/support-0a1b-0"));
         assert!(one.secret("keys", "api", false).is_none(), "the daemon reads it");
         assert_eq!((one.umask(true), one.trusted.len()), (0o077, 0));

@@ -52,6 +52,8 @@ fn ask(deed: &'static str, options: &[&str], unit: &str, time: Duration) -> Resu
     let (reader, writer) = io::pipe()?;
     let mut command = Command::new(PROGRAM);
     command.args(["--no-ask-password", "--no-pager", deed]).args(options).args(["--", unit]);
+    // It would tell systemd its own end in this process's name.
+    command.env_remove("NOTIFY_SOCKET");
     let mut child = command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
     // It holds the writing end, whose last close is the end of the answer.
     drop(command);

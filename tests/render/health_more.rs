@@ -170,6 +170,16 @@ fn whose_fault_it_is() {
             "cannot be made by its node",
         ),
         (waiting("CreateContainerError", "strange"), Environment, Cause::Other, false, "cannot be made by its node"),
+        (
+            waiting(
+                "CreateContainerError",
+                "the agent is not enrolled on this machine: `backstay host enrol a` as root",
+            ),
+            Environment,
+            Cause::Other,
+            false,
+            "cannot be started: the agent is not enrolled on this machine: `backstay host enrol a` as root",
+        ),
         (waiting("PostStartHookError", "x"), Release, Cause::Command, false, "start hook"),
         (waiting("InvalidImageName", "x"), Release, Cause::NoImage, true, "that is none"),
         (

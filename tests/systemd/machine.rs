@@ -12,8 +12,6 @@ use crate::units::folder;
 
 /// Longest wait for what must become true.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Where the system's packages come from.
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// What it has beside Debian's smallest system.
 const PACKAGES: &str = "polkitd libpam-systemd libssl3 git";
 
@@ -56,7 +54,7 @@ fn debian() -> PathBuf {
         let _ = fs::remove_dir_all(&half);
         fs::create_dir_all(&folder).unwrap();
         let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
-        run(Command::new("debootstrap").args(["--variant=minbase", include, "bookworm"]).arg(&half).arg(MIRROR));
+        run(Command::new("debootstrap").args(["--variant=minbase", include, "bookworm"]).arg(&half));
         fs::copy("/etc/resolv.conf", half.join("etc/resolv.conf")).unwrap();
         let install = format!("apt-get install -y -qq --no-install-recommends {PACKAGES}");
         run(Command::new("chroot").arg(&half).args(["sh", "-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"));

@@ -9,8 +9,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::print_stderr,
     clippy::disallowed_methods,
-    reason = "a test: it reads files and starts processes, and a panic is its failure"
+    reason = "a test: it reads files, starts processes and says what failed, and a panic is its failure"
 )]
 
 mod boot;

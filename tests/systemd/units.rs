@@ -19,6 +19,7 @@ fn judged(unit: &Path, most: u32) -> (bool, String) {
     let ran = Command::new("systemd-analyze")
         .args(["security", "--offline=yes", "--no-pager", &threshold])
         .arg(unit)
+        .env("LC_ALL", "C.UTF-8")
         .output()
         .expect("systemd-analyze: the Debian package `systemd` has it");
     let said = [ran.stdout, ran.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
