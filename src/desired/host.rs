@@ -193,10 +193,13 @@ pub(super) fn inert(context: &Context<'_>, manifests: &[Manifest]) {
     for manifest in manifests {
         let object = &manifest.object;
         if NEVER_HEALTHY.contains(&(&*object.group, &*object.kind)) {
-            let error = crate::model::Diagnostic::error(manifest.origin.clone(), format!("a host cannot run `{object}`"));
+            let error =
+                crate::model::Diagnostic::error(manifest.origin.clone(), format!("a host cannot run `{object}`"));
             context.error(error.hint(match &*object.kind {
                 "HTTPRoute" => "say `route: {hosts: […]}` in the agent's file",
-                "PersistentVolumeClaim" => "an agent's `$HOME` is a folder of its instance; what lasts belongs into its database",
+                "PersistentVolumeClaim" => {
+                    "an agent's `$HOME` is a folder of its instance; what lasts belongs into its database"
+                }
                 _ => "make it one of the agent's `workers`, or let the machine's own timers and services run it",
             }));
         } else if !KINDS.contains(&(&*object.group, &*object.kind)) {

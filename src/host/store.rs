@@ -260,14 +260,17 @@ fn opened(path: &Path) -> rusqlite::Result<(Connection, Option<String>)> {
         return Ok((db, Some("the database belongs to another program".to_owned())));
     }
     if format > FORMAT {
-        let why =
-            format!("the database has the newer format {format}, and this version writes {FORMAT}; run the newer version");
+        let why = format!(
+            "the database has the newer format {format}, and this version writes {FORMAT}; run the newer version"
+        );
         return Ok((db, Some(why)));
     }
     let sound: String = db.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if sound != "ok" {
         let first = sound.lines().next().unwrap_or_default();
-        let why = format!("the database is damaged ({first}); stop the daemon, put the file aside, and start it: it is made anew from Git");
+        let why = format!(
+            "the database is damaged ({first}); stop the daemon, put the file aside, and start it: it is made anew from Git"
+        );
         return Ok((db, Some(why)));
     }
     db.pragma_update(None, "journal_mode", "wal")?;

@@ -299,7 +299,9 @@ fn start(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
     match client::start(program, folder) {
         Ok(_) => Ok(()),
         Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(crate::keeper::folder::told(&error))),
-        Err(error) => Err(Trouble::machine(format!("its keeper does not begin: {}", crate::keeper::folder::told(&error)))),
+        Err(error) => {
+            Err(Trouble::machine(format!("its keeper does not begin: {}", crate::keeper::folder::told(&error))))
+        }
     }
 }
 

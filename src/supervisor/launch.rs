@@ -356,7 +356,11 @@ fn command(
     let args = words.collect();
     if !first.contains('/') && container.command.as_ref().is_some_and(|command| !command.is_empty()) {
         let known = settings.interpreters.get(&first).cloned();
-        let unknown = || refuse("is no interpreter that this host has: name it under `host.interpreters` in the daemon's configuration, or begin the command with a path in the artifact, such as `bin/agent`");
+        let unknown = || {
+            refuse(
+                "is no interpreter that this host has: name it under `host.interpreters` in the daemon's configuration, or begin the command with a path in the artifact, such as `bin/agent`",
+            )
+        };
         return known.map(|program| (program, args)).ok_or_else(unknown);
     }
     let Some(code) = &needs.code else {
@@ -406,13 +410,13 @@ fn components(
             )));
         };
         let map = needs.config_maps.get(&source.name);
-        let map = map.ok_or_else(|| Trouble::config(format!("it needs the ConfigMap `{}`, which does not exist", source.name)))?;
+        let map = map.ok_or_else(|| {
+            Trouble::config(format!("it needs the ConfigMap `{}`, which does not exist", source.name))
+        })?;
         for item in source.items.iter().flatten() {
             let text = map.data.as_ref().and_then(|data| data.get(&item.key)).map(|text| text.as_bytes().to_vec());
             let bytes = map.binary_data.as_ref().and_then(|data| data.get(&item.key)).map(|bytes| bytes.0.clone());
-            let content = text.or(bytes).ok_or_else(|| {
-                Trouble::config(missing_key(&item.key, &source.name))
-            })?;
+            let content = text.or(bytes).ok_or_else(|| Trouble::config(missing_key(&item.key, &source.name)))?;
             files.insert(PathBuf::from(&item.path), content);
         }
     }

@@ -14,7 +14,8 @@ use crate::model::Timestamp;
 use crate::proxy::Address;
 
 /// What is said of a program that the system does not start.
-const CANNOT_START: &str = "the system does not start its program: is it made for this machine, and may it be executed?";
+const CANNOT_START: &str =
+    "the system does not start its program: is it made for this machine, and may it be executed?";
 
 /// The status of a Pod; `before` is the one that stands.
 pub(super) fn of_pod(pod: &Pod, seen: &Seen, before: Option<&Value>, now: Timestamp) -> Value {

@@ -38,7 +38,11 @@ pub(crate) async fn says(name: &str, river: &River, daemon: &Daemon) {
         }
         if begun.elapsed() > PATIENCE {
             let diff = similar::TextDiff::from_lines(&kept, &said);
-            panic!("{}\n{}\nBLESS=1 keeps what is said now", path.display(), diff.unified_diff().header("kept", "said"));
+            panic!(
+                "{}\n{}\nBLESS=1 keeps what is said now",
+                path.display(),
+                diff.unified_diff().header("kept", "said")
+            );
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -57,7 +61,9 @@ fn masked(text: &str, river: &River) -> String {
     ] {
         text = Regex::new(pattern).expect("a pattern").replace_all(&text, word).into_owned();
     }
-    for (pattern, word) in [(r"\br-[0-9a-f]{6,}", "r-"), (r"@[0-9a-f]{7,40}", "@commit-"), (r"\b[0-9a-f]{40,64}\b", "digest-")] {
+    for (pattern, word) in
+        [(r"\br-[0-9a-f]{6,}", "r-"), (r"@[0-9a-f]{7,40}", "@commit-"), (r"\b[0-9a-f]{40,64}\b", "digest-")]
+    {
         let mut known = BTreeMap::new();
         let number = |found: &Captures<'_>| {
             let next = known.len() + 1;

@@ -115,10 +115,8 @@ async fn a_releases_folder_that_is_changed_is_made_anew() {
     let mut somebody = Command::new("sh");
     somebody.args(["-c", "chmod u+w \"$1\" && echo 'Greet with \"Evil!\".' > \"$1\"", "sh"]).arg(&prompt);
     assert!(somebody.status().expect("sh runs").success());
-    until("it is as it was", async || {
-        std::fs::read_to_string(&prompt).is_ok_and(|now| now == before).then_some(())
-    })
-    .await;
+    until("it is as it was", async || std::fs::read_to_string(&prompt).is_ok_and(|now| now == before).then_some(()))
+        .await;
     golden::says("release-changed", &river, &daemon).await;
     assert!(daemon.log().contains("a release's folder was changed"), "it is said");
     river.greets("Hello!").await;

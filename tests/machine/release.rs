@@ -43,7 +43,8 @@ fn shell(script: &str) -> String {
 
 /// Waits until the release was taken back, and what served still does.
 async fn taken_back(name: &str, river: &River, daemon: &Daemon) {
-    let back = |record: &Value| record["operation"].is_null() && record["quarantine"].as_array().map_or(0, Vec::len) == 1;
+    let back =
+        |record: &Value| record["operation"].is_null() && record["quarantine"].as_array().map_or(0, Vec::len) == 1;
     river.recorded("it is back and in quarantine", back).await;
     golden::says(name, river, daemon).await;
     assert_eq!(daemon.run(&["status", "--exit-code"]).code, 1);

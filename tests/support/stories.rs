@@ -28,9 +28,8 @@ fn quarantined(record: &Value) -> Option<&str> {
 
 /// Waits until a release was taken back for a reason that has this word, and nothing is on its way any more.
 async fn taken_back(river: &River, word: &str) -> Value {
-    let back = |record: &Value| {
-        quarantined(record).is_some_and(|why| why.contains(word)) && record["operation"].is_null()
-    };
+    let back =
+        |record: &Value| quarantined(record).is_some_and(|why| why.contains(word)) && record["operation"].is_null();
     river.recorded(&format!("it is back, and in quarantine for `{word}`"), back).await
 }
 
