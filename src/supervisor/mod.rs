@@ -7,7 +7,7 @@
 //!
 //! Deployments, Services and Pods are read from the host's own API, so that whoever plans and judges need not know
 //! which kind of target it is. A Pod is the recorded intent of a launch: it stands before its process does, and goes
-//! after it. What is to be done is decided by pure functions ([`decide`], [`status`], [`table`]); [`run`] does it.
+//! after it. What is to be done is decided by pure functions (`decide`, `status`, `table`); `run` does it.
 //!
 //! # The switch
 //!

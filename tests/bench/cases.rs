@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::Value;
 
-use super::daemon::{Cost, Daemon, GitServer, Place};
+use super::cost::Cost;
+use super::counted::Counted;
+use super::daemon::{Daemon, GitServer, Place};
 use super::lab::{Lab, lab};
 use super::latency::{commits, drifts};
 use super::limit::{IN_FLIGHT, Limit, Records, run as run_limit};
-use super::requests::{Counted, Requests};
+use super::requests::Requests;
 use super::table::{Row, Table, megabytes};
 use super::workload::{FIRST, Repository, SECOND, objects};
 use super::{Options, longest};

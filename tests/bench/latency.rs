@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Options;
 use super::cases::Bench;
+use super::cost::Cost;
 use super::requests::BENCH;
 use super::table::{Row, Table};
 use super::workload::name;
@@ -43,7 +44,7 @@ pub(crate) async fn drifts(options: &Options, bench: &mut Bench<'_>, table: &mut
     }
     bench.rest().await;
     let after = bench.cost();
-    let cost = super::daemon::Cost { cpu: after.cpu - before.cpu, ..after };
+    let cost = Cost { cpu: after.cpu - before.cpu, ..after };
     let requests = bench.requests.since(&bench.lab.namespace);
     let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
     table.add(Row {
@@ -97,7 +98,7 @@ pub(crate) async fn commits(options: &Options, bench: &mut Bench<'_>, agents: us
     }
     bench.rest().await;
     let after = bench.cost();
-    let cost = super::daemon::Cost { cpu: after.cpu - before.cpu, ..after };
+    let cost = Cost { cpu: after.cpu - before.cpu, ..after };
     let requests = bench.requests.since(&bench.lab.namespace);
     let (p50, p99) = (percentile(&mut times, 50), percentile(&mut times, 99));
     let fetch = (percentile(&mut fetches, 50), percentile(&mut fetches, 99));

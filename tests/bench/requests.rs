@@ -1,12 +1,13 @@
 //! The requests that were answered in a namespace, as the API server's audit log has them.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use serde_json::Value;
+
+use super::counted::Counted;
 
 /// The field manager of the bench's own writes, which are not counted.
 pub(crate) const BENCH: &str = "drifter";
@@ -16,10 +17,6 @@ pub(crate) struct Requests {
     log: PathBuf,
     read: Cell<u64>,
 }
-
-/// How many requests of each kind: `create configmaps`, `update agentreleases/status`.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Counted(pub(crate) BTreeMap<String, usize>);
 
 // === impl Requests ===
 
@@ -72,35 +69,5 @@ impl Requests {
             *counted.0.entry(what).or_default() += 1;
         }
         counted
-    }
-}
-
-// === impl Counted ===
-
-impl Counted {
-    fn having(&self, wanted: impl Fn(&str, &str) -> bool) -> usize {
-        let counts = self.0.iter().filter(|(what, _)| what.split_once(' ').is_some_and(|(verb, of)| wanted(verb, of)));
-        counts.map(|(_, count)| count).sum()
-    }
-
-    /// Writes, of the lease too.
-    pub(crate) fn writes(&self) -> usize {
-        self.having(|verb, _| matches!(verb, "create" | "update" | "patch" | "delete"))
-    }
-
-    /// Writes that are neither the lease's nor the environment's.
-    pub(crate) fn other_writes(&self) -> usize {
-        let apart = |of: &str| of == "leases" || of.starts_with("agentenvironments");
-        self.having(|verb, of| matches!(verb, "create" | "update" | "patch" | "delete") && !apart(of))
-    }
-
-    /// All but watches and what belongs to the lease.
-    pub(crate) fn but_watches_and_lease(&self) -> usize {
-        self.having(|verb, of| verb != "watch" && of != "leases")
-    }
-
-    /// All of them.
-    pub(crate) fn all(&self) -> usize {
-        self.0.values().sum()
     }
 }

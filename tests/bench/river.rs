@@ -8,6 +8,10 @@
 
 #[path = "cases.rs"]
 mod cases;
+#[path = "cost.rs"]
+mod cost;
+#[path = "counted.rs"]
+mod counted;
 #[path = "daemon.rs"]
 mod daemon;
 #[path = "../support/lab.rs"]

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::daemon::Cost;
-use super::requests::Counted;
+use super::cost::Cost;
+use super::counted::Counted;
 
 /// One row: a case, or one number of it.
+#[derive(Default)]
 pub(crate) struct Row {
     pub(crate) case: String,
     /// What was measured, with its unit.

@@ -12,7 +12,7 @@ const WITHOUT: [(&str, &str); 0] = [];
 fn named(line: &str) -> Vec<String> {
     let Some(text) = line.strip_prefix("///").or_else(|| line.strip_prefix("//")) else { return vec![] };
     let is = |word: &str| {
-        let (letter, number) = word.split_at(word.len().min(1));
+        let Some((letter, number)) = word.split_at_checked(1) else { return false };
         number.parse::<usize>().is_ok_and(|n| {
             PROMISES
                 .iter()
@@ -98,6 +98,7 @@ fn comments_are_read_as_promises() {
         ("// K04", vec![]),
         ("// S", vec![]),
         ("// because of K4", vec![]),
+        ("/// δ begins this one", vec![]),
         ("let x = 4; // K4", vec![]),
     ] {
         assert_eq!(named(line), expected, "{line}");

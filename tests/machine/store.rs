@@ -66,7 +66,8 @@ async fn a_damaged_database_is_read_as_far_as_it_goes() {
 fn tear(river: &River) {
     let db = database(river);
     db.execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (1);").expect("written");
-    let root = db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'ballast'", [], |row| row.get::<_, u32>(0));
+    let root =
+        db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'ballast'", [], |row| row.get::<_, u32>(0));
     let page = usize::try_from(root.expect("a page") - 1).expect("small");
     drop(db);
     let path = river.lab.at("state/host/host.db");

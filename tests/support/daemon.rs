@@ -600,6 +600,11 @@ impl Daemon {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it at once, as `kill -9` does.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("killed");

@@ -1,5 +1,6 @@
 //! What a demo shows, act by act. Everything that is told was read back from what runs.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -120,7 +121,8 @@ impl<'a> Stage<'a> {
         let name = |error: &dyn std::fmt::Display| CliError::new(Exit::Broken, format!("a name of the demo: {error}"));
         let agent: AgentName = "support".parse().map_err(|error| name(&error))?;
         let host = format!("{agent}.localhost");
-        let asked = Asked { port: ports.proxy, host, message: QUESTION.to_owned() };
+        let address = (Ipv4Addr::LOCALHOST, ports.proxy).into();
+        let asked = Asked { address, host, message: QUESTION.to_owned() };
         let environment = "development".parse().map_err(|error| name(&error))?;
         Ok(Self { layout, daemon, checkout, asked, agent, environment })
     }

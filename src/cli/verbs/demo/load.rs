@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Time for one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
 const ANSWER: usize = 64 << 10;
 /// Between two questions of one connection.
 const PAUSE: Duration = Duration::from_millis(2);
 /// The header by which an answer is asked for its release, and names it.
-const RELEASE: &str = "backstay-release";
+pub(super) const RELEASE: &str = "backstay-release";
 
 /// Whom to ask, and what.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
-    pub(super) port: u16,
+    pub(super) address: SocketAddr,
     pub(super) host: String,
     pub(super) message: String,
 }
@@ -78,7 +78,7 @@ impl Asked {
 
     async fn connect(&self) -> io::Result<Sender> {
         let connecting = async {
-            let stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await?;
+            let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
             let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
             tokio::spawn(connection);
@@ -144,7 +144,7 @@ impl Asked {
 
 impl Tally {
     /// Counts an answer to a request that was sent at `sent`.
-    fn count(&mut self, sent: Instant, answer: &Answer) {
+    pub(super) fn count(&mut self, sent: Instant, answer: &Answer) {
         if answer.status != StatusCode::OK {
             return self.failed(&format!("status {}", answer.status.as_u16()));
         }
@@ -161,7 +161,8 @@ impl Tally {
         self.first_failure.get_or_insert_with(|| why.to_owned());
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Takes in what was counted elsewhere.
+    pub(super) fn add(&mut self, other: &Self) {
         self.answered += other.answered;
         self.failed += other.failed;
         if self.first_failure.is_none() {
@@ -215,67 +216,5 @@ impl Load {
         self.stop.cancel();
         while self.clients.join_next().await.is_some() {}
         self.tally()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use axum::Router;
-    use axum::response::IntoResponse as _;
-
-    fn answer(status: u16, release: &str) -> Answer {
-        let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, release: Some(release.to_owned()), reply: String::new() }
-    }
-
-    #[test]
-    fn a_tally_knows_the_last_request_of_each_release_and_every_failure() {
-        let since = Instant::now();
-        let at = |ms| since + Duration::from_millis(ms);
-        let (mut one, mut other) = (Tally::default(), Tally::default());
-        one.count(at(5), &answer(200, "r-bad"));
-        other.count(at(9), &answer(200, "r-bad"));
-        other.count(at(30), &answer(200, "r-good"));
-        other.count(at(40), &answer(503, "r-good"));
-        one.add(&other);
-        assert_eq!((one.answered, one.failed, one.requests()), (3, 1, 4));
-        assert_eq!(one.first_failure.as_deref(), Some("status 503"));
-        assert_eq!(one.last_after("r-bad", since), Duration::from_millis(9));
-        assert_eq!(one.last_after("r-bad", at(20)), Duration::ZERO);
-        assert_eq!(one.by_release["r-good"], 1);
-    }
-
-    #[tokio::test]
-    async fn a_load_counts_what_a_server_answers_and_what_it_does_not() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let router = Router::new().fallback(|request: axum::extract::Request| async move {
-            let host = request.headers()[header::HOST].to_str().unwrap().to_owned();
-            ([(RELEASE, "r-1")], axum::Json(serde_json::json!({"reply": host}))).into_response()
-        });
-        let server = tokio::spawn(async move { axum::serve(listener, router).await });
-        let asked = Asked { port, host: "support.localhost".to_owned(), message: "hello".to_owned() };
-        let told = asked.once().await.unwrap();
-        assert_eq!(told, Answer { reply: "support.localhost".to_owned(), ..answer(200, "r-1") });
-
-        let load = Load::start(&asked, 3);
-        tokio::time::timeout(PATIENCE, async {
-            while load.tally().answered < 20 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .unwrap();
-        server.abort();
-        let _ = server.await;
-        tokio::time::timeout(PATIENCE, async {
-            // Connections that are open are served on; whoever must connect anew fails.
-            while asked.once().await.is_ok() {}
-        })
-        .await
-        .unwrap();
-        let tally = load.stop().await;
-        assert!(tally.answered >= 20 && tally.by_release["r-1"] == tally.answered, "{tally:?}");
     }
 }

@@ -5,6 +5,8 @@ mod files;
 mod held;
 mod layout;
 mod load;
+#[cfg(test)]
+mod load_tests;
 mod repository;
 mod setup;
 mod words;
