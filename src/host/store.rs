@@ -124,7 +124,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<Value>, Refused> {
-        read(&self.inner().db, key).map_err(|error| unavailable(&error))
+        read(&self.inner().db, key).map_err(|error| self.unreadable(&error))
     }
 
     /// All objects of a kind in a namespace, by name, and the version at which they are so.
@@ -140,7 +140,12 @@ impl Store {
                 version(&inner.db)?,
             ))
         };
-        listed().map_err(|error| unavailable(&error))
+        listed().map_err(|error| self.unreadable(&error))
+    }
+
+    /// What cannot be read of a database that is known to be bad is told with what is bad about it.
+    fn unreadable(&self, error: &rusqlite::Error) -> Refused {
+        self.read_only.clone().map_or_else(|| unavailable(error), Refused::unavailable)
     }
 
     /// Changes one object, or only says what it would become.

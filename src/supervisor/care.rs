@@ -18,6 +18,9 @@ use crate::keeper::folder;
 /// Between two looks at what tells nothing by itself: the proxy, and the file of its table.
 pub(super) const GLANCE: Duration = Duration::from_secs(2);
 
+/// How long the proxy may take to answer when nothing is asked of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// How a file, or a folder with all that is in it, is on disk: another one when anybody wrote there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp(u64);
@@ -49,7 +52,8 @@ impl Term {
         if self.active.is_none() || self.obstacle.is_some() {
             return false;
         }
-        let away = self.proxy.state().await.err().map(|error| folder::told(&error));
+        let asked = self.proxy.clone().patience(PATIENCE).state().await;
+        let away = asked.err().map(|error| folder::told(&error));
         if let Some(why) = &away {
             tracing::warn!("the proxy does not answer: {why}");
         }

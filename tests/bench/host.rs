@@ -96,10 +96,11 @@ fn main() {
 /// The cases with a daemon.
 async fn deployed(options: &Options, table: &mut table::Table) {
     if options.wants("revert") {
-        deploys::reverts("revert, old instances kept", options.reverts, "5m", 0, 1.0, table).await;
+        deploys::reverts("revert, old instances kept", options.reverts, "", 0, 1.0, table).await;
     }
     if options.wants("slow-revert") {
-        deploys::reverts("revert, 200 ms to start", options.reverts, "0s", 200, 2.0, table).await;
+        let none_kept = "keep_old = \"0s\"\n";
+        deploys::reverts("revert, 200 ms to start", options.reverts, none_kept, 200, 2.0, table).await;
     }
     if options.wants("switch") {
         deploys::switches(options.switches, table).await;

@@ -56,6 +56,7 @@ fn masked(text: &str, river: &River) -> String {
         (r"\b\d+[dhms] ago\b", "TIME ago"),
         (r"support-[0-9a-f]{10}-", "support-HASH-"),
         (r"\b2\d{4}\b", "PORT"),
+        (r"\b(Tree|page) \d+", "$1 N"),
         (r"run for \d+ s", "run for N s"),
         (r"restarted (once|\d+ times)", "restarted N times"),
     ] {

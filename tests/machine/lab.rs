@@ -1,4 +1,5 @@
 //! A host of one's own in a temporary folder: its proxy runs, its daemon is the test's.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,8 +24,8 @@ pub(crate) struct Lab {
     folder: TempDir,
     proxy: Child,
     ports: (u16, u16),
-    /// How long what served is kept for a way back.
-    keep_old: &'static str,
+    /// More that a daemon's configuration says of this host.
+    pub(crate) more: String,
     /// Where the proxy listens.
     pub(crate) front: String,
 }
@@ -41,7 +42,7 @@ pub(crate) async fn lab(name: &str) -> Lab {
     let proxy_config = folder.path().join("proxy.toml");
     std::fs::write(&proxy_config, proxy_section(folder.path(), &front)).expect("a configuration");
     let proxy = proxy(folder.path());
-    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), keep_old: "5m", front }
+    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), more: String::new(), front }
 }
 
 /// Starts the proxy of a host.
@@ -70,12 +71,6 @@ impl Lab {
     /// Whether agents run in images.
     pub(crate) const HAS_IMAGES: bool = false;
 
-    /// The same, where what served is kept that long.
-    pub(crate) fn keeping(mut self, keep_old: &'static str) -> Self {
-        self.keep_old = keep_old;
-        self
-    }
-
     /// A path in the host's folder.
     pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
@@ -95,14 +90,14 @@ impl Lab {
     /// What a daemon's configuration says of this place, within its `[[target]]`.
     pub(crate) fn target(&self) -> String {
         format!(
-            "[target.host]\nsecrets = \"{}\"\nartifacts = \"{}\"\nkeep_old = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n\
+            "[target.host]\nsecrets = \"{}\"\nartifacts = \"{}\"\nports = \"{}-{}\"\nkeeper = \"{}\"\n{}\
              [target.host.interpreters]\nbackstay = \"{}\"\nsh = \"/bin/sh\"\n{}",
             self.at("secrets").display(),
             self.at("artifacts").display(),
-            self.keep_old,
             self.ports.0,
             self.ports.1,
             env!("CARGO_BIN_EXE_backstay-keeper"),
+            self.more,
             crate::daemon::BACKSTAY,
             proxy_section(self.folder.path(), &self.front),
         )

@@ -153,7 +153,9 @@ async fn one_that_writes_a_lot_is_kept_and_its_log_is_bounded() {
 
 #[tokio::test]
 async fn one_that_ignores_sigterm_ends_all_the_same() {
-    let (river, daemon) = serving(lab("stubborn").await.keeping("0s")).await;
+    let mut lab = lab("stubborn").await;
+    lab.more = "keep_old = \"0s\"\n".to_owned();
+    let (river, daemon) = serving(lab).await;
     let pushed = push(&river, &shell("trap \"\" TERM; PROGRAM & while true; do sleep 1; done"), "");
     river.settled(&pushed).await;
     let alone = async |what: &str| until(what, async || <[_; 1]>::try_from(river.lab.instances()).ok()).await;

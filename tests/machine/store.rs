@@ -62,13 +62,18 @@ async fn a_damaged_database_is_read_as_far_as_it_goes() {
     until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
 }
 
-/// Makes the tree of the database refer to a page that another part of it has.
+/// Damages a page of the database that holds no record, so that it is known what can be read yet.
 fn tear(river: &River) {
+    let db = database(river);
+    db.execute_batch("CREATE TABLE ballast (x); INSERT INTO ballast VALUES (1);").expect("written");
+    let root =
+        db.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'ballast'", [], |row| row.get::<_, u32>(0));
+    let page = usize::try_from(root.expect("a page") - 1).expect("small");
+    drop(db);
     let path = river.lab.at("state/host/host.db");
     let mut bytes = std::fs::read(&path).expect("the database");
-    let page = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
-    let last = bytes.len() - page;
-    bytes[last..last + 64].fill(0x5a);
+    let size = usize::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+    bytes[page * size..page * size + 64].fill(0x5a);
     std::fs::write(&path, bytes).expect("written");
 }
 

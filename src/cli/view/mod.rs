@@ -1,10 +1,12 @@
 //! Records as people read them: plain functions from values to lines.
 
+mod next;
+
 use crate::daemon::config::Launcher;
 use crate::model::{AgentName, EnvironmentName, Revision, Timestamp};
 use crate::record::{
-    AgentRecord, Condition, ConditionKind, EnvironmentRecord, Operation, OperationKind, Outcome, Phase, Requests,
-    Standing, Told, Truth,
+    AgentRecord, Cause, Condition, ConditionKind, Differs, EnvironmentRecord, Operation, OperationKind, Outcome, Phase,
+    Requests, Standing, Told, Truth,
 };
 
 use super::output::ago;
@@ -170,10 +172,13 @@ pub(super) fn agent_lines(
             format!("{} {}{to}, begun {started} ago: {}", operation.id, kind(operation.kind), operation.cause),
         );
     } else if let Some(operation) = record.operations.first() {
-        pair("last", operation_sentence(operation, now));
+        pair("last", operation_sentence(operation, record.differs.as_ref(), now));
     }
     for entry in &record.quarantine {
-        pair("quarantine", format!("{} failed {} ago: {}", entry.release, ago(now, entry.since), entry.reason));
+        let failed = format!("{} failed {} ago", entry.release, ago(now, entry.since));
+        // A reason is told once, however often it is the reason.
+        let known = record.differs.as_ref().is_some_and(|differs| differs.why.contains(&entry.reason));
+        pair("quarantine", if known { failed } else { with_reason(failed, &entry.reason) });
     }
     if !record.history.is_empty() {
         let before = record.history.iter().map(|standing| standing.release.to_string());
@@ -185,21 +190,27 @@ pub(super) fn agent_lines(
     if record.drift_healed > 0 {
         pair("drift", format!("healed {} times", record.drift_healed));
     }
-    lines.extend(record.conditions.iter().map(|condition| format!("  {}", condition_line(condition, now))));
+    let mut told: Vec<&str> = record.differs.iter().map(|differs| &*differs.why).collect();
+    for condition in &record.conditions {
+        let known = told.iter().any(|told| told.contains(&condition.message));
+        let line = if known { condition_head(condition, now) } else { condition_line(condition, now) };
+        lines.push(format!("  {line}"));
+        told.push(&condition.message);
+    }
+    lines.extend(next::lines(name, record).into_iter().map(|(key, text)| format!("  {key:<12}{text}")));
     lines
 }
 
-fn operation_sentence(operation: &Operation, now: Timestamp) -> String {
+fn operation_sentence(operation: &Operation, differs: Option<&Differs>, now: Timestamp) -> String {
+    let cause = match &operation.cause {
+        Cause::Failed { why } if differs.is_some_and(|differs| differs.why.contains(why)) => {
+            "back from a failed release".to_owned()
+        }
+        cause => cause.to_string(),
+    };
     let to = operation.to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
     let ended = operation.finished.unwrap_or(operation.started);
-    format!(
-        "{} {}{to}, {} {} ago: {}",
-        operation.id,
-        kind(operation.kind),
-        outcome(operation),
-        ago(now, ended),
-        operation.cause
-    )
+    format!("{} {}{to}, {} {} ago: {cause}", operation.id, kind(operation.kind), outcome(operation), ago(now, ended),)
 }
 
 fn standing(standing: &Standing, now: Timestamp) -> String {
@@ -211,9 +222,12 @@ fn short(revision: &Revision) -> String {
 }
 
 fn condition_line(condition: &Condition, now: Timestamp) -> String {
-    let Condition { kind, status, reason, message, last_transition_time, .. } = condition;
-    let line = format!("{kind:?}={status:?} since {} ({reason})", ago(now, *last_transition_time));
-    with_reason(line, message)
+    with_reason(condition_head(condition, now), &condition.message)
+}
+
+fn condition_head(condition: &Condition, now: Timestamp) -> String {
+    let Condition { kind, status, reason, last_transition_time, .. } = condition;
+    format!("{kind:?}={status:?} since {} ({reason})", ago(now, *last_transition_time))
 }
 
 /// One row of the table of operations.

@@ -27,9 +27,10 @@ struct Site {
 // === impl Site ===
 
 impl Site {
-    /// Deploys `support`, as its config says under `demo`; what served is kept that long.
-    async fn new(name: &str, keep_old: &'static str, demo: &str) -> Self {
-        let lab = lab(name).await.keeping(keep_old);
+    /// Deploys `support` with settings of the host and of the agent's `demo`.
+    async fn new(name: &str, host: &str, demo: &str) -> Self {
+        let mut lab = lab(name).await;
+        host.clone_into(&mut lab.more);
         let asked = Self::asked(&lab);
         let repo = Repo::small();
         let config = format!("  config:\n    demo: {{{demo}}}\n");
@@ -57,15 +58,8 @@ impl Site {
 }
 
 /// A revert is pushed: how long until the last request that the bad release is given.
-pub(crate) async fn reverts(
-    case: &str,
-    count: usize,
-    keep_old: &'static str,
-    delay: u64,
-    most: f64,
-    table: &mut Table,
-) {
-    let site = Site::new("reverts", keep_old, &format!("startupDelayMs: {delay}")).await;
+pub(crate) async fn reverts(case: &str, count: usize, host: &str, delay: u64, most: f64, table: &mut Table) {
+    let site = Site::new("reverts", host, &format!("startupDelayMs: {delay}")).await;
     let (mut times, mut all) = (vec![], Tally::default());
     for turn in 0..count {
         let bad = site.river.repo.commit_greeting(&format!("Bad {turn}"));
@@ -101,7 +95,7 @@ pub(crate) async fn reverts(
 
 /// Every push switches, while users ask and streams are open.
 pub(crate) async fn switches(count: usize, table: &mut Table) {
-    let site = Site::new("switches", "0s", "chunkDelayMs: 50").await;
+    let site = Site::new("switches", "keep_old = \"0s\"\n", "chunkDelayMs: 50").await;
     let load = Load::start(&site.asked, MANY_USERS);
     let streams = Streams::start(&site.asked, STREAMS);
     let mut times = vec![];
@@ -138,7 +132,7 @@ pub(crate) async fn switches(count: usize, table: &mut Table) {
 /// The daemon is killed again and again while it deploys.
 pub(crate) async fn kills(count: usize, table: &mut Table) {
     const KILLS_OF_A_DEPLOY: usize = 10;
-    let Site { river, mut daemon, asked } = Site::new("kills", "0s", "").await;
+    let Site { river, mut daemon, asked } = Site::new("kills", "keep_old = \"0s\"\n", "").await;
     let load = Load::start(&asked, USERS);
     for turn in 0..count.div_ceil(KILLS_OF_A_DEPLOY) {
         let pushed = river.repo.commit_greeting(&format!("Hello {turn}"));

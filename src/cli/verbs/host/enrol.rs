@@ -73,7 +73,7 @@ pub(in crate::cli) fn run(args: &Args, globals: &Globals, out: &mut Out) -> Resu
     if lives {
         systemctl(&["daemon-reload"])?;
     }
-    out.hint(&format!("its secrets belong into `{}/SECRET/KEY`, for root alone to read", secrets.display()));
+    out.hint(format!("its secrets belong into `{}/SECRET/KEY`, for root alone to read", secrets.display()));
     Ok(Exit::Done)
 }
 
@@ -96,7 +96,7 @@ fn remove(enrolment: &Enrolment, args: &Args, root: &Path, lives: bool, out: &mu
     let secrets = beneath(root, &enrolment.credentials());
     // One that holds nothing goes, too.
     if fs::remove_dir(&secrets).is_err() && secrets.exists() {
-        out.hint(&format!("the secrets of `{}` stay in `{}`", args.agent, secrets.display()));
+        out.hint(format!("the secrets of `{}` stay in `{}`", args.agent, secrets.display()));
     }
     Ok(Exit::Done)
 }

@@ -1,0 +1,38 @@
+//! What goes on in spite of a fault, and what a person can do about it.
+
+use crate::model::AgentName;
+use crate::record::{AgentRecord, ConditionKind, Phase, Truth};
+
+/// Keys and sentences; none where all is well, or where nothing is known.
+pub(super) fn lines(name: &AgentName, record: &AgentRecord) -> Vec<(&'static str, String)> {
+    let holds = |kind| record.condition(kind).is_some_and(|condition| condition.status == Truth::True);
+    let Some(stable) = record.stable.as_ref().filter(|_| record.phase == Phase::Active) else { return vec![] };
+    let still = |text: String| ("still runs", text);
+    let to_do = |text: String| ("to do", text);
+    let failed = record.differs.as_ref().filter(|differs| record.quarantined(differs.desired).is_some());
+    if let Some(failed) = failed {
+        let failed = failed.desired;
+        return vec![
+            still(format!("{} goes on as before", stable.release)),
+            to_do(format!(
+                "push a commit that mends it, or `git revert` the one that asks for {failed}; `backstay logs {name}` tells what it wrote, `backstay retry {name}` lets it try once more"
+            )),
+        ];
+    }
+    let candidate = record.candidate.as_ref().filter(|candidate| candidate.release != stable.release);
+    if let Some(candidate) = candidate.filter(|_| holds(ConditionKind::Stalled)) {
+        return vec![
+            still(format!("{} goes on until {} is ready", stable.release, candidate.release)),
+            to_do("mend what it waits for, and it goes on by itself; or `git revert` the commit".to_owned()),
+        ];
+    }
+    let unhealthy = record.condition(ConditionKind::Degraded).filter(|degraded| degraded.reason == "Unhealthy");
+    if unhealthy.is_some_and(|degraded| degraded.status == Truth::True) {
+        let before = record
+            .history
+            .first()
+            .map_or_else(String::new, |before| format!("; `backstay rollback {name}` goes back to {}", before.release));
+        return vec![to_do(format!("`backstay logs {name}` tells what it wrote{before}"))];
+    }
+    vec![]
+}
