@@ -222,6 +222,9 @@ fn declared_ports(container: &Container) -> BTreeSet<u16> {
     own.chain(variable).chain(probed).filter(|port| *port != 0).collect()
 }
 
+/// Variables whose values lie in files that only the agent may read.
+type EnvFiles = BTreeMap<String, EnvFile>;
+
 /// The variables of a container, and those whose values only the agent may read: nothing is inherited.
 fn variables(
     settings: &Settings,
@@ -229,7 +232,7 @@ fn variables(
     container: &Container,
     needs: &Needs,
     ground: &Ground,
-) -> Result<(BTreeMap<String, String>, BTreeMap<String, EnvFile>), Trouble> {
+) -> Result<(BTreeMap<String, String>, EnvFiles), Trouble> {
     let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
     let mut files = BTreeMap::new();
     for variable in container.env.iter().flatten() {

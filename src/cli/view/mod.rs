@@ -206,11 +206,17 @@ fn operation_sentence(operation: &Operation, differs: Option<&Differs>, now: Tim
         Cause::Failed { why } if differs.is_some_and(|differs| differs.why.contains(why)) => {
             "back from a failed release".to_owned()
         }
-        cause => cause.to_string(),
+        cause @ (Cause::Commit { .. }
+        | Cause::Revert { .. }
+        | Cause::Rollback { .. }
+        | Cause::Failed { .. }
+        | Cause::Retry { .. }
+        | Cause::Rename { .. }
+        | Cause::Rebuilt { .. }) => cause.to_string(),
     };
     let to = operation.to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
     let ended = operation.finished.unwrap_or(operation.started);
-    format!("{} {}{to}, {} {} ago: {cause}", operation.id, kind(operation.kind), outcome(operation), ago(now, ended),)
+    format!("{} {}{to}, {} {} ago: {cause}", operation.id, kind(operation.kind), outcome(operation), ago(now, ended))
 }
 
 fn standing(standing: &Standing, now: Timestamp) -> String {
