@@ -8,9 +8,12 @@ mod lab;
 #[path = "support/stories.rs"]
 mod stories;
 
+use daemon::{Repo, River};
 use lab::lab;
 
 #[tokio::test]
 async fn a_push_deploys_and_a_revert_takes_it_back() {
-    stories::push_and_revert(lab("push").await).await;
+    let river = River::new(lab("push").await, Repo::whole()).await;
+    let daemon = river.start().await;
+    stories::push_and_revert(&river, &daemon).await;
 }

@@ -9,6 +9,8 @@ mod daemon;
 mod lab;
 #[path = "support/rights.rs"]
 mod rights;
+#[path = "support/stories.rs"]
+mod stories;
 
 #[path = "river/canary.rs"]
 mod canary;

@@ -17,7 +17,7 @@ use crate::keeper::folder::{self, Standing};
 use crate::keeper::spec::Spec;
 use crate::keeper::wire::{Phase, Status};
 use crate::proxy::Address;
-use crate::sys::Listening;
+use crate::sys::{self, Listening};
 
 /// Between two tries to launch what could not be launched: doubled each time, up to the last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
@@ -298,7 +298,7 @@ pub(super) fn end(folder: &Path, epoch: u64, patience: Duration) -> Result<(), S
     if !left.is_empty() {
         return Err(format!("{} of its processes live on", left.len()));
     }
-    launch::remove(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
+    sys::remove_tree(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
 }
 
 /// News of a keeper, from a thread of their own; they end when the keeper cannot be reached any more.

@@ -1,19 +1,9 @@
 //! A push deploys, and a revert takes it back, over each way to Git.
 
-use serde_json::Value;
-
 use crate::audit::{self, Audit};
 use crate::daemon::{Daemon, Repo, River, Server, condition, until};
 use crate::lab::lab;
-
-/// The ConfigMaps of `support` that hold a release, by name, with their UIDs.
-async fn release_objects(river: &River) -> Vec<(String, String)> {
-    let list = river.lab.ask(http::Method::GET, &river.lab.path("configmaps"), None).await.expect("a list");
-    let text = |value: &Value| value.as_str().expect("text").to_owned();
-    let of = |object: &&Value| object["metadata"]["labels"]["backstay.dev/agent"] == "support";
-    let named = |object: &Value| (text(&object["metadata"]["name"]), text(&object["metadata"]["uid"]));
-    list["items"].as_array().expect("a list").iter().filter(of).map(named).collect()
-}
+use crate::stories;
 
 /// Waits until the daemon has looked at Git that many times more.
 async fn looks(daemon: &Daemon, times: f64) {
@@ -43,28 +33,7 @@ async fn a_push_deploys_and_a_revert_takes_it_back() {
     let source = server.http_source("1s");
     let river = River::with_source(lab, repo, source).await;
     let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    let first = river.greets("Hello!").await;
-    let first_objects = release_objects(&river).await;
-
-    let pushed = river.repo.commit_greeting("Ahoy!");
-    river.settled(&pushed).await;
-    let second = river.greets("Ahoy!").await;
-    assert_ne!(first, second);
-    assert_eq!(daemon.newest()["cause"], serde_json::json!({"commit": {}}));
-
-    let reverted = river.repo.revert(&["HEAD"]);
-    river.settled(&reverted).await;
-    assert_eq!(river.greets("Hello!").await, first, "the old release has its old id");
-    let now = release_objects(&river).await;
-    for object in &first_objects {
-        assert!(now.contains(object), "{object:?} is the same object still, of {now:?}");
-    }
-    let history = daemon.done(&["history", "support"]);
-    let wanted = format!("verified revert of {}", &pushed[..8]);
-    assert!(history.contains(&wanted), "`{wanted}` in:\n{history}");
-    let status = daemon.done(&["status", "--exit-code"]);
-    assert!(status.contains(&first) && status.contains(&wanted), "{status}");
+    stories::push_and_revert(&river, &daemon).await;
 
     river.at_rest().await;
     let (before, audit) = (river.versions().await, Audit::now());

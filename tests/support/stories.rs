@@ -2,8 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::daemon::{Repo, River};
-use crate::lab::Lab;
+use crate::daemon::{Daemon, River};
 
 /// The ConfigMaps of `support` that hold a release, by name, with their UIDs.
 async fn release_objects(river: &River) -> Vec<(String, String)> {
@@ -15,12 +14,10 @@ async fn release_objects(river: &River) -> Vec<(String, String)> {
 }
 
 /// A push deploys whole, and a revert brings back the very release and objects of before.
-pub(crate) async fn push_and_revert(lab: Lab) {
-    let river = River::new(lab, Repo::whole()).await;
-    let daemon = river.start().await;
+pub(crate) async fn push_and_revert(river: &River, daemon: &Daemon) {
     river.settled(&river.repo.head()).await;
     let first = river.greets("Hello!").await;
-    let first_objects = release_objects(&river).await;
+    let first_objects = release_objects(river).await;
 
     let pushed = river.repo.commit_greeting("Ahoy!");
     river.settled(&pushed).await;
@@ -31,7 +28,7 @@ pub(crate) async fn push_and_revert(lab: Lab) {
     let reverted = river.repo.revert(&["HEAD"]);
     river.settled(&reverted).await;
     assert_eq!(river.greets("Hello!").await, first, "the old release has its old id");
-    let now = release_objects(&river).await;
+    let now = release_objects(river).await;
     for object in &first_objects {
         assert!(now.contains(object), "{object:?} is the same object still, of {now:?}");
     }
