@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use kube::ResourceExt as _;
 
-use super::launch;
 use super::run::Term;
 use super::view::release_of;
 use crate::keeper::folder;
+use crate::sys;
 
 /// Between two looks at what tells nothing by itself: the proxy, and the file of its table.
 pub(super) const GLANCE: Duration = Duration::from_secs(2);
@@ -131,7 +131,7 @@ fn remove_others(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> io::Result<
         let being_made = name.starts_with('.') && name.contains(&format!(".{}.", std::process::id()));
         if !being_made && !is_wanted(&name) {
             tracing::info!(folder = %entry.display(), "no release has a use for it any more: it is removed");
-            launch::remove(&entry)?;
+            sys::remove_tree(&entry)?;
         }
     }
     Ok(())

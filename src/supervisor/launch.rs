@@ -19,7 +19,7 @@ use crate::keeper::spec::{EnvFile, FORMAT, Log, Policy, Restart, Spec, Stop};
 use crate::model::{AgentName, InvalidName};
 use crate::proxy::Address;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL};
-use crate::sys::{Limit, Listen};
+use crate::sys::{self, Limit, Listen};
 
 /// Bytes of one secret.
 const SECRET: u64 = 1 << 20;
@@ -444,7 +444,7 @@ fn components(
     }
     if folder.exists() {
         tracing::warn!(folder = %folder.display(), pod = %pod.name_any(), "a release's folder was changed; it is made anew");
-        remove(&folder).map_err(failed)?;
+        sys::remove_tree(&folder).map_err(failed)?;
     }
     write(&folder, &files).map_err(failed)?;
     Ok(folder)
@@ -471,7 +471,7 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let half = parent.join(format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
     if half.exists() {
-        remove(&half)?;
+        sys::remove_tree(&half)?;
     }
     fs::create_dir(&half)?;
     let mut folders = BTreeSet::from([half.clone()]);
@@ -493,28 +493,11 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
     match fs::rename(&half, folder) {
         // Another instance of the same release was faster.
         Err(error) if folder.exists() => {
-            remove(&half)?;
+            sys::remove_tree(&half)?;
             if is_as_written(folder, files) { Ok(()) } else { Err(error) }
         }
         done => done,
     }
-}
-
-/// Removes a folder that was made read-only.
-pub(super) fn remove(folder: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(folder) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !metadata.is_dir() {
-        return fs::remove_file(folder);
-    }
-    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(folder)? {
-        remove(&entry?.path())?;
-    }
-    fs::remove_dir(folder)
 }
 
 #[cfg(test)]

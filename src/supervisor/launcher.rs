@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::instance::Trouble;
-use super::launch;
 use super::systemctl;
 use super::unit::{self, UNITS};
 use crate::keeper::client::{self, Client, ClientError};
 use crate::keeper::folder::{self, Standing, told};
 use crate::keeper::spec::{FILE, Spec};
 use crate::model::AgentName;
+use crate::sys;
 
 /// How long a keeper that is in the way may take to go.
 const CLEAR: Duration = Duration::from_mins(1);
@@ -81,7 +81,7 @@ impl Launcher {
                 end_unit(folder)?;
             }
         }
-        launch::remove(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
+        sys::remove_tree(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
     }
 }
 

@@ -13,6 +13,7 @@ mod linux;
 mod other;
 mod account;
 mod notify;
+mod tree;
 mod types;
 
 pub use account::{account, uid};
@@ -31,4 +32,5 @@ pub use other::{
     marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
     replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
 };
+pub use tree::remove_tree;
 pub use types::{Exited, FileSystem, Limit, Listen, Listening, LockError, Peer, ProcessId, Word};

@@ -87,10 +87,7 @@ fn main() {
             run(&mut table);
         }
     }
-    println!("{}", table.text());
-    if let Some(file) = &options.json {
-        std::fs::write(file, table.json().to_string()).expect("the file can be written");
-    }
+    table.show(options.json.as_deref());
 }
 
 /// The cases with a daemon.

@@ -82,10 +82,7 @@ fn main() {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let Some(table) = runtime.block_on(run(&options)) else { return };
-    println!("{}", table.text());
-    if let Some(file) = &options.json {
-        std::fs::write(file, table.json().to_string()).expect("the file can be written");
-    }
+    table.show(options.json.as_deref());
     // Namespaces go with the lab: deleting thousands of objects one by one would take longer than all of this.
     std::process::exit(0);
 }

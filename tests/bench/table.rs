@@ -1,5 +1,7 @@
 //! What was measured, as a table and as JSON.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::cost::Cost;
@@ -45,8 +47,16 @@ impl Table {
         self.notes.push(note);
     }
 
+    /// Prints the table, and writes it as JSON where a file is named.
+    pub(crate) fn show(&self, file: Option<&Path>) {
+        println!("{}", self.text());
+        if let Some(file) = file {
+            std::fs::write(file, self.json().to_string()).expect("the file can be written");
+        }
+    }
+
     /// The table as people read it.
-    pub(crate) fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
         table.set_header(["case", "measured", "limit", "ratio", "requests", "CPU s", "peak MB", "reached"]);
@@ -77,7 +87,7 @@ impl Table {
     }
 
     /// The same as JSON.
-    pub(crate) fn json(&self) -> Value {
+    fn json(&self) -> Value {
         let row = |row: &Row| {
             json!({
                 "case": row.case, "measured": row.measured, "value": row.value, "limit": row.limit, "ratio": row.ratio,

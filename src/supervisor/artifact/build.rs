@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::Flaw;
 use crate::desired::artifact::{Listing, MAX_ARTIFACT, MAX_ENTRIES, Mode, link_stays};
 use crate::model::Digest;
+use crate::sys::remove_tree;
 
 /// Bytes of a file that tell what kind it is.
 const START: usize = 64;
@@ -37,7 +38,7 @@ pub(super) struct Build {
 impl Build {
     /// Begins with an empty folder of its own at `root`, in place of what stands there.
     pub(super) fn new(root: &Path) -> Result<Self, Flaw> {
-        remove(root).map_err(|source| Flaw::File { deed: "remove", path: root.to_owned(), source })?;
+        remove_tree(root).map_err(|source| Flaw::File { deed: "remove", path: root.to_owned(), source })?;
         make_folder(root)?;
         Ok(Self { root: root.to_owned(), seen: BTreeMap::new(), bytes: 0, largest: (0, String::new()) })
     }
@@ -273,28 +274,4 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
 
 fn digest(hash: Sha256) -> Digest {
     Digest::from_bytes(hash.finalize().into())
-}
-
-/// Removes a file or a folder, read-only ones too; nothing is no error.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    let meta = match fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !meta.is_dir() {
-        return fs::remove_file(path);
-    }
-    // What is in a folder goes only while the folder may be written.
-    let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
-        }
-    }
-    fs::remove_dir_all(path)
 }

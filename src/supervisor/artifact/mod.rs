@@ -18,6 +18,7 @@ pub use crate::desired::ArtifactSource;
 use crate::desired::artifact::{Listing, MAX_ARTIFACT, SINGLE, is_archive, poses_as_listing};
 use crate::model::Digest;
 use crate::source::{Content, Store, Tree};
+use crate::sys;
 use build::{Build, listing_of};
 
 /// What stands beside an unpacked archive.
@@ -392,7 +393,7 @@ fn copy_tree(tree: &dyn Tree, build: &mut Build) -> Result<(), Flaw> {
 
 /// Removes a file or a folder, read-only ones too; nothing is no error.
 fn remove(path: &Path) -> Result<(), ArtifactError> {
-    build::remove(path).map_err(file("remove", path))
+    sys::remove_tree(path).map_err(file("remove", path))
 }
 
 fn file<'a>(deed: &'static str, path: &'a Path) -> impl Fn(io::Error) -> ArtifactError + 'a {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backstay::proxy::{Address, Agent, Arm, Instance, Protocol, Role, WHOLE};
 
+use crate::daemon::free_port;
 use crate::row;
 use crate::support::process::{Proxy, release, table as routes};
 use crate::table::{Row, Table};
@@ -38,8 +39,7 @@ struct Counted {
 impl Nginx {
     /// Starts it with the given `http` section.
     fn start(folder: &Path, name: &str, http: impl FnOnce(u16) -> String) -> Self {
-        let port =
-            std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
+        let port = free_port();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let at = |end: &str| folder.join(format!("{name}{end}")).display().to_string();
         let file = at(".conf");

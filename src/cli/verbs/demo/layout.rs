@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::cli::{CliError, Exit};
-use crate::sys::{FolderLock, LockError, lock_folder};
+use crate::sys::{FolderLock, LockError, lock_folder, remove_tree};
 
 /// Says that a folder is a demo's: only such a one is emptied.
 const MARKER: &str = "this-is-a-backstay-demo";
@@ -74,7 +74,7 @@ impl Layout {
     /// Removes what a demo made, so that the next one begins anew.
     pub(super) fn empty(&self) -> Result<(), CliError> {
         OURS.iter().map(|name| self.dir.join(name)).try_for_each(|path| {
-            remove(&path).map_err(|error| {
+            remove_tree(&path).map_err(|error| {
                 CliError::new(Exit::Broken, format!("cannot remove `{}`", path.display())).because(error)
             })
         })
@@ -153,23 +153,6 @@ pub(super) fn make(folder: &Path) -> Result<(), CliError> {
 pub(super) fn write(path: &Path, text: &str) -> Result<(), CliError> {
     let written = fs::write(path, text).and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o600)));
     written.map_err(|error| CliError::new(Exit::Broken, format!("cannot write `{}`", path.display())).because(error))
-}
-
-/// Removes a file or a folder, read-only folders in it too; nothing where there is nothing. Follows no link.
-fn remove(path: &Path) -> io::Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(found) => found.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if !kind.is_dir() {
-        return fs::remove_file(path);
-    }
-    fs::set_permissions(path, Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(path)? {
-        remove(&entry?.path())?;
-    }
-    fs::remove_dir(path)
 }
 
 #[cfg(test)]
