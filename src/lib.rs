@@ -17,6 +17,7 @@ pub mod source;
 pub mod desired;
 pub mod render;
 pub mod judge;
+pub mod rollout;
 pub mod plan;
 pub mod revert;
 pub mod reconcile;

@@ -12,8 +12,9 @@ use super::models::Retirement;
 use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_of, one_document, parse_json, patch};
 use super::written::{self, Variables};
 use super::{
-    Artifact, Code, FORMAT, HostSettings, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling, Settings,
-    TargetKind, host, manifests, models, prompts, secrets, tools, undelivered, workload,
+    Artifact, Code, FORMAT, HostSettings, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling,
+    RolloutSpec, Settings, TargetKind, host, manifests, models, prompts, rollout, secrets, tools, undelivered,
+    workload,
 };
 use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, ObjectRef, Origin};
 use crate::{flag, migration};
@@ -59,6 +60,8 @@ pub(super) struct Context<'a> {
     pub(super) name: &'a AgentName,
     pub(super) images: ImagePolicy,
     pub(super) target: Option<TargetKind>,
+    /// How a new release gets the traffic.
+    rollout: Option<RolloutSpec>,
     pub(super) has_code_image: bool,
     catalogue: OnceCell<Result<Node, Diagnostics>>,
     /// Values of the catalogue that may still be copied into the agent: many uses can stand for one entry.
@@ -80,21 +83,29 @@ pub(super) fn read(
 ) -> Result<Resolved, Diagnostics> {
     let whole = merged(reader, name)?;
     let mut found = check(written::agent(), &whole).0;
+    let origin = Origin::file(format!("{}/agent.yaml", layer::folder(name)));
+    // What the schema refuses cannot be read; all else is told together.
+    let declared: Option<written::Agent> = match found.is_empty() {
+        true => serde_json::from_value(whole.to_value())
+            .map(Some)
+            .map_err(|error| Diagnostic::error(origin.clone(), format!("the agent cannot be read: {error}")))?,
+        false => None,
+    };
+    let rollout = declared
+        .as_ref()
+        .zip(whole.get("spec"))
+        .and_then(|(declared, spec)| rollout::read(&declared.spec, spec, rollout::Facts { target }, &mut found));
     if let Some(spec) = whole.get("spec") {
         undelivered::refuse_agent(spec, target, &mut found);
         secrets::add(&mut found, |plain| secrets::refuse_in_spec(spec, plain));
     }
-    if !found.is_empty() {
-        return Err(sorted(found));
-    }
-    let origin = Origin::file(format!("{}/agent.yaml", layer::folder(name)));
-    let declared: written::Agent = serde_json::from_value(whole.to_value())
-        .map_err(|error| Diagnostic::error(origin.clone(), format!("the agent cannot be read: {error}")))?;
+    let Some(declared) = declared.filter(|_| found.is_empty()) else { return Err(sorted(found)) };
     let context = Context {
         reader,
         name,
         images,
         target,
+        rollout,
         has_code_image: declared.spec.code.image.is_some(),
         catalogue: OnceCell::new(),
         copies: Cell::new(MAX_NODES),
@@ -500,6 +511,7 @@ impl Context<'_> {
             manifests: manifests::read(self),
             flags: self.flags(),
             host,
+            rollout: self.rollout.clone(),
         };
         host::inert(self, &settings.manifests);
         if settings.progress_deadline < Duration::from_secs(1) {

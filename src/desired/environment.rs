@@ -1,17 +1,22 @@
 //! `environments/<name>.yaml`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::SignedDuration;
 
 use super::agent::sorted;
 use super::layer::{refused, source};
-use super::read::{MAX_BYTES, Node, check, closest, list_of, one_document};
+use super::read::{MAX_BYTES, Node, Period, check, closest, list_of, one_document};
 use super::written::{self, TrackSpec, WriteBackSpec};
-use super::{After, EnvironmentSpec, Track, WriteBack, undelivered};
+use super::{After, EnvironmentSpec, Freeze, Track, Waves, WriteBack, undelivered};
 use crate::model::{AgentName, Diagnostic, Diagnostics, EnvironmentName, Origin};
 use crate::source::{EntryKind, Tree};
 
 /// Environments that one may wait for another behind.
 const MAX_CHAIN: usize = 16;
+/// The longest freeze.
+const LONGEST_FREEZE: Duration = Duration::from_hours(24 * 366);
 
 /// The environments that a tree declares, sorted by name.
 ///
@@ -65,6 +70,7 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
     let node = one_document(&source)?;
     let mut found = check(written::environment(), &node).0;
     if let Some(spec) = node.get("spec") {
+        freezes_last(spec, &mut found);
         undelivered::refuse_environment(spec, &mut found);
     }
     if !found.is_empty() {
@@ -108,10 +114,42 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
         after: spec.after.map(|after| After { environment: after.environment, stable_for: after.r#for.duration() }),
         agents: spec.agents.map(|agents| agents.into_iter().collect::<BTreeSet<AgentName>>()),
         images: spec.images,
+        waves: spec.waves.map_or_else(Waves::default, |waves| Waves {
+            max_agents: waves.max_agents,
+            stop_after_aborts: waves.stop_after_aborts,
+        }),
+        freezes: spec.freezes.into_iter().map(freeze).collect(),
+        approvals: spec.approvals.map_or(0, |approvals| approvals.required),
         write_back,
         origin,
     };
     Ok((read, node))
+}
+
+fn freeze(declared: written::Freeze) -> Freeze {
+    Freeze {
+        lasts: SignedDuration::try_from(declared.r#for.duration()).unwrap_or(SignedDuration::MAX),
+        cron: declared.cron.0,
+        zone: declared.timezone.map_or_else(|| "UTC".to_owned(), |zone| zone.0),
+        message: declared.message.unwrap_or_default(),
+    }
+}
+
+/// Each freeze lasts some time, and less than a year.
+fn freezes_last(spec: &Node, found: &mut Vec<Diagnostic>) {
+    for freeze in spec.get("freezes").and_then(Node::list).unwrap_or_default() {
+        let Some(lasts) = freeze.get("for") else { continue };
+        let period: Option<Period> = serde_json::from_value(lasts.to_value()).ok();
+        let Some(span) = period.map(|period| period.duration()) else { continue };
+        let error = if span.is_zero() {
+            "the freeze is over as soon as it begins"
+        } else if span > LONGEST_FREEZE {
+            "the freeze lasts longer than a year"
+        } else {
+            continue;
+        };
+        found.push(lasts.spot.error(error).hint("write how long it holds, such as `64h`"));
+    }
 }
 
 /// The environment in `after` exists, and none waits for itself in the end.

@@ -38,6 +38,7 @@ pub mod canonical;
 mod compare;
 mod consent;
 mod environment;
+mod freeze;
 mod host;
 mod layer;
 mod manifests;
@@ -46,6 +47,7 @@ mod prompts;
 mod read;
 mod release;
 mod resolve;
+pub mod rollout;
 mod secrets;
 mod settings;
 mod state;
@@ -60,16 +62,18 @@ pub use cache::Cache;
 pub use compare::{Break, Change, Component, ComponentChanges, Kind as ChangeKind, compare};
 pub use consent::consents;
 pub use environment::{environment, environments};
+pub use freeze::{Freeze, Frozen, frozen, next_freeze};
 pub use host::is_safe as is_safe_address;
 pub use release::{
     Artifact, Code, EnvValue, FORMAT, ForeignTemplate, Health, InvalidRelease, Memory, MigrationRef, Probe, Release,
     ReleaseSpec, SecretKey, Worker, Workload,
 };
 pub use resolve::{At, Resolve, resolve};
+pub use rollout::RolloutSpec;
 pub use settings::{ArtifactOrigin, Drain, DrainMode, HostSettings, Rolling, Route, Settings};
 pub use state::{
     After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, ReleaseRef, TargetKind, Track,
-    WriteBack,
+    Waves, WriteBack,
 };
 pub use validate::validate;
 pub use written::{SchemaKind, UnknownSchema, schema};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::RolloutSpec;
 use super::artifact::ArtifactSource;
 use super::canonical::{self, NotCanonical};
 use super::release::FORMAT;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub flags: Option<Value>,
     /// What a host alone looks at.
     pub host: HostSettings,
+    /// How a new release gets the traffic; absent: as the target rolls, and nothing is watched.
+    pub rollout: Option<RolloutSpec>,
 }
 
 /// What a host alone looks at; empty for Kubernetes.
@@ -134,6 +137,8 @@ struct Form {
     flags: Option<Value>,
     #[serde(default, skip_serializing_if = "HostSettings::is_empty")]
     host: HostSettings,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rollout: Option<RolloutSpec>,
 }
 
 // === impl Settings ===
@@ -159,6 +164,7 @@ impl Settings {
             manifests: self.manifests.iter().map(|manifest| Arc::clone(&manifest.body)).collect(),
             flags: self.flags.clone(),
             host: self.host.clone(),
+            rollout: self.rollout.clone(),
         };
         let value = serde_json::to_value(form).map_err(|error| NotCanonical(error.to_string()))?;
         canonical::to_text(&value)
@@ -198,6 +204,7 @@ impl Settings {
             manifests: form.manifests.into_iter().map(manifest).collect::<Option<_>>()?,
             flags: form.flags,
             host: form.host,
+            rollout: form.rollout,
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Release, Settings};
+use super::{Freeze, Release, Settings};
 use crate::model::{AgentName, CommitId, Diagnostics, EnvironmentName, Origin, ReleaseId, Revision, Timestamp};
 pub use crate::source::Track;
 
@@ -63,10 +63,25 @@ pub struct EnvironmentSpec {
     pub pins: BTreeMap<AgentName, CommitId>,
     /// Whether images must be named by digest.
     pub images: ImagePolicy,
+    /// How many agents of one commit roll out at a time.
+    pub waves: Waves,
+    /// When nothing new is rolled out.
+    pub freezes: Vec<Freeze>,
+    /// People who must agree before a rollout, none of them the author of the commit.
+    pub approvals: u32,
     /// How Git is told of a rollback.
     pub write_back: WriteBack,
     /// Where it is declared.
     pub origin: Origin,
+}
+
+/// How many agents of one commit roll out at a time; nothing: as many as there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waves {
+    /// Agents.
+    pub max_agents: Option<u32>,
+    /// No further agent starts after that many aborts.
+    pub stop_after_aborts: Option<u32>,
 }
 
 /// Only what has been stable in another environment.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Operation, OperationId, Outcome};
+use super::{Operation, OperationId, Outcome, RolloutRecord};
 use crate::model::{Digest, ObjectRef, ReleaseId, Revision, Timestamp, Uid};
 
 /// The format of records that this version writes.
@@ -50,6 +50,9 @@ pub struct AgentRecord {
     /// The operation that is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// The rollout on its way; absent where the target replaces instances by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutRecord>,
     /// Finished operations, the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operations: Vec<Operation>,

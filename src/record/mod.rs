@@ -4,6 +4,7 @@ mod agent;
 mod environment;
 mod operation;
 mod request;
+mod rollout;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use agent::{
 pub use environment::{EnvironmentRecord, EnvironmentRequests, RefusedMove, SyncRequest};
 pub use operation::{Cause, Evidence, Operation, OperationId, OperationKind, Outcome, ShortId};
 pub use request::{Request, Requests, RetryRequest, RollbackRequest};
+pub use rollout::RolloutRecord;
 
 /// What is remembered of every agent of an environment, removed ones included.
 pub type Records = BTreeMap<AgentName, Arc<AgentRecord>>;

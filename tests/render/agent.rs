@@ -43,6 +43,7 @@ impl Agent {
                 manifests: vec![],
                 flags: None,
                 host: HostSettings::default(),
+                rollout: None,
             },
             set: Set::Rolling,
             target: TargetKind::Kubernetes,

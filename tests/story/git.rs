@@ -78,6 +78,7 @@ pub(crate) fn desired(
         manifests: vec![],
         flags: None,
         host: backstay::desired::HostSettings::default(),
+        rollout: None,
     };
     edit(&mut spec, &mut settings);
     let settings = settings.named().expect("settings");

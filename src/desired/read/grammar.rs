@@ -12,6 +12,7 @@ use regex::Regex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
+use crate::desired::freeze;
 use crate::model::{AgentName, CommitId, EnvironmentName, WorkerName};
 
 /// One small language.
@@ -47,7 +48,7 @@ macro_rules! segment {
 const LABELS: &str = "^[a-z0-9]+(-[a-z0-9]+)*$";
 const SUBDOMAIN: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
 
-static GRAMMARS: [Grammar; 22] = [
+static GRAMMARS: [Grammar; 26] = [
     Grammar {
         format: "agent-name",
         pattern: LABELS,
@@ -233,6 +234,38 @@ static GRAMMARS: [Grammar; 22] = [
         example: "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
         why: |_| Some("64 lower-case hex digits are expected, as `sha256sum` prints them".to_owned()),
     },
+    Grammar {
+        format: "field-name",
+        pattern: "^[A-Za-z0-9!#$%&'*+.^_|~-]+$",
+        longest: 128,
+        what: "the name of a header or a cookie",
+        example: "x-user-id",
+        why: silent,
+    },
+    Grammar {
+        format: "host-name",
+        pattern: SUBDOMAIN,
+        longest: 253,
+        what: "the name of a host",
+        example: "preview.example.com",
+        why: silent,
+    },
+    Grammar {
+        format: "cron",
+        pattern: r"^[^\s]+( +[^\s]+){4}$",
+        longest: 120,
+        what: "a schedule",
+        example: "0 17 * * FRI",
+        why: freeze::why_no_schedule,
+    },
+    Grammar {
+        format: "time-zone",
+        pattern: "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$",
+        longest: 64,
+        what: "a time zone",
+        example: "Europe/Berlin",
+        why: freeze::why_no_zone,
+    },
 ];
 
 /// The grammar that `format` names.
@@ -374,6 +407,14 @@ texts! {
     ReleaseIdText = "release-id";
     /// The SHA-256 of an artifact.
     Sha256Text = "sha256";
+    /// The name of a header or a cookie.
+    FieldName = "field-name";
+    /// The name of a host.
+    HostName = "host-name";
+    /// `0 17 * * FRI`: minute, hour, day of the month, month, day of the week.
+    CronText = "cron";
+    /// `Europe/Berlin`.
+    ZoneName = "time-zone";
 }
 
 macro_rules! names {
@@ -488,6 +529,9 @@ mod tests {
             ("kind-and-name", "ConfigMap/a-b Deployment/x.y", "configmap/a ConfigMap ConfigMap/A/b"),
             ("release-id", "r-3f9c2ab1d0f6", "r-3f9c 3f9c2ab1d0f6"),
             ("sha256", "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae", "2c26 r-3f9c2ab1d0f6"),
+            ("field-name", "x-user-id X_A", "a:b a/b"),
+            ("host-name", "preview.example.com a", "Preview.example.com a_b *.a"),
+            ("time-zone", "UTC Europe/Berlin America/Argentina/Ushuaia Etc/GMT+3", "Europe/Berln MESZ +02:00 /UTC"),
         ] {
             for text in good.split_whitespace() {
                 assert!(accepts(format, text), "{format} refuses {text}");
@@ -497,6 +541,16 @@ mod tests {
             }
         }
         assert_eq!(GRAMMARS.iter().filter(|grammar| grammar.expression().is_some()).count(), GRAMMARS.len());
+    }
+
+    #[test]
+    fn schedules_have_five_fields_and_come() {
+        for good in ["0 17 * * FRI", "*/5 9-17 1,15 * 1-5", "0  0 29 2 *", "0 0 L * *"] {
+            assert!(accepts("cron", good), "{good}");
+        }
+        for bad in ["0 17 * *", "0 0 17 * * FRI", "61 * * * *", "0 0 30 2 *", "@daily", "a b c d e", "0 17 * * FRX"] {
+            assert!(!accepts("cron", bad), "{bad}");
+        }
     }
 
     #[test]

@@ -12,8 +12,9 @@ mod yaml;
 
 pub(super) use check::{check, closest, list_of};
 pub(super) use grammar::{
-    Address, ComponentName, Day, Expiry, Image, KindAndName, ObjectName, Percent, Period, Quantity, Reference,
-    ReleaseIdText, RepoPath, SecretKeyName, SecretName, Sha256Text, TagPattern, VariableName,
+    Address, ComponentName, CronText, Day, Expiry, FieldName, HostName, Image, KindAndName, ObjectName, Percent,
+    Period, Quantity, Reference, ReleaseIdText, RepoPath, SecretKeyName, SecretName, Sha256Text, TagPattern,
+    VariableName, ZoneName,
 };
 pub(super) use json::parse as parse_json;
 pub(super) use merge::{beneath, patch};

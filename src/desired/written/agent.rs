@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{ApiVersion, Keyed, SecretRef};
+use super::{ApiVersion, Keyed, Rollout, SecretRef};
 use crate::desired::read::{
     Address, ComponentName, Day, Image, ObjectName, Percent, Period, Quantity, RepoPath, Sha256Text, VariableName,
 };
@@ -45,7 +45,6 @@ pub(in crate::desired) struct AgentMetadata {
 /// What an agent is: its release, and the settings beside it.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "what is not delivered yet is refused before it is read")]
 pub(in crate::desired) struct AgentSpec {
     /// What runs.
     #[serde(default)]
@@ -92,7 +91,7 @@ pub(in crate::desired) struct AgentSpec {
     /// How requests from outside reach the agent.
     pub(in crate::desired) route: Option<Route>,
     /// How a new release gets the traffic.
-    rollout: Option<Rollout>,
+    pub(in crate::desired) rollout: Option<Rollout>,
 }
 
 /// What runs.
@@ -530,131 +529,4 @@ pub(in crate::desired) struct Gateway {
     name: ObjectName,
     /// Its namespace.
     namespace: Option<ObjectName>,
-}
-
-/// How a new release gets the traffic.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "what is not delivered yet is refused before it is read")]
-struct Rollout {
-    /// The progression.
-    strategy: Option<Strategy>,
-    /// What a newer commit does to a rollout on its way.
-    on_new_commit: Option<OnNewCommit>,
-    /// Traffic does not count before that.
-    warm_up: Option<Period>,
-    /// Keeps a user with one release: the header or cookie that names the user.
-    sticky: Option<Map<String, Value>>,
-    /// What is measured, by name.
-    analysis: Option<Keyed<ComponentName, Map<String, Value>>>,
-    /// What a missing measurement means.
-    on_no_data: Option<OnNoData>,
-    /// What an undecided comparison means at its deadline.
-    on_undecided: Option<OnNoData>,
-    /// When a rollback may come by itself.
-    rollback: Option<Rollback>,
-}
-
-/// The progression of a rollout.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-#[expect(dead_code, reason = "what is not delivered yet is refused before it is read")]
-enum Strategy {
-    /// Kubernetes replaces the pods.
-    Rolling,
-    /// Traffic moves in steps.
-    Canary(Canary),
-    /// A full second set, switched at once.
-    BlueGreen(BlueGreen),
-    /// Segments of users, until the experiment is decided.
-    AbTest(AbTest),
-}
-
-/// Traffic moves in steps.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Canary {
-    /// The steps.
-    #[schemars(length(min = 1))]
-    steps: Vec<Step>,
-    /// A copy of the requests goes to the candidate first.
-    mirror: Option<Map<String, Value>>,
-}
-
-/// One step of a canary.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Step {
-    /// Share of the traffic, in percent.
-    #[schemars(range(max = 100))]
-    weight: Option<u32>,
-    /// How long.
-    r#for: Option<Period>,
-    /// As long as it takes to see that many requests.
-    samples: Option<u64>,
-    /// But no longer than this.
-    at_most: Option<Period>,
-    /// Waits for a person.
-    pause: Option<Map<String, Value>>,
-    /// Asks somebody else.
-    gate: Option<Map<String, Value>>,
-    /// Limits of this step.
-    limits: Option<Map<String, Value>>,
-}
-
-/// A full second set, switched at once.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct BlueGreen {
-    /// Where the second set is seen before the switch.
-    preview: Option<Map<String, Value>>,
-    /// How long the first set stays.
-    keep_old: Option<Period>,
-}
-
-/// Segments of users, until the experiment is decided.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct AbTest {
-    /// Header or cookie that names the user.
-    by: Map<String, Value>,
-    /// Share of the users, in percent.
-    #[schemars(range(max = 100))]
-    share: Option<u32>,
-    /// How long.
-    r#for: Option<Period>,
-    /// What follows.
-    winner: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum OnNewCommit {
-    Supersede,
-    Queue,
-}
-
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum OnNoData {
-    Hold,
-    Abort,
-    Advance,
-}
-
-/// When a rollback may come by itself.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Rollback {
-    /// How long a promoted release is watched.
-    bake: Option<Period>,
-    /// Between two of them.
-    cooldown: Option<Period>,
-    /// In one hour.
-    max_per_hour: Option<u32>,
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{ApiVersion, Keyed};
 use crate::desired::ImagePolicy;
-use crate::desired::read::{Period, Reference, TagPattern};
+use crate::desired::read::{CronText, Period, Reference, TagPattern, ZoneName};
 use crate::model::{AgentName, CommitId, EnvironmentName};
 
 /// Where releases go: `environments/<name>.yaml`.
@@ -42,7 +42,6 @@ pub(in crate::desired) struct EnvironmentMetadata {
 /// What an environment takes, and from where.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "what is not delivered yet is refused before it is read")]
 pub(in crate::desired) struct EnvironmentFile {
     /// What it follows; absent: the branch that the daemon follows.
     pub(in crate::desired) track: Option<TrackSpec>,
@@ -55,15 +54,16 @@ pub(in crate::desired) struct EnvironmentFile {
     #[serde(default)]
     pub(in crate::desired) pins: Keyed<AgentName, CommitId>,
     /// How many agents change at once.
-    waves: Option<Waves>,
+    pub(in crate::desired) waves: Option<Waves>,
     /// Whether images must be named by digest.
     #[serde(default)]
     pub(in crate::desired) images: ImagePolicy,
     /// When nothing new is rolled out.
     #[serde(default)]
-    freezes: Vec<Freeze>,
+    #[schemars(length(max = 50))]
+    pub(in crate::desired) freezes: Vec<Freeze>,
     /// How many people agree before a rollout.
-    approvals: Option<Approvals>,
+    pub(in crate::desired) approvals: Option<Approvals>,
     /// How Git is told of a rollback.
     pub(in crate::desired) write_back: Option<WriteBackSpec>,
 }
@@ -105,37 +105,37 @@ pub(in crate::desired) struct AfterSpec {
 /// How many agents change at once.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Waves {
+pub(in crate::desired) struct Waves {
     /// Agents.
     #[schemars(range(min = 1))]
-    max_agents: Option<u32>,
+    pub(in crate::desired) max_agents: Option<u32>,
     /// No further wave after that many aborts.
-    stop_after_aborts: Option<u32>,
+    #[schemars(range(min = 1))]
+    pub(in crate::desired) stop_after_aborts: Option<u32>,
 }
 
 /// A time in which nothing new is rolled out.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "refused before it is read")]
-struct Freeze {
-    /// When it begins: five fields.
-    cron: String,
+pub(in crate::desired) struct Freeze {
+    /// When it begins: minute, hour, day of the month, month, day of the week.
+    pub(in crate::desired) cron: CronText,
     /// How long it lasts.
-    r#for: Period,
-    /// Whose clock.
-    timezone: Option<String>,
+    pub(in crate::desired) r#for: Period,
+    /// Whose clock; absent: UTC.
+    pub(in crate::desired) timezone: Option<ZoneName>,
     /// Why.
-    message: Option<String>,
+    #[schemars(length(min = 1, max = 256))]
+    pub(in crate::desired) message: Option<String>,
 }
 
 /// How many people agree before a rollout.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "anything but none is refused before it is read")]
-struct Approvals {
-    /// People.
-    required: u32,
+pub(in crate::desired) struct Approvals {
+    /// People, none of them the author of the commit.
+    #[schemars(range(max = 10))]
+    pub(in crate::desired) required: u32,
 }
 
 /// How Git is told of a rollback.

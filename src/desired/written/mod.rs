@@ -3,6 +3,7 @@
 mod agent;
 mod environment;
 mod repository;
+mod rollout;
 mod schema;
 
 use std::borrow::Cow;
@@ -15,8 +16,11 @@ pub(super) use agent::{
     Agent, AgentSpec, Artifact, CountOrShare, DrainMode, Health, Memory, Model, OneOrMany, Probe, Prompt, Syntax,
     Variable, Worker,
 };
-pub(super) use environment::{Environment, TrackSpec, WriteBackSpec};
+pub(super) use environment::{Environment, Freeze, TrackSpec, WriteBackSpec};
 pub(super) use repository::{Catalogue, CatalogueEntry, Consent, Deed, Variables};
+pub(super) use rollout::{
+    AbTest, BlueGreen, Bound, Canary, Metric, Query, Reach, Rollout, Segment, Step, Strategy, UserKey,
+};
 pub use schema::{SchemaKind, UnknownSchema, schema};
 pub(super) use schema::{agent, catalogue, catalogue_entry, consent, environment, repository, variables};
 

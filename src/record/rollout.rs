@@ -1,0 +1,24 @@
+//! A rollout on its way, as a record keeps it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// A rollout on its way: what a restart needs to go on with it.
+///
+/// # Guarantees
+///
+/// The state is as the room `rollout` wrote it, and only that room reads it: a version that it does not know is kept as
+/// it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RolloutRecord {
+    /// The layout of `state`.
+    pub version: u32,
+    /// The state.
+    #[schemars(extend("x-kubernetes-preserve-unknown-fields" = true))]
+    pub state: Map<String, Value>,
+    /// What the judge knows, as it saved it; absent: it begins anew, and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
