@@ -70,6 +70,8 @@ pub struct Rollout {
     pub(super) granted: Split,
     /// Ready instances, as they were seen last.
     pub(super) ready: Sides<Instances>,
+    /// They were seen at all.
+    pub(super) was_seen: bool,
     /// What the route said last.
     pub(super) in_force: Option<Routes>,
     /// The candidate was once asked to be put into the route.
@@ -263,6 +265,7 @@ impl Rollout {
             phase: Phase::Waiting,
             granted: Split::STABLE,
             ready: Sides::default(),
+            was_seen: false,
             in_force: None,
             was_attached: false,
             outside: Outside::default(),

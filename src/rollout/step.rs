@@ -35,6 +35,7 @@ impl Rollout {
             }
         }
         next.was_attached |= next.wanted().routes.attached;
+        next.look_at_sides(&mut news);
         next.say_wait(now, &mut news);
         Ok((next, news))
     }
@@ -44,7 +45,7 @@ impl Rollout {
             Event::Tick => {}
             Event::Ready(ready) => {
                 self.ready = ready.clone();
-                self.look_at_sides(news);
+                self.was_seen = true;
             }
             Event::Routes(routes) => self.in_force = *routes,
             Event::Outside(outside) => self.outside = outside.clone(),
@@ -63,6 +64,9 @@ impl Rollout {
     // === what was seen ===
 
     fn look_at_sides(&mut self, news: &mut Vec<News>) {
+        if !self.was_seen {
+            return;
+        }
         let moving = !matches!(self.phase, Phase::Waiting) && !self.is_over() && self.carrier != Carrier::InPlace;
         let (candidate, stable) = (self.ready.candidate.agent > 0, self.ready.stable.agent > 0);
         if stable {
@@ -75,7 +79,7 @@ impl Rollout {
         }
         if candidate {
             self.told.remove(&Alarm::CandidateLost);
-        } else if moving && self.granted.gives() && self.told.insert(Alarm::CandidateLost) {
+        } else if moving && self.target().gives() && self.told.insert(Alarm::CandidateLost) {
             news.push(News::CandidateLost);
         }
         if self.is_sized() {
@@ -290,7 +294,7 @@ impl Rollout {
                 });
                 let approved = std::mem::take(&mut self.approved);
                 let (ready, in_force, outside) = (self.ready.clone(), self.in_force, self.outside.clone());
-                *self = Self { ready, in_force, outside, approved, waived: true, ..fresh };
+                *self = Self { ready, was_seen: self.was_seen, in_force, outside, approved, waived: true, ..fresh };
                 news.push(News::Retried(by.clone()));
                 Ok(())
             }

@@ -1,0 +1,8 @@
+//! Rollouts on plain values: stories, whatever happens in any order, and what `plan` will print.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "tests look at some of many kinds")]
+
+mod bench;
+mod outline;
+mod property;
+mod walk;
