@@ -393,7 +393,9 @@ impl Rollout {
             // An aborted candidate keeps what it has until there is somewhere to go.
             (true, false) if aborting => self.granted,
             // Stable answers nobody: a candidate that is due any traffic takes all.
-            (true, false) if self.granted.gives() || target.gives() && self.may_rise(now) => Split::CANDIDATE,
+            (true, false) if self.granted.gives() && self.is_attached() || target.gives() && self.may_rise(now) => {
+                Split::CANDIDATE
+            }
             (true, false) => self.granted,
             (true, true) if target.weight() <= self.granted.weight() => target,
             (true, true) if self.may_rise(now) => target,

@@ -65,7 +65,14 @@ pub(crate) fn decision(verdict: Verdict, why: Why, step: usize, at: Timestamp) -
         missing: vec![],
         note: None,
         at,
-        figures: Figures { harm: 0.0, harm_needed: 100.0, no_harm_needed: 20.0, since: at, step, metrics: BTreeMap::new() },
+        figures: Figures {
+            harm: 0.0,
+            harm_needed: 100.0,
+            no_harm_needed: 20.0,
+            since: at,
+            step,
+            metrics: BTreeMap::new(),
+        },
     }
 }
 

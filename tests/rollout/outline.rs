@@ -11,7 +11,12 @@ use jiff::SignedDuration;
 
 use super::bench::{blue_green, canary};
 
-fn told(spec: &RolloutSpec, baselines: &BTreeMap<String, Baseline>, per_second: Option<f64>, carrier: Carrier) -> String {
+fn told(
+    spec: &RolloutSpec,
+    baselines: &BTreeMap<String, Baseline>,
+    per_second: Option<f64>,
+    carrier: Carrier,
+) -> String {
     outline(spec, Known { baselines, per_second, carrier, instances: 3 }).join("\n")
 }
 

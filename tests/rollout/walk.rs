@@ -200,7 +200,8 @@ fn too_many_that_went_back_stop_the_next_until_a_person_says_so() {
 fn pauses_gates_and_instances_are_steps() {
     let gate = Step::Gate { name: "load".to_owned() };
     let lasts = Some(SignedDuration::from_mins(10));
-    let steps = vec![Step::Replicas { count: 3 }, weight(5, 5), Step::Pause { lasts: None }, Step::Pause { lasts }, gate];
+    let steps =
+        vec![Step::Replicas { count: 3 }, weight(5, 5), Step::Pause { lasts: None }, Step::Pause { lasts }, gate];
     let mut bench = Bench::new(beginning(canary(steps)));
     bench.carry_out();
     assert_eq!(bench.rollout.wanted().instances.candidate.agent, 3);
@@ -243,7 +244,9 @@ fn git_has_the_last_word_at_every_point() {
     bench.must(&Event::Desired(release("newer")));
     assert_eq!(bench.weight(), 0);
     bench.carry_out();
-    assert!(matches!(bench.rollout.phase(), Phase::Aborted { reason: Reason::Superseded { by }, .. } if *by == release("newer")));
+    assert!(
+        matches!(bench.rollout.phase(), Phase::Aborted { reason: Reason::Superseded { by }, .. } if *by == release("newer"))
+    );
     let mut spec = canary(vec![weight(5, 5)]);
     spec.on_new_commit = OnNewCommit::Queue;
     let mut bench = Bench::new(beginning(spec));
