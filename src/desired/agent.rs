@@ -85,11 +85,13 @@ pub(super) fn read(
     let mut found = check(written::agent(), &whole).0;
     let origin = Origin::file(format!("{}/agent.yaml", layer::folder(name)));
     // What the schema refuses cannot be read; all else is told together.
-    let declared: Option<written::Agent> = match found.is_empty() {
-        true => serde_json::from_value(whole.to_value())
-            .map(Some)
-            .map_err(|error| Diagnostic::error(origin.clone(), format!("the agent cannot be read: {error}")))?,
-        false => None,
+    let declared: Option<written::Agent> = if found.is_empty() {
+        let read = serde_json::from_value(whole.to_value());
+        let read =
+            read.map_err(|error| Diagnostic::error(origin.clone(), format!("the agent cannot be read: {error}")))?;
+        Some(read)
+    } else {
+        None
     };
     let rollout = declared
         .as_ref()

@@ -78,6 +78,7 @@ impl Instances {
     }
 
     /// None of each kind.
+    #[must_use]
     pub fn none(&self) -> Self {
         Self { agent: 0, workers: self.workers.keys().map(|name| (name.clone(), 0)).collect() }
     }

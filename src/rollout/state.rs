@@ -284,10 +284,7 @@ impl Rollout {
     ///
     /// None that can be met: the state has no maps but those with texts for keys.
     pub fn saved(&self, evidence: Option<String>) -> Result<RolloutRecord, serde_json::Error> {
-        let state = match serde_json::to_value(self)? {
-            Value::Object(state) => state,
-            _ => serde_json::Map::new(),
-        };
+        let state = serde_json::from_value(serde_json::to_value(self)?)?;
         Ok(RolloutRecord { version: VERSION, state, evidence })
     }
 
@@ -352,7 +349,7 @@ impl Rollout {
 
     /// What the target shall look like: of the state alone.
     pub fn wanted(&self) -> Wanted {
-        let in_place = (self.carrier == Carrier::InPlace).then(|| match &self.phase {
+        let replaced = match &self.phase {
             Phase::Waiting | Phase::Aborting { .. } | Phase::Aborted { .. } => false,
             Phase::Starting
             | Phase::Smoke { .. }
@@ -363,7 +360,8 @@ impl Rollout {
             | Phase::Baking { .. }
             | Phase::Keeping { .. }
             | Phase::Done { .. } => true,
-        });
+        };
+        let in_place = (self.carrier == Carrier::InPlace).then_some(replaced);
         Wanted { routes: self.routes(), instances: self.instances(), in_place }
     }
 
@@ -389,9 +387,8 @@ impl Rollout {
     fn instances(&self) -> Sides<Instances> {
         let whole = |stable| Sides { candidate: self.size.none(), stable };
         match &self.phase {
-            Phase::Waiting | Phase::Aborted { .. } => whole(self.size.clone()),
+            Phase::Waiting | Phase::Aborted { .. } | Phase::Aborting { made: false, .. } => whole(self.size.clone()),
             Phase::Done { .. } => Sides { candidate: self.size.clone(), stable: self.size.none() },
-            Phase::Aborting { made: false, .. } => whole(self.size.clone()),
             Phase::Aborting { sized, least, .. } => {
                 let sides = self.size.at(*sized, self.carrier, *least);
                 Sides { candidate: sides.candidate, stable: self.size.clone() }

@@ -388,18 +388,14 @@ impl Rollout {
         let (candidate, stable) = (self.ready.candidate.agent > 0, self.ready.stable.agent > 0);
         let aborting = matches!(self.phase, Phase::Aborting { .. } | Phase::Aborted { .. });
         let target = self.target();
+        let serves = self.granted.gives() && self.is_attached();
         self.granted = match (candidate, stable) {
             (false, _) => Split::STABLE,
-            // An aborted candidate keeps what it has until there is somewhere to go.
-            (true, false) if aborting => self.granted,
-            // Stable answers nobody: a candidate that is due any traffic takes all.
-            (true, false) if self.granted.gives() && self.is_attached() || target.gives() && self.may_rise(now) => {
-                Split::CANDIDATE
-            }
-            (true, false) => self.granted,
-            (true, true) if target.weight() <= self.granted.weight() => target,
-            (true, true) if self.may_rise(now) => target,
-            (true, true) => self.granted,
+            // Stable answers nobody: a candidate that is due any traffic takes all; an aborted one keeps what it has until
+            // there is somewhere to go.
+            (true, false) if !aborting && (serves || target.gives() && self.may_rise(now)) => Split::CANDIDATE,
+            (true, true) if target.weight() <= self.granted.weight() || self.may_rise(now) => target,
+            (true, _) => self.granted,
         };
     }
 
@@ -442,10 +438,10 @@ impl Rollout {
             }
             Phase::Baking { since } if over(since, self.spec.rollback.bake) && self.serves() => {
                 let keeps = self.carrier != Carrier::InPlace && !over(since, self.keep_old());
-                self.phase = if keeps { Phase::Keeping { since } } else { self.done(now, news) };
+                self.phase = if keeps { Phase::Keeping { since } } else { done(now, news) };
             }
             Phase::Keeping { since } if over(since, self.keep_old()) && self.serves() => {
-                self.phase = self.done(now, news)
+                self.phase = done(now, news);
             }
             Phase::Aborting { reason, made, .. } if self.is_back(made) => {
                 news.push(News::Aborted(reason.clone()));
@@ -513,13 +509,8 @@ impl Rollout {
         self.paused = None;
         self.phase = match self.way {
             Way::Forward => Phase::Baking { since: now },
-            Way::Back => self.done(now, news),
+            Way::Back => done(now, news),
         };
-    }
-
-    fn done(&self, now: Timestamp, news: &mut Vec<News>) -> Phase {
-        news.push(News::Done);
-        Phase::Done { at: now }
     }
 
     /// The candidate has what it was promoted to.
@@ -625,4 +616,9 @@ impl Rollout {
     fn not_now(&self, deed: &'static str) -> Illegal {
         if self.is_over() { Illegal::Over(deed) } else { Illegal::Phase { deed, phase: self.phase.word() } }
     }
+}
+
+fn done(now: Timestamp, news: &mut Vec<News>) -> Phase {
+    news.push(News::Done);
+    Phase::Done { at: now }
 }

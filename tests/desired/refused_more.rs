@@ -308,6 +308,10 @@ fn what_is_not_delivered_is_never_ignored() {
       |   drain: {mode: finish}
       |   ^^^^^
       hint: take it away until a version delivers it
+    agents/a/agent.yaml:9:16: error: `canary` moves traffic, and the agent has no port
+      |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
+      |                ^^^^^^
+      hint: add `workload.port`, or write `strategy: rolling`
     agents/a/agent.yaml:9:16: error: `rollout.strategy.canary` is not delivered by this version
       |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
       |                ^^^^^^
@@ -338,16 +342,28 @@ fn what_is_not_delivered_is_never_ignored() {
       hint: take it away until a version delivers it
     ");
     assert_snapshot!(spec("  rollout: {strategy: {blueGreen: {keepOld: 1h}}}\n"), @"
+    agents/a/agent.yaml:6:24: error: `blueGreen` moves traffic, and the agent has no port
+      |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
+      |                        ^^^^^^^^^
+      hint: add `workload.port`, or write `strategy: rolling`
     agents/a/agent.yaml:6:24: error: `rollout.strategy.blueGreen` is not delivered by this version
       |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
       |                        ^^^^^^^^^
       hint: take it away until a version delivers it
     ");
-    assert_snapshot!(spec("  rollout: {strategy: {abTest: {by: {header: x}}}}\n"), @"
+    assert_snapshot!(spec("  rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}\n"), @"
+    agents/a/agent.yaml:6:24: error: `abTest` moves traffic, and the agent has no port
+      |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
+      |                        ^^^^^^
+      hint: add `workload.port`, or write `strategy: rolling`
     agents/a/agent.yaml:6:24: error: `rollout.strategy.abTest` is not delivered by this version
-      |   rollout: {strategy: {abTest: {by: {header: x}}}}
+      |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
       |                        ^^^^^^
       hint: take it away until a version delivers it
+    agents/a/agent.yaml:6:33: error: users cannot be split by hash on Kubernetes: an HTTPRoute matches values alone
+      |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
+      |                                 ^^
+      hint: add a `value` that marks the segment; a host splits by hash
     ");
     assert_snapshot!(spec("  rollout: {strategy: canary}\n"), @"
     agents/a/agent.yaml:6:23: error: `strategy` cannot be `canary`: `rolling` is expected
@@ -360,6 +376,49 @@ fn what_is_not_delivered_is_never_ignored() {
       |          ^^^^^^^^
       hint: an overlay takes it away here: `code: {artifact: null}`
     ");
+}
+
+// === rollouts ===
+
+/// What is wrong with a rollout, apart from that it is not delivered.
+fn rollout(rollout: &str) -> String {
+    let told = spec(&format!("  workload: {{port: 8000}}\n  rollout:\n{rollout}"));
+    let undelivered = ["is not delivered by this version", "until a version delivers it"];
+    let lines = told.lines().filter(|line| {
+        line.contains("error: ") && !line.ends_with(undelivered[0])
+            || line.contains("hint: ") && !line.ends_with(undelivered[1])
+    });
+    lines.map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+fn steps_that_mean_nothing() {
+    assert_snapshot!(rollout(
+        "    strategy:\n      canary:\n        steps:\n        - {weight: 25, for: 5m}\n        - {weight: 5}\n        - {}\n        - {weight: 50, pause: {}}\n        - {pause: {}, for: 5m}\n        - {weight: 50, samples: 5}\n        - {weight: 50, for: 5m, atMost: 1h}\n        - {weight: 50, for: 0s}\n        - {weight: 60, for: 5m, limits: {error: {max: 0.1}, errors: {min: 0.1}}}\n"
+    ));
+    assert_snapshot!(rollout(
+        "    strategy: {canary: {steps: [{pause: {}}], mirror: {for: 2m}, reach: {header: X-Canary, value: \"1\"}}}\n    sticky: {cookie: user}\n"
+    ));
+    assert_snapshot!(rollout("    strategy: {blueGreen: {keepOld: 1m, smoke: health}}\n"));
+    assert_snapshot!(rollout(
+        "    strategy: {abTest: {by: {header: x-group, value: b}, for: 1h, min: 2h, share: 10}}\n"
+    ));
+}
+
+#[test]
+fn metrics_that_mean_nothing() {
+    assert_snapshot!(rollout(
+        "    strategy: {canary: {}}\n    analysis:\n      a: {preset: error_rate}\n      b: {preset: error_rate, max: 5}\n      c: {preset: error_rate, max: 10ms}\n      d: {preset: goal_completion, max: 0.5}\n      e: {preset: latency_p99, max: 1s, min: 1s}\n      f: {query: \"up\", compare: stable}\n      g: {preset: error_rate, query: \"up\", max: 0.1}\n      h: {preset: error_rate, compare: stable, margin: 1.2}\n      i: {preset: latency_p99, compare: stable, margin: 0.1}\n      j: {preset: latency_p99, max: 1s, margin: 1.2}\n      k: {preset: error_rate, max: 0.1, onNoData: abort, interval: 10ms}\n      l: {max: 1}\n"
+    ));
+    assert_snapshot!(rollout("    analysis: {}\n    rollback: {bake: 91d}\n"));
+    assert_eq!(rollout("    strategy: {canary: {}}\n    analysis: {p99: {preset: latency_p99, max: 800ms}}\n"), "");
+}
+
+#[test]
+fn freezes_that_never_come() {
+    assert_snapshot!(prod(
+        "  freezes:\n  - {cron: \"0 17 * *\", for: 64h}\n  - {cron: \"0 0 30 2 *\", for: 1h}\n  - {cron: \"0 0 * * FRX\", for: 1h}\n  - {cron: \"0 0 * * FRI\", for: 0s}\n  - {cron: \"0 0 * * FRI\", for: 1h, timezone: Europe/Berln}\n"
+    ));
 }
 
 // === environments ===

@@ -288,6 +288,7 @@ fn the_schemas_use_what_the_parser_reads() {
         "maximum",
         "minLength",
         "minItems",
+        "maxItems",
         "uniqueItems",
         "minProperties",
         "maxProperties",
