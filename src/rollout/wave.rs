@@ -54,6 +54,7 @@ pub fn wave<'a>(
 
 #[cfg(test)]
 mod tests {
+    use super::Standing::{Aborted, Over, Runs, Waits};
     use super::*;
 
     #[test]
@@ -63,7 +64,6 @@ mod tests {
             let waves = Waves { max_agents: most, stop_after_aborts: stop };
             wave(waves, &names[agent], names.iter().zip(standings))
         };
-        use Standing::{Aborted, Over, Runs, Waits};
         assert_eq!(ask(0, [Waits; 4], Some(2), None), None);
         assert_eq!(ask(1, [Waits; 4], Some(2), None), None);
         assert_eq!(ask(2, [Waits; 4], Some(2), None), Some(Wave::Full));

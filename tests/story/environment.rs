@@ -29,6 +29,9 @@ fn told(agents: &[&str], records: &[&str]) -> Told {
         agents: None,
         pins: BTreeMap::new(),
         images: ImagePolicy::Digest,
+        waves: backstay::desired::Waves::default(),
+        freezes: vec![],
+        approvals: 0,
         write_back: WriteBack::Revert,
         origin: Origin::file("environments/production.yaml"),
     };
