@@ -130,6 +130,22 @@ fn a_way_back_needs_a_ready_stable_and_nothing_else() {
 }
 
 #[test]
+fn an_aborted_candidate_takes_no_more_though_stable_is_lost() {
+    let mut bench = usual();
+    bench.carry_out();
+    let routes = bench.rollout.wanted().routes;
+    bench.must(&Event::Routes(None));
+    let candidate = bench.rollout.wanted().instances.candidate;
+    bench.must(&Event::Ready(Sides { candidate, stable: Instances::default() }));
+    assert_eq!(bench.weight(), 5, "nobody knows the route");
+    bench.judge(Verdict::Abort, Why::Harm).expect("an abort");
+    bench.must(&Event::Routes(Some(routes)));
+    assert_eq!(bench.weight(), 5);
+    bench.carry_out();
+    assert!(bench.is_aborted());
+}
+
+#[test]
 fn a_candidate_that_is_lost_has_no_traffic_and_begins_its_step_anew() {
     let mut bench = usual();
     bench.carry_out();
@@ -222,6 +238,11 @@ fn pauses_gates_and_instances_are_steps() {
     assert_eq!(bench.tell(&answer("other", Answer::Open)), Err(Illegal::Late));
     assert!(matches!(bench.rollout.phase(), Phase::Step { at: 4, .. }));
     assert_eq!(bench.weight(), 5, "the weight stays");
+    let outside = frozen(&bench, 1);
+    bench.outside(outside);
+    bench.must(&answer("load", Answer::Open));
+    assert!(matches!(bench.rollout.phase(), Phase::Step { at: 4, .. }), "a freeze holds at an open gate, too");
+    bench.outside(Outside::default());
     bench.must(&answer("load", Answer::Open));
     bench.carry_out();
     assert_eq!(bench.weight(), 100);
