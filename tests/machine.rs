@@ -18,3 +18,5 @@ mod release;
 mod river;
 #[path = "machine/store.rs"]
 mod store;
+#[path = "machine/upgrade.rs"]
+mod upgrade;

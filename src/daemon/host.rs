@@ -156,14 +156,12 @@ fn make(folder: &Path) -> Result<(), HostError> {
 
 fn settings(config: &Config, host: &Host, state: PathBuf) -> Settings {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(KEEPER)));
+    let keeper = host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER));
     let proxy = config.proxy.clone().unwrap_or_default();
     Settings {
         launcher: match host.launcher {
-            config::Launcher::Fork => {
-                let keeper = host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER));
-                Launcher::Fork { keeper }
-            }
-            config::Launcher::Systemd => Launcher::Systemd,
+            config::Launcher::Fork => Launcher::Fork { keeper },
+            config::Launcher::Systemd => Launcher::Systemd { keeper },
         },
         secrets: host.secrets.clone().unwrap_or_else(|| state.join("secrets")),
         interpreters: host.interpreters.clone(),

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::command::{Begun, line_of};
+use super::file;
 use super::wire::{ANSWER, Answer, Hello, Identity, Probe, Probed, Request, SOCKET, Status, VERSION};
 use crate::sys::{self, Listening, Word};
 
@@ -123,6 +124,7 @@ impl Client {
         let identity = Identity {
             version: 0,
             keeper: String::new(),
+            program: None,
             instance: String::new(),
             nonce: String::new(),
             process: sys::ProcessId { pid: listener.pid, start: 0 },
@@ -207,6 +209,12 @@ impl Client {
             let what = format!("after an upgrade it is {:?}, and was {:?}", after.identity, self.identity);
             Err(ClientError::Nonsense { folder: self.folder, what })
         }
+    }
+
+    /// Whether the keeper runs another program than the one that is installed at a place. What cannot be told is not another one.
+    pub fn is_outdated(&self, program: &Path) -> bool {
+        let installed = file::program(program).ok();
+        self.identity.program.is_some() && installed.is_some() && self.identity.program != installed
     }
 
     fn ask(&mut self, request: &Request, time: Duration) -> Result<Answer, ClientError> {

@@ -15,6 +15,7 @@ use super::probe::Tally;
 use super::run::Shared;
 use crate::judge::HostReason;
 use crate::keeper::client::Client;
+use crate::keeper::folder::told;
 use crate::keeper::wire::{Phase, Status};
 use crate::proxy::Address;
 use crate::sys::Listening;
@@ -167,7 +168,12 @@ impl Instance {
         let (shared, pod, folder) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.folder.clone());
         let begun = tokio::task::spawn_blocking(move || {
             let launch = launch::prepare(&shared.settings, &pod, &needs)?;
-            shared.settings.launcher.start(&folder, &launch.spec)?;
+            let launcher = &shared.settings.launcher;
+            launcher.start(&folder, &launch.spec)?;
+            // The keeper of before holds the agent as well.
+            if let Err(error) = launcher.renew(&folder, shared.epoch) {
+                tracing::warn!(folder = %folder.display(), error = %told(&error), "its keeper is not upgraded");
+            }
             Ok(launch)
         });
         begun.await.unwrap_or_else(|error| Err(Trouble::machine(format!("the launch was given up: {error}"))))
@@ -252,7 +258,7 @@ impl Instance {
         let patience = self.grace() + BEYOND_GRACE;
         let restarted = tokio::task::spawn_blocking(move || Client::connect(&place, Some(epoch))?.restart(patience));
         if let Ok(Err(error)) = restarted.await {
-            tracing::warn!(pod = %self.pod.name_any(), error = %crate::keeper::folder::told(&error), "cannot restart it");
+            tracing::warn!(pod = %self.pod.name_any(), error = %told(&error), "cannot restart it");
         }
     }
 
