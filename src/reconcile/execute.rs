@@ -8,7 +8,7 @@ use super::course::{self, Begin, Refused};
 use super::state::{AgentState, Pending};
 use super::target::{Situation, Target};
 use super::{Action, Announcement, How, Wanted, Write};
-use crate::judge::{AgentHealth, Fault};
+use crate::judge::{AgentHealth, Fault, Health};
 use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
@@ -320,7 +320,17 @@ impl AgentState {
         let blocked: Vec<_> =
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
         if unhealthy {
-            let why = health.findings.first().map_or("not all pods are ready", |finding| &finding.sentence);
+            let known = match &health.health {
+                Health::Degraded { reason, fault: Some(_) } => Some(reason),
+                Health::Degraded { fault: None, .. }
+                | Health::Healthy
+                | Health::Progressing { .. }
+                | Health::Suspended
+                | Health::Missing
+                | Health::Unknown => None,
+            };
+            let known = health.findings.first().map(|finding| &finding.sentence).or(known);
+            let why = known.map_or("not all pods are ready", String::as_str);
             Situation::Unhealthy { why, contested }.tell(record, now);
         } else {
             Situation::Ready { contested, blocked: &blocked }.tell(record, now);

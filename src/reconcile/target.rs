@@ -113,7 +113,9 @@ impl Target {
         let unhealthy = match (&health.health, missing) {
             (_, Some(object)) => Some(format!("{object} to be there")),
             (Health::Healthy | Health::Suspended, None) => None,
-            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => Some(reason.clone()),
+            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => {
+                Some(format!("it to become ready: {reason}"))
+            }
             (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
         };
         // Digests are taken of what was refused alone: that is seldom anything.

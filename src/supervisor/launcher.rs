@@ -20,6 +20,14 @@ use crate::sys;
 /// How long a keeper that is in the way may take to go.
 const CLEAR: Duration = Duration::from_mins(1);
 
+/// What a person can do about a stranger in an instance's folder.
+const WAY_OUT: &str = "`fuser -v` with the file `lock` in there shows who it is: end that process";
+
+/// The launch that a spec is of.
+pub(super) fn launch_of(spec: &Spec) -> client::Launch {
+    client::Launch { instance: spec.instance.clone(), nonce: spec.nonce.clone() }
+}
+
 /// Who starts keepers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
@@ -91,9 +99,15 @@ fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Troub
     let end = || end_in_the_way(&Launcher::Fork { keeper: program.to_owned() }, folder, spec);
     let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
     match standing.map_err(|error| failed("look at", error.to_string()))? {
-        Standing::Running(_) => return Ok(()),
+        // What its file says, it says itself as well. One that is slow to answer is asked again by whoever follows it.
+        Standing::Running(_) => match Client::connect_to(folder, None, &launch_of(spec)) {
+            Err(error @ (ClientError::Another { .. } | ClientError::Nonsense { .. })) => {
+                return Err(failed("trust who answers in", format!("{}; {WAY_OUT}", told(&error))));
+            }
+            Ok(_) | Err(_) => return Ok(()),
+        },
         // The keeper of an earlier Pod of this name, or one that is just beginning.
-        Standing::Unexplained { why, .. } => end().map_err(|error| failed("clear", format!("{why}; {error}")))?,
+        Standing::Unexplained { why, .. } => end().map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?,
         Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
             end().map_err(|error| failed("clear", error))?;
         }

@@ -112,7 +112,10 @@ async fn a_database_that_somebody_locks_is_waited_for() {
 async fn a_second_daemon_says_that_there_is_one_and_changes_nothing() {
     let (river, daemon) = serving("two").await;
     let second = river.spawn("two", "");
-    until("it says so", async || second.log().contains("cannot become the daemon of this folder").then_some(())).await;
+    let folder = river.lab.at("state/host");
+    let says = format!("another daemon serves this host from `{}`, as process {}", folder.display(), daemon.id());
+    until("it says so", async || second.log().contains(&says).then_some(())).await;
+    assert!(second.log().contains("hint: one daemon serves a host: stop the other one"), "{}", second.log());
     let pushed = river.repo.commit_greeting("Ahoy!");
     river.settled(&pushed).await;
     golden::says("two-daemons", &river, &daemon).await;

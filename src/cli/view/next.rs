@@ -1,10 +1,20 @@
 //! What goes on in spite of a fault, and what a person can do about it.
 
+use crate::daemon::config::Launcher;
 use crate::model::AgentName;
 use crate::record::{AgentRecord, ConditionKind, Phase, Truth};
+use crate::render::AGENT_LABEL;
 
-/// Keys and sentences; none where all is well, or where nothing is known.
-pub(super) fn lines(name: &AgentName, record: &AgentRecord) -> Vec<(&'static str, String)> {
+/// The command that shows what an agent wrote: ours on this machine, the cluster's in a cluster.
+pub(in crate::cli) fn logs_command(name: &AgentName, namespace: &str, host: Option<Launcher>) -> String {
+    match host {
+        Some(_) => format!("backstay logs {name}"),
+        None => format!("kubectl logs --namespace {namespace} --selector {AGENT_LABEL}={name} --tail 100"),
+    }
+}
+
+/// Keys and sentences; none where all is well, or where nothing is known. `logs` is the command that shows its logs.
+pub(super) fn lines(name: &AgentName, record: &AgentRecord, logs: &str) -> Vec<(&'static str, String)> {
     let holds = |kind| record.condition(kind).is_some_and(|condition| condition.status == Truth::True);
     let Some(stable) = record.stable.as_ref().filter(|_| record.phase == Phase::Active) else { return vec![] };
     let still = |text: String| ("still runs", text);
@@ -15,7 +25,7 @@ pub(super) fn lines(name: &AgentName, record: &AgentRecord) -> Vec<(&'static str
         return vec![
             still(format!("{} goes on as before", stable.release)),
             to_do(format!(
-                "push a commit that mends it, or `git revert` the one that asks for {failed}; `backstay logs {name}` tells what it wrote, `backstay retry {name}` lets it try once more"
+                "push a commit that mends it, or `git revert` the one that asks for {failed}; `{logs}` tells what it wrote, `backstay retry {name}` lets it try once more"
             )),
         ];
     }
@@ -32,7 +42,7 @@ pub(super) fn lines(name: &AgentName, record: &AgentRecord) -> Vec<(&'static str
             .history
             .first()
             .map_or_else(String::new, |before| format!("; `backstay rollback {name}` goes back to {}", before.release));
-        return vec![to_do(format!("`backstay logs {name}` tells what it wrote{before}"))];
+        return vec![to_do(format!("`{logs}` tells what it wrote{before}"))];
     }
     vec![]
 }
