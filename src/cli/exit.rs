@@ -179,10 +179,11 @@ impl From<DaemonError> for CliError {
                 .hint("`[journal] path` is a file, or `stdout`"),
             DaemonError::Host { source, environment } => {
                 let hint = match source {
-                    HostError::Taken { .. } | HostError::Lock(_) | HostError::Listen(_) => {
+                    HostError::Taken { .. } | HostError::Listen(_) => {
                         "one daemon serves a host: stop the other one, or give this one a `[state] folder` of its own"
                     }
                     HostError::Folder { .. }
+                    | HostError::Lock(_)
                     | HostError::Store(_)
                     | HostError::Artifacts(_)
                     | HostError::Supervisor(_) => {

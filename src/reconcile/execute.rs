@@ -292,7 +292,7 @@ impl AgentState {
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         // What is told by Git's word stands until Git speaks again.
         let by_health =
-            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy"));
+            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy" | "Environment"));
         if by_health || self.admission.is_some() {
             self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
         }
@@ -321,17 +321,20 @@ impl AgentState {
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
         if unhealthy {
             let known = match &health.health {
-                Health::Degraded { reason, fault: Some(_) } => Some(reason),
-                Health::Degraded { fault: None, .. }
+                Health::Degraded { reason, fault: Some(Fault::Environment) } => Some(reason),
+                Health::Degraded { fault: Some(Fault::Release) | None, .. }
                 | Health::Healthy
                 | Health::Progressing { .. }
                 | Health::Suspended
                 | Health::Missing
                 | Health::Unknown => None,
             };
-            let known = health.findings.first().map(|finding| &finding.sentence).or(known);
-            let why = known.map_or("not all pods are ready", String::as_str);
-            Situation::Unhealthy { why, contested }.tell(record, now);
+            let finding = health.findings.first();
+            let outside = finding.map_or(known.is_some(), |finding| finding.fault == Fault::Environment);
+            let word = if outside { "Environment" } else { "Unhealthy" };
+            let why = finding.map(|finding| &finding.sentence).or(known);
+            let why = why.map_or("not all pods are ready", String::as_str);
+            Situation::Unhealthy { word, why, contested }.tell(record, now);
         } else {
             Situation::Ready { contested, blocked: &blocked }.tell(record, now);
         }

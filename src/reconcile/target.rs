@@ -300,7 +300,7 @@ pub(super) enum Situation<'a> {
     Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
     Stalled { word: &'static str, why: &'a str },
     Failed { why: &'a str },
-    Unhealthy { why: &'a str, contested: Option<&'a str> },
+    Unhealthy { word: &'static str, why: &'a str, contested: Option<&'a str> },
     Ready { contested: Option<&'a str>, blocked: &'a [WaitingOn] },
     Kept(&'a Reason),
     Removed,
@@ -347,9 +347,9 @@ impl Situation<'_> {
                 set(Ready, Truth::False, "Failed", why);
                 record.clear_condition(Progressing);
             }
-            Self::Unhealthy { why, contested } => {
-                set(Ready, Truth::False, "Unhealthy", why);
-                set(Degraded, Truth::True, "Unhealthy", why);
+            Self::Unhealthy { word, why, contested } => {
+                set(Ready, Truth::False, word, why);
+                set(Degraded, Truth::True, word, why);
                 record.clear_condition(Progressing);
                 contest(record, *contested, now);
             }

@@ -36,8 +36,14 @@ pub(super) fn lines(name: &AgentName, record: &AgentRecord, logs: &str) -> Vec<(
             to_do("mend what it waits for, and it goes on by itself; or `git revert` the commit".to_owned()),
         ];
     }
-    let unhealthy = record.condition(ConditionKind::Degraded).filter(|degraded| degraded.reason == "Unhealthy");
-    if unhealthy.is_some_and(|degraded| degraded.status == Truth::True) {
+    let degraded = record.condition(ConditionKind::Degraded).filter(|degraded| degraded.status == Truth::True);
+    if degraded.is_some_and(|degraded| degraded.reason == "Environment") {
+        return vec![
+            still(format!("{}, as far as it did before", stable.release)),
+            to_do("mend what it names, and it goes on by itself; nothing is to be changed in Git".to_owned()),
+        ];
+    }
+    if degraded.is_some_and(|degraded| degraded.reason == "Unhealthy") {
         let before = record
             .history
             .first()
