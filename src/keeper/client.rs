@@ -34,6 +34,15 @@ pub struct Client {
     identity: Identity,
 }
 
+/// One launch of an instance: which keeper is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The instance.
+    pub instance: String,
+    /// Tells one launch of it from every other.
+    pub nonce: String,
+}
+
 /// Why a keeper was not started, or did not do what was asked.
 #[derive(Debug, Error)]
 pub enum ClientError {
@@ -76,6 +85,16 @@ pub enum ClientError {
         folder: PathBuf,
         /// What it said, cut.
         what: String,
+    },
+    /// It is not the one that was launched.
+    #[error("the keeper of `{}` says that it is of instance `{instance}`, launch `{nonce}`, which was not meant", folder.display())]
+    Another {
+        /// The folder.
+        folder: PathBuf,
+        /// The instance it names.
+        instance: String,
+        /// The launch it names.
+        nonce: String,
     },
     /// It will not do it.
     #[error("the keeper of `{}` refuses: {why}", folder.display())]
@@ -141,6 +160,17 @@ impl Client {
             return Err(ClientError::Nonsense { folder: folder.to_owned(), what });
         }
         client.identity = identity;
+        Ok(client)
+    }
+
+    /// The same, and an error where the keeper is another one than that of this launch of this instance.
+    pub fn connect_to(folder: &Path, epoch: Option<u64>, launch: &Launch) -> Result<Self, ClientError> {
+        let client = Self::connect(folder, epoch)?;
+        let Identity { instance, nonce, .. } = &client.identity;
+        if (instance, nonce) != (&launch.instance, &launch.nonce) {
+            let folder = folder.to_owned();
+            return Err(ClientError::Another { folder, instance: instance.clone(), nonce: nonce.clone() });
+        }
         Ok(client)
     }
 

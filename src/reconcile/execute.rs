@@ -8,7 +8,7 @@ use super::course::{self, Begin, Refused};
 use super::state::{AgentState, Pending};
 use super::target::{Situation, Target};
 use super::{Action, Announcement, How, Wanted, Write};
-use crate::judge::{AgentHealth, Fault};
+use crate::judge::{AgentHealth, Fault, Health};
 use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
@@ -291,8 +291,9 @@ impl AgentState {
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         // What is told by Git's word stands until Git speaks again.
-        let by_health =
-            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy"));
+        let by_health = next
+            .condition(ConditionKind::Ready)
+            .is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy" | "Environment"));
         if by_health || self.admission.is_some() {
             self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
         }
@@ -320,8 +321,21 @@ impl AgentState {
         let blocked: Vec<_> =
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
         if unhealthy {
-            let why = health.findings.first().map_or("not all pods are ready", |finding| &finding.sentence);
-            Situation::Unhealthy { why, contested }.tell(record, now);
+            let known = match &health.health {
+                Health::Degraded { reason, fault: Some(Fault::Environment) } => Some(reason),
+                Health::Degraded { fault: Some(Fault::Release) | None, .. }
+                | Health::Healthy
+                | Health::Progressing { .. }
+                | Health::Suspended
+                | Health::Missing
+                | Health::Unknown => None,
+            };
+            let finding = health.findings.first();
+            let outside = finding.map_or(known.is_some(), |finding| finding.fault == Fault::Environment);
+            let word = if outside { "Environment" } else { "Unhealthy" };
+            let why = finding.map(|finding| &finding.sentence).or(known);
+            let why = why.map_or("not all pods are ready", String::as_str);
+            Situation::Unhealthy { word, why, contested }.tell(record, now);
         } else {
             Situation::Ready { contested, blocked: &blocked }.tell(record, now);
         }

@@ -113,7 +113,9 @@ impl Target {
         let unhealthy = match (&health.health, missing) {
             (_, Some(object)) => Some(format!("{object} to be there")),
             (Health::Healthy | Health::Suspended, None) => None,
-            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => Some(reason.clone()),
+            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => {
+                Some(format!("it to become ready: {reason}"))
+            }
             (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
         };
         // Digests are taken of what was refused alone: that is seldom anything.
@@ -298,7 +300,7 @@ pub(super) enum Situation<'a> {
     Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
     Stalled { word: &'static str, why: &'a str },
     Failed { why: &'a str },
-    Unhealthy { why: &'a str, contested: Option<&'a str> },
+    Unhealthy { word: &'static str, why: &'a str, contested: Option<&'a str> },
     Ready { contested: Option<&'a str>, blocked: &'a [WaitingOn] },
     Kept(&'a Reason),
     Removed,
@@ -345,9 +347,9 @@ impl Situation<'_> {
                 set(Ready, Truth::False, "Failed", why);
                 record.clear_condition(Progressing);
             }
-            Self::Unhealthy { why, contested } => {
-                set(Ready, Truth::False, "Unhealthy", why);
-                set(Degraded, Truth::True, "Unhealthy", why);
+            Self::Unhealthy { word, why, contested } => {
+                set(Ready, Truth::False, word, why);
+                set(Degraded, Truth::True, word, why);
                 record.clear_condition(Progressing);
                 contest(record, *contested, now);
             }

@@ -20,6 +20,14 @@ use crate::sys;
 /// How long a keeper that is in the way may take to go.
 const CLEAR: Duration = Duration::from_mins(1);
 
+/// What a person can do about a stranger in an instance's folder.
+const WAY_OUT: &str = "`fuser -v` with the file `lock` in there shows who it is: end that process";
+
+/// The launch that a spec is of.
+pub(super) fn launch_of(spec: &Spec) -> client::Launch {
+    client::Launch { instance: spec.instance.clone(), nonce: spec.nonce.clone() }
+}
+
 /// Who starts keepers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
@@ -67,12 +75,12 @@ impl Launcher {
     }
 
     /// Has the keeper of a folder go on as the program that is installed now, where that is another one. Its agent does not notice.
-    pub(super) fn renew(&self, folder: &Path, epoch: u64) -> Result<(), ClientError> {
+    pub(super) fn renew(&self, folder: &Path, spec: &Spec) -> Result<(), ClientError> {
         let (Self::Fork { keeper: installed } | Self::Systemd { keeper: installed }) = self;
-        let keeper = Client::connect(&self.place(folder), Some(epoch))?;
+        let keeper = Client::connect_to(&self.place(folder), Some(spec.epoch), &launch_of(spec))?;
         if keeper.is_outdated(installed) {
             let before = keeper.identity().keeper.clone();
-            let after = keeper.upgrade(installed, epoch)?;
+            let after = keeper.upgrade(installed, spec.epoch)?;
             tracing::info!(folder = %folder.display(), %before, after = %after.identity().keeper, "its keeper is upgraded");
         }
         Ok(())
@@ -104,11 +112,17 @@ impl Launcher {
         make(folder, 0o700).map_err(|error| failed("make", error.to_string()))?;
         let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
         match standing.map_err(|error| failed("look at", error.to_string()))? {
-            Standing::Running(_) => return Ok(()),
+            // What its file says, it says itself as well. One that is slow to answer is asked again by whoever follows it.
+            Standing::Running(_) => match Client::connect_to(folder, None, &launch_of(spec)) {
+                Err(error @ (ClientError::Another { .. } | ClientError::Nonsense { .. })) => {
+                    return Err(failed("trust who answers in", format!("{}; {WAY_OUT}", told(&error))));
+                }
+                Ok(_) | Err(_) => return Ok(()),
+            },
             // The keeper of an earlier Pod of this name, or one that is just beginning.
-            Standing::Unexplained { why, .. } => {
-                self.end_in_the_way(folder, spec).map_err(|error| failed("clear", format!("{why}; {error}")))?
-            }
+            Standing::Unexplained { why, .. } => self
+                .end_in_the_way(folder, spec)
+                .map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?,
             Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
                 self.end_in_the_way(folder, spec).map_err(|error| failed("clear", error))?;
             }

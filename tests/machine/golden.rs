@@ -55,6 +55,8 @@ fn masked(text: &str, river: &River) -> String {
         (r"\b(since|begun|failed|succeeded|superseded) \d+[dhms]\b", "$1 TIME"),
         (r"\b\d+[dhms] ago\b", "TIME ago"),
         (r"support-[0-9a-f]{10}-", "support-HASH-"),
+        (r"revert of [0-9a-f]{8}\b", "revert of COMMIT"),
+        (r"launch `[0-9a-z]+`", "launch `NONCE`"),
         (r"\b2\d{4}\b", "PORT"),
         (r"\b(Tree|page) \d+", "$1 N"),
         (r"run for \d+ s", "run for N s"),

@@ -154,7 +154,7 @@ async fn one_that_writes_a_lot_is_kept_and_its_log_is_bounded() {
 #[tokio::test]
 async fn one_that_ignores_sigterm_ends_all_the_same() {
     let mut lab = lab("stubborn").await;
-    lab.more = "keep_old = \"0s\"\n".to_owned();
+    lab.more = "keep_old = \"1s\"\n".to_owned();
     let (river, daemon) = serving(lab).await;
     let pushed = push(&river, &shell("trap \"\" TERM; PROGRAM & while true; do sleep 1; done"), "");
     river.settled(&pushed).await;

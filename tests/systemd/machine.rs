@@ -12,8 +12,6 @@ use crate::units::folder;
 
 /// Longest wait for what must become true.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What it has beside Debian's smallest system.
-const PACKAGES: &str = "polkitd libpam-systemd libssl3 git";
 
 /// A machine that runs. Dropped, it is gone with everything in it.
 pub(crate) struct Machine {
@@ -46,21 +44,8 @@ pub(crate) fn run(command: &mut Command) -> String {
 
 /// The system, made once and kept.
 fn debian() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let folder = cache.join("backstay-lab/debian");
-    let (made, half) = (folder.join("root"), folder.join("root.new"));
-    if !made.exists() {
-        let _ = fs::remove_dir_all(&half);
-        fs::create_dir_all(&folder).unwrap();
-        let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
-        run(Command::new("debootstrap").args(["--variant=minbase", include, "bookworm"]).arg(&half));
-        fs::copy("/etc/resolv.conf", half.join("etc/resolv.conf")).unwrap();
-        let install = format!("apt-get install -y -qq --no-install-recommends {PACKAGES}");
-        run(Command::new("chroot").arg(&half).args(["sh", "-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"));
-        fs::rename(&half, &made).unwrap();
-    }
-    made
+    let said = run(&mut Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/debian")));
+    PathBuf::from(said.lines().last().unwrap())
 }
 
 /// Starts what is beneath a root.
