@@ -291,8 +291,9 @@ impl AgentState {
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         // What is told by Git's word stands until Git speaks again.
-        let by_health =
-            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy" | "Environment"));
+        let by_health = next
+            .condition(ConditionKind::Ready)
+            .is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy" | "Environment"));
         if by_health || self.admission.is_some() {
             self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
         }

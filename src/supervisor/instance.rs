@@ -252,9 +252,8 @@ impl Instance {
     async fn restart(&self, who: &client::Launch) {
         let (place, who, epoch) = (self.place.clone(), who.clone(), self.shared.epoch);
         let patience = self.grace() + BEYOND_GRACE;
-        let restarted = tokio::task::spawn_blocking(move || {
-            Client::connect_to(&place, Some(epoch), &who)?.restart(patience)
-        });
+        let restarted =
+            tokio::task::spawn_blocking(move || Client::connect_to(&place, Some(epoch), &who)?.restart(patience));
         if let Ok(Err(error)) = restarted.await {
             tracing::warn!(pod = %self.pod.name_any(), error = %crate::keeper::folder::told(&error), "cannot restart it");
         }

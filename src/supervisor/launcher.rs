@@ -107,7 +107,9 @@ fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Troub
             Ok(_) | Err(_) => return Ok(()),
         },
         // The keeper of an earlier Pod of this name, or one that is just beginning.
-        Standing::Unexplained { why, .. } => end().map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?,
+        Standing::Unexplained { why, .. } => {
+            end().map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?
+        }
         Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
             end().map_err(|error| failed("clear", error))?;
         }

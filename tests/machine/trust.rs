@@ -124,20 +124,28 @@ async fn a_liar(name: &str, change: impl Fn(&mut Identity, &mut Status), in_file
 
 #[tokio::test]
 async fn a_keeper_of_another_launch_is_not_believed() {
-    a_liar("keeper-of-another-launch", |says, tells| {
-        "another".clone_into(&mut says.nonce);
-        "another".clone_into(&mut tells.nonce);
-    }, true)
+    a_liar(
+        "keeper-of-another-launch",
+        |says, tells| {
+            "another".clone_into(&mut says.nonce);
+            "another".clone_into(&mut tells.nonce);
+        },
+        true,
+    )
     .await;
 }
 
 #[tokio::test]
 async fn a_keeper_that_claims_another_instance_is_not_believed() {
-    a_liar("keeper-of-another-instance", |says, tells| {
-        "billing-0123456789-0".clone_into(&mut says.instance);
-        "billing-0123456789-0".clone_into(&mut tells.instance);
-        tells.agent = None;
-    }, false)
+    a_liar(
+        "keeper-of-another-instance",
+        |says, tells| {
+            "billing-0123456789-0".clone_into(&mut says.instance);
+            "billing-0123456789-0".clone_into(&mut tells.instance);
+            tells.agent = None;
+        },
+        false,
+    )
     .await;
 }
 
@@ -167,7 +175,10 @@ async fn what_forks_away_ends_with_its_agent() {
     let daemon = river.start().await;
     river.settled(&river.repo.head()).await;
     let pid = river.lab.at("pid");
-    let script = format!("setsid sh -c 'echo $$$$ > {}; trap \"\" TERM HUP; while :; do sleep 1; done' & exec {BACKSTAY} example-agent", pid.display());
+    let script = format!(
+        "setsid sh -c 'echo $$$$ > {}; trap \"\" TERM HUP; while :; do sleep 1; done' & exec {BACKSTAY} example-agent",
+        pid.display()
+    );
     let code = format!("code: {{command: [sh, -c, {}]}}\n", serde_json::to_string(&script).expect("JSON"));
     river.repo.edit(
         "environments/development/support.yaml",

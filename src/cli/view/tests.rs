@@ -109,7 +109,8 @@ fn an_agent_is_told_whole() {
         reason: "crash loop".to_owned(),
     }];
     record.drift_healed = 2;
-    let lines = agent_lines(&name(), &environment(), &record, &Requests::default(), "backstay logs support", at(1_700_003_642));
+    let lines =
+        agent_lines(&name(), &environment(), &record, &Requests::default(), "backstay logs support", at(1_700_003_642));
     insta::assert_snapshot!(lines.join("\n"));
 }
 
