@@ -56,6 +56,7 @@ fn masked(text: &str, river: &River) -> String {
         (r"\b\d+[dhms] ago\b", "TIME ago"),
         (r"support-[0-9a-f]{10}-", "support-HASH-"),
         (r"revert of [0-9a-f]{8}\b", "revert of COMMIT"),
+        (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
         (r"launch `[0-9a-z]+`", "launch `NONCE`"),
         (r"\b2\d{4}\b", "PORT"),
         (r"\b(Tree|page) \d+", "$1 N"),

@@ -414,7 +414,8 @@ impl River {
         self.spawn_with(name, more, &[("HOSTNAME", machine)])
     }
 
-    fn spawn_with(&self, name: &str, more: &str, variables: &[(&str, &str)]) -> Daemon {
+    /// The same, with these variables.
+    pub(crate) fn spawn_with(&self, name: &str, more: &str, variables: &[(&str, &str)]) -> Daemon {
         let port = free_port();
         let at = |end: &str| self.folder.path().join(format!("{name}{end}"));
         let config = format!(
