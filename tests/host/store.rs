@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/production/configmaps";
+const PODS: &str = "/api/v1/namespaces/production/pods";
 const AGENTS: &str = "/apis/backstay.dev/v1alpha1/namespaces/production/agentreleases";
 
 fn open(path: &Path) -> Arc<Store> {
@@ -66,7 +67,6 @@ async fn what_an_object_owned_goes_with_it() {
         body["metadata"]["ownerReferences"] = json!([{"uid": uid}]);
         ask(&store, Caller::Daemon, Method::POST, MAPS, body).await;
     }
-    const PODS: &str = "/api/v1/namespaces/production/pods";
     let mut pod = json!({"metadata": {"name": "process"}, "spec": {"containers": [{"name": "agent"}]}});
     pod["metadata"]["ownerReferences"] = json!([{"uid": owner["metadata"]["uid"]}]);
     let (code, said) = ask(&store, Caller::Daemon, Method::POST, PODS, pod).await;
