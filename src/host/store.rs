@@ -459,16 +459,16 @@ fn uid() -> Result<String, Refused> {
 /// What keeps a disk from taking what is written, with the way out; none for what passes by itself.
 fn disk_trouble(error: &rusqlite::Error) -> Option<&'static str> {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
-    Some(match error.sqlite_error_code()? {
-        DiskFull => "the disk of the state folder is full; free some room there, and it goes on by itself",
-        ReadOnly | PermissionDenied | CannotOpen => {
-            "the state folder cannot be written; make it writable for the daemon, and it goes on by itself"
-        }
-        SystemIoFailure => {
-            "the disk of the state folder does not take what is written; see the system's log, and whether there is room"
-        }
-        _ => return None,
-    })
+    let code = error.sqlite_error_code()?;
+    if code == DiskFull {
+        return Some("the disk of the state folder is full; free some room there, and it goes on by itself");
+    }
+    if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
+        return Some("the state folder cannot be written; make it writable for the daemon, and it goes on by itself");
+    }
+    (code == SystemIoFailure).then_some(
+        "the disk of the state folder does not take what is written; see the system's log, and whether there is room",
+    )
 }
 
 fn unavailable(error: &rusqlite::Error) -> Refused {

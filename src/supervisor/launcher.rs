@@ -108,7 +108,7 @@ fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Troub
         },
         // The keeper of an earlier Pod of this name, or one that is just beginning.
         Standing::Unexplained { why, .. } => {
-            end().map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?
+            end().map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?;
         }
         Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
             end().map_err(|error| failed("clear", error))?;
