@@ -461,16 +461,14 @@ fn disk_trouble(error: &rusqlite::Error) -> Option<&'static str> {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
     let code = error.sqlite_error_code()?;
     if code == DiskFull {
-        Some("the disk of the state folder is full; free some room there, and it goes on by itself")
-    } else if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
-        Some("the state folder cannot be written; make it writable for the daemon, and it goes on by itself")
-    } else if code == SystemIoFailure {
-        Some(
-            "the disk of the state folder does not take what is written; see the system's log, and whether there is room",
-        )
-    } else {
-        None
+        return Some("the disk of the state folder is full; free some room there, and it goes on by itself");
     }
+    if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
+        return Some("the state folder cannot be written; make it writable for the daemon, and it goes on by itself");
+    }
+    (code == SystemIoFailure).then_some(
+        "the disk of the state folder does not take what is written; see the system's log, and whether there is room",
+    )
 }
 
 fn unavailable(error: &rusqlite::Error) -> Refused {
