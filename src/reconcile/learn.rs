@@ -102,10 +102,13 @@ impl AgentState {
                 self.memory.accepted.remove(&object);
             } else {
                 self.memory.accepted.insert(object.clone(), differences(&left));
+                self.memory.clean = None;
             }
         }
         self.memory.refused.remove(&object);
-        if heal {
+        // A write that changed nothing keeps the version: the difference is the server's own, and nothing was healed.
+        let changed = self.live.objects.get(&object).is_none_or(|before| before.version != live.version);
+        if heal && changed {
             let heals = self.memory.heals.entry(object.clone()).or_default();
             heals.push(now);
             self.memory.untold += 1;
