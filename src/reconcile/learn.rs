@@ -106,9 +106,10 @@ impl AgentState {
             }
         }
         self.memory.refused.remove(&object);
-        // A write that changed nothing keeps the version: the difference is the server's own, and nothing was healed.
-        let changed = self.live.objects.get(&object).is_none_or(|before| before.version != live.version);
-        if heal && changed {
+        // A write that changed nothing keeps the version: the difference is the server's own, and nothing was healed. What
+        // the watch shows may be newer than what was written to.
+        let same = matches!(&write.how, How::Apply { version, .. } if *version == live.version);
+        if heal && !same {
             let heals = self.memory.heals.entry(object.clone()).or_default();
             heals.push(now);
             self.memory.untold += 1;
