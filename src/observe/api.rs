@@ -123,8 +123,7 @@ impl Api {
             } else {
                 serde_json::from_slice(&bytes).map(|Lean(read)| read)
             };
-            return read
-                .map_err(|_| Refusal::Unreachable("the answer was cut off or is no JSON".to_owned()));
+            return read.map_err(|_| Refusal::Unreachable("the answer was cut off or is no JSON".to_owned()));
         }
         let code = head.status.as_u16();
         let status = serde_json::from_slice::<Status>(&bytes)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// An object, or a list of objects, without `metadata.managedFields`: they are passed over as they are read.
@@ -130,7 +130,9 @@ mod tests {
         assert_eq!(read(&object(without.clone())), object(without.clone()));
         let list = |metadata: Value| json!({"kind": "ThingList", "metadata": {"continue": "x"}, "items": [object(metadata), 7]});
         assert_eq!(read(&list(with.clone())), list(without.clone()));
-        for other in [json!(7), json!(null), json!("a"), json!([{"metadata": with}]), json!({"items": null, "metadata": 7})] {
+        for other in
+            [json!(7), json!(null), json!("a"), json!([{"metadata": with}]), json!({"items": null, "metadata": 7})]
+        {
             assert_eq!(read(&other), other);
         }
         assert!(serde_json::from_str::<Lean>("{\"a\": ").is_err());

@@ -271,7 +271,11 @@ impl AgentState {
                 let write = Write { manifest: manifest.clone(), how };
                 // All of it stood here as it was rendered: the server's own defaults make no such difference.
                 if target.key.is_some() && self.memory.clean == target.key {
-                    return self.send(Pending::Write { write: write.clone(), heal: true }, Action::Write(write), actions);
+                    return self.send(
+                        Pending::Write { write: write.clone(), heal: true },
+                        Action::Write(write),
+                        actions,
+                    );
                 }
                 let pending = Pending::DryRun { write: write.clone(), asked: differences(changes) };
                 return self.send(pending, Action::DryRun(write), actions);
