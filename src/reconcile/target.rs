@@ -24,6 +24,8 @@ pub(super) struct Target {
     rendered: Option<Arc<Rendered>>,
     previous: Option<Arc<Rendered>>,
     settings: Option<Arc<Settings>>,
+    /// What its rendering depends on.
+    pub(super) key: Option<RenderKey>,
     pub(super) leaves: BTreeMap<ObjectRef, bool>,
 }
 
@@ -55,14 +57,16 @@ impl Target {
                 .and_then(|(release, settings)| rendering(state, &release, &settings, before.renderer, false).ok()),
             None => Some(Arc::clone(&rendered)),
         };
+        let key = RenderKey { release: release.id, settings: settings.digest, renderer: standing.renderer, surge };
         let release = Some(standing.release);
-        Ok(Some(Self { release, rendered: Some(rendered), previous, settings: Some(settings), ..nothing }))
+        let (rendered, settings, key) = (Some(rendered), Some(settings), Some(key));
+        Ok(Some(Self { release, rendered, previous, settings, key, ..nothing }))
     }
 
     /// Nothing of one's own, as while an agent goes.
     pub(super) fn nothing(state: &AgentState) -> Self {
         let leaves = state.admission.as_deref().map(|admission| admission.leaves.clone()).unwrap_or_default();
-        Self { release: None, rendered: None, previous: None, settings: None, leaves }
+        Self { release: None, rendered: None, previous: None, settings: None, key: None, leaves }
     }
 
     /// Whether it asks for an object of this name.
