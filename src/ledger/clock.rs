@@ -19,8 +19,9 @@ pub trait Clock: Send + Sync {
 ///
 /// # Guarantees
 ///
-/// The time of day is the machine's as long as that one is steady. A jump of it is made up little by little, so that a
-/// deadline is a tenth off at the most: nothing is given up or kept because somebody set the clock.
+/// The time of day is the machine's as long as that one is steady. A jump of up to 15 minutes is made up little by little, so
+/// that a deadline is a tenth off at the most: nothing is given up or kept because a clock was corrected. A longer one is
+/// taken over at once, since the time before it was plainly wrong: a machine that slept, or began without a clock.
 #[derive(Debug)]
 pub struct SystemClock {
     begun: Instant,
@@ -30,6 +31,8 @@ pub struct SystemClock {
 
 /// What is no jump yet: a clock that is kept in step is moved by less.
 const STEP: SignedDuration = SignedDuration::from_secs(2);
+/// The longest jump that is made up little by little.
+const LONGEST: SignedDuration = SignedDuration::from_mins(15);
 /// How much of the time that passes makes up for a jump: one part in so many.
 const SLEW: i32 = 10;
 
@@ -37,7 +40,7 @@ const SLEW: i32 = 10;
 fn absorbed(told: Timestamp, passed: SignedDuration, wall: Timestamp) -> Timestamp {
     let steady = told.saturating_add(passed).unwrap_or(wall);
     let jump = wall.duration_since(steady);
-    if jump.abs() <= STEP {
+    if jump.abs() <= STEP || jump.abs() > LONGEST {
         return wall;
     }
     let most = passed / SLEW;
@@ -71,7 +74,7 @@ impl Clock for SystemClock {
 mod tests {
     use super::*;
 
-    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+    const MINUTES: SignedDuration = SignedDuration::from_mins(10);
 
     /// What is told each second for `seconds`, from noon, of a clock that is off by `jump`.
     fn told(jump: SignedDuration, seconds: i64) -> Timestamp {
@@ -84,16 +87,24 @@ mod tests {
     #[test]
     fn a_jump_of_the_clock_is_made_up_little_by_little() {
         let noon = told(SignedDuration::ZERO, 0);
-        for (jump, passed) in [(HOUR, 660), (-HOUR, 540), (HOUR * 24 * 365, 660), (SignedDuration::from_secs(1), 601)] {
+        for (jump, passed) in [(MINUTES, 660), (-MINUTES, 540), (SignedDuration::from_secs(1), 601)] {
             assert_eq!(told(jump, 600).duration_since(noon).as_secs(), passed, "after ten minutes");
         }
-        let made_up = told(HOUR, 11 * 3600).duration_since(noon);
-        assert_eq!(made_up, HOUR * 12, "and it is the machine's again");
+        let made_up = told(MINUTES, 2 * 3600).duration_since(noon);
+        assert_eq!(made_up, MINUTES * 13, "and it is the machine's again");
+    }
+
+    #[test]
+    fn a_clock_that_was_plainly_wrong_is_not_followed_any_more() {
+        let (noon, year) = (told(SignedDuration::ZERO, 0), SignedDuration::from_hours(24 * 365));
+        for jump in [year, -year] {
+            assert_eq!(told(jump, 1).duration_since(noon), jump + SignedDuration::from_secs(1));
+        }
     }
 
     #[test]
     fn time_only_goes_on() {
-        let seconds: Vec<_> = (0..200).map(|seconds| told(-HOUR * 24, seconds)).collect();
+        let seconds: Vec<_> = (0..200).map(|seconds| told(-MINUTES, seconds)).collect();
         assert!(seconds.is_sorted());
     }
 }

@@ -142,10 +142,9 @@ mod tests {
     fn an_event_of_a_watch_is_read_whatever_comes_first() {
         let object = r#""object":{"metadata":{"name":"a","managedFields":[{}]}}"#;
         for text in [format!("{{\"type\":\"ADDED\",{object}}}"), format!("{{{object},\"type\":\"ADDED\"}}")] {
-            match serde_json::from_str(&text).expect("an event") {
-                WatchEvent::Added(Lean(read)) => assert_eq!(read, json!({"metadata": {"name": "a"}})),
-                other => panic!("{other:?}"),
-            }
+            let event: WatchEvent<Lean> = serde_json::from_str(&text).expect("an event");
+            let WatchEvent::Added(Lean(read)) = event else { panic!("{event:?}") };
+            assert_eq!(read, json!({"metadata": {"name": "a"}}));
         }
     }
 }

@@ -22,7 +22,7 @@ const CONTEST_LIMIT: usize = 3;
 /// How long take-backs count.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// How long an operation runs before the record says what it waits for.
-const SLOW: SignedDuration = SignedDuration::from_secs(10);
+const SLOW: SignedDuration = SignedDuration::from_secs(30);
 /// How long pods of a stable release may be unready before the record says so.
 const FLICKER: SignedDuration = SignedDuration::from_secs(3);
 
