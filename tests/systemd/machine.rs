@@ -171,8 +171,11 @@ impl Drop for Machine {
         if std::thread::panicking() {
             let _ = self.told("systemctl --failed; journalctl -n 120").map(|said| eprintln!("{said}"));
         }
-        // The machine's first process takes everything along.
-        let _ = self.nspawn.kill();
+        // The machine's first process takes everything along; it outlives the one that started it.
+        match self.leader() {
+            Ok(leader) => drop(Command::new("kill").args(["-9", &leader]).status()),
+            Err(_) => drop(self.nspawn.kill()),
+        }
         let _ = self.nspawn.wait();
         let _ = Command::new("umount").arg(&self.root).status();
     }
