@@ -20,6 +20,8 @@ mod names;
 mod release;
 #[path = "machine/river.rs"]
 mod river;
+#[path = "machine/serving.rs"]
+mod serving;
 #[path = "machine/store.rs"]
 mod store;
 #[path = "machine/trust.rs"]

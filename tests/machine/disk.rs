@@ -5,9 +5,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::daemon::{BACKSTAY, Daemon, Repo, River, holds, until};
+use crate::daemon::{BACKSTAY, holds, until};
 use crate::golden;
-use crate::lab::{Lab, lab};
+use crate::lab::lab;
+use crate::serving::{CODE, OVERLAY, knock, serving};
 
 /// A mount, until it is dropped.
 struct Mount<'m>(&'m Path);
@@ -30,19 +31,6 @@ fn is_root() -> bool {
     backstay::sys::own_uid() == 0
 }
 
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
-
-/// A host where `support` serves.
-async fn serving(lab: Lab) -> (River, Daemon) {
-    let river = River::new(lab, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
-    (river, daemon)
-}
-
 #[tokio::test]
 async fn an_agent_that_fills_the_disk_is_said_and_all_heals_when_there_is_room() {
     if !is_root() {
@@ -59,11 +47,7 @@ async fn an_agent_that_fills_the_disk_is_said_and_all_heals_when_there_is_room()
         now.display(),
         filler.display()
     );
-    river.repo.edit(
-        "environments/development/support.yaml",
-        "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n",
-        &format!("code: {{command: [sh, -c, '{script}']}}\n"),
-    );
+    river.repo.edit(OVERLAY, CODE, &format!("code: {{command: [sh, -c, '{script}']}}\n"));
     let pushed = river.repo.commit("Fill the disk");
     river.settled(&pushed).await;
     std::fs::write(&now, "").expect("written");

@@ -8,26 +8,12 @@ use backstay::model::Digest;
 use http::Method;
 use serde_json::Value;
 
-use crate::daemon::{BACKSTAY, Daemon, Repo, River, holds, until};
+use crate::daemon::{BACKSTAY, Daemon, River, holds, until};
 use crate::golden;
-use crate::lab::{Lab, lab};
+use crate::lab::lab;
+use crate::serving::{CODE, OVERLAY, knock, serving};
 
-const OVERLAY: &str = "environments/development/support.yaml";
-const CODE: &str = "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n";
 const DEADLINE: &str = "progressDeadline: 60s\n";
-
-/// A host where `support` serves.
-async fn serving(lab: Lab) -> (River, Daemon) {
-    let river = River::new(lab, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    until("the proxy has its route", async || (knock(&river).await == Some(200)).then_some(())).await;
-    (river, daemon)
-}
-
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
 
 /// Pushes a release with this code, or more lines in its overlay.
 fn push(river: &River, code: &str, more: &str) -> String {

@@ -3,7 +3,6 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,31 +11,10 @@ use backstay::keeper::client::Client;
 use backstay::keeper::wire::{Answer, Identity, Status};
 use backstay::sys;
 
-use crate::daemon::{BACKSTAY, Daemon, Repo, River, holds, until};
+use crate::daemon::{BACKSTAY, Repo, River, holds, until};
 use crate::golden;
 use crate::lab::lab;
-
-/// A host where `support` serves, seen by the proxy.
-async fn serving(name: &str) -> (River, Daemon) {
-    let river = River::new(lab(name).await, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    answers(&river).await;
-    (river, daemon)
-}
-
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
-
-async fn answers(river: &River) {
-    until("it answers", async || (knock(river).await == Some(200)).then_some(())).await;
-}
-
-fn kill(pid: u32) {
-    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-    assert!(killed.success(), "{pid} is there");
-}
+use crate::serving::{CODE, OVERLAY, answers, kill, knock, serving};
 
 /// Speaks the protocol in an instance's folder, and says what it likes; ends when it is dropped.
 struct Liar {
@@ -99,7 +77,7 @@ fn lie(mut stream: UnixStream, [hello, status, stopped]: &[Answer; 3]) {
 
 /// Lets the daemon find a liar in place of the keeper of the one instance: what the status says is kept under `name`.
 async fn a_liar(name: &str, change: impl Fn(&mut Identity, &mut Status), in_file_too: bool) {
-    let (river, daemon) = serving(name).await;
+    let (river, daemon) = serving(lab(name).await).await;
     let [folder] = &river.lab.instances()[..] else { panic!("one instance") };
     let mut keeper = Client::connect(folder, None).expect("a keeper");
     let (mut says, mut tells) = (keeper.identity().clone(), keeper.status().expect("a status"));
@@ -151,7 +129,7 @@ async fn a_keeper_that_claims_another_instance_is_not_believed() {
 
 #[tokio::test]
 async fn a_table_of_another_boot_is_not_used() {
-    let (mut river, daemon) = serving("boot").await;
+    let (mut river, daemon) = serving(lab("boot").await).await;
     let table = river.lab.at("table.json");
     daemon.kill();
     river.lab.kill_proxy();
@@ -180,11 +158,7 @@ async fn what_forks_away_ends_with_its_agent() {
         pid.display()
     );
     let code = format!("code: {{command: [sh, -c, {}]}}\n", serde_json::to_string(&script).expect("JSON"));
-    river.repo.edit(
-        "environments/development/support.yaml",
-        "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n",
-        &code,
-    );
+    river.repo.edit(OVERLAY, CODE, &code);
     let pushed = river.repo.commit("Fork away");
     river.settled(&pushed).await;
     let away = until("it has forked", async || std::fs::read_to_string(&pid).ok()?.trim().parse::<u32>().ok()).await;
@@ -214,11 +188,7 @@ async fn agents_of_one_account_are_not_kept_apart_and_the_status_says_so() {
         found.display(),
     );
     let code = format!("code: {{command: [sh, -c, {}]}}\n", serde_json::to_string(&script).expect("JSON"));
-    river.repo.edit(
-        "environments/development/support.yaml",
-        "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n",
-        &code,
-    );
+    river.repo.edit(OVERLAY, CODE, &code);
     let pushed = river.repo.commit("Look around");
     river.settled(&pushed).await;
     assert!(std::fs::read_to_string(&found).is_ok_and(|text| text.ends_with("reached\n")), "nothing keeps it out");
