@@ -1,4 +1,4 @@
-# The image of Backstay: one program, no shell, nobody's account. What the program is made of stands in
+# The image of Backstay: its two programs, no shell, nobody's account. What the program is made of stands in
 # /usr/share/backstay/sbom.cdx.json (CycloneDX 1.5).
 #
 #   docker build --tag backstay .
@@ -19,8 +19,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,targe
     set -eu; \
     target="${CARGO_TARGET_DIR:-/var/cache/target}"; \
     folder="$PROFILE"; if [ "$folder" = dev ]; then folder=debug; fi; \
-    cargo build --locked --bin backstay --profile "$PROFILE" --features "$FEATURES" --target-dir "$target"; \
-    install -D -m 0755 "$target/$folder/backstay" /out/usr/local/bin/backstay; \
+    cargo build --locked --bins --profile "$PROFILE" --features "$FEATURES" --target-dir "$target"; \
+    install -D -m 0755 -t /out/usr/local/bin "$target/$folder/backstay" "$target/$folder/backstay-keeper"; \
     install -d /out/usr/share/backstay; \
     sh tests/image/sbom --features "$FEATURES" >/out/usr/share/backstay/sbom.cdx.json; \
     install -d -o 65532 -g 65532 -m 0750 /out/var/lib/backstay

@@ -8,13 +8,23 @@ mod lab;
 #[path = "support/stories.rs"]
 mod stories;
 
+#[path = "machine/disk.rs"]
+mod disk;
 #[path = "machine/golden.rs"]
 mod golden;
 #[path = "machine/machinery.rs"]
 mod machinery;
+#[path = "machine/names.rs"]
+mod names;
 #[path = "machine/release.rs"]
 mod release;
 #[path = "machine/river.rs"]
 mod river;
+#[path = "machine/serving.rs"]
+mod serving;
 #[path = "machine/store.rs"]
 mod store;
+#[path = "machine/trust.rs"]
+mod trust;
+#[path = "machine/upgrade.rs"]
+mod upgrade;

@@ -218,7 +218,7 @@ impl Target {
     }
 
     async fn get(&self, resource: &Resource, object: &ObjectRef) -> Result<Option<LiveObject>, Refusal> {
-        match self.api.call(Call::get(resource.object(&object.namespace, &object.name)?)).await {
+        match self.api.call(Call::get(resource.object(&object.namespace, &object.name)?).whole()).await {
             Ok(body) => LiveObject::of(body).map(Some).ok_or_else(unreadable),
             Err(refusal) if refusal.kind() == FailureKind::Gone => Ok(None),
             Err(refusal) => {

@@ -138,7 +138,7 @@ impl From<io::Error> for CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> Self {
         let exit = match error {
-            ConfigError::Missing { .. } | ConfigError::Invalid(_) => Exit::Usage,
+            ConfigError::Missing { .. } | ConfigError::Invalid(_) | ConfigError::Elsewhere { .. } => Exit::Usage,
             ConfigError::Read { .. } | ConfigError::SecretFile { .. } | ConfigError::EmptySecret { .. } => Exit::Broken,
         };
         let (message, hint) = (error.to_string(), error.hint());
@@ -146,7 +146,7 @@ impl From<ConfigError> for CliError {
         match error {
             ConfigError::Invalid(diagnostics) => Self { diagnostics: Some(diagnostics), ..own },
             ConfigError::Read { source, .. } | ConfigError::SecretFile { source, .. } => own.because(source),
-            ConfigError::Missing { .. } | ConfigError::EmptySecret { .. } => own,
+            ConfigError::Missing { .. } | ConfigError::Elsewhere { .. } | ConfigError::EmptySecret { .. } => own,
         }
     }
 }
@@ -179,10 +179,11 @@ impl From<DaemonError> for CliError {
                 .hint("`[journal] path` is a file, or `stdout`"),
             DaemonError::Host { source, environment } => {
                 let hint = match source {
-                    HostError::Lock(_) | HostError::Listen(_) => {
+                    HostError::Taken { .. } | HostError::Listen(_) => {
                         "one daemon serves a host: stop the other one, or give this one a `[state] folder` of its own"
                     }
                     HostError::Folder { .. }
+                    | HostError::Lock(_)
                     | HostError::Store(_)
                     | HostError::Artifacts(_)
                     | HostError::Supervisor(_) => {

@@ -273,9 +273,15 @@ impl Environment {
     fn ledger_changed(&mut self, change: LedgerChange) {
         match change {
             LedgerChange::Agent(agent, entry) => {
-                let entry = *entry;
+                let mut entry = *entry;
                 if self.entries.get(&agent) == Some(&entry) {
                     return;
+                }
+                // Its own record comes back by the watch: that is no news for whom it was acknowledged to.
+                let known = self.agents.get(&agent).map(|known| &known.state).filter(|state| state.holds(&entry));
+                let own = known.and_then(|state| state.record().cloned());
+                if let (LedgerEntry::Present { record, .. }, Some(own)) = (&mut entry, &own) {
+                    *record = Arc::clone(own);
                 }
                 if self.word.is_none() {
                     self.watch_what_is_owned(&entry);
@@ -284,7 +290,9 @@ impl Environment {
                 self.entries.insert(agent.clone(), entry.clone());
                 self.remember(&agent, &entry);
                 self.listen_again |= moved && self.must_reread(&agent);
-                self.observe(&agent, Observation::Ledger(entry));
+                if own.is_none() {
+                    self.observe(&agent, Observation::Ledger(entry));
+                }
             }
             LedgerChange::Environment(entry) => {
                 self.parts.status.ledger(&self.parts.config.environment, true);

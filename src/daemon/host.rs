@@ -1,6 +1,7 @@
 //! This machine as a target: its database, and the supervisor of its processes.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::ledger::{Clock, Role};
 use crate::supervisor::{ArtifactError, Artifacts, Code, Launcher, Settings, Supervisor, SupervisorError};
 use crate::sys::{FolderLock, LockError, lock_folder};
 
+/// The file that is locked.
+const LOCK: &str = "lock";
 /// The program of keepers, where nobody names another.
 const KEEPER: &str = "backstay-keeper";
 
@@ -54,7 +57,15 @@ pub enum HostError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another daemon serves it, or nobody can tell.
+    /// Another daemon serves it.
+    #[error("another daemon serves this host from `{}`{}", folder.display(), named(*process))]
+    Taken {
+        /// The folder.
+        folder: PathBuf,
+        /// That daemon's process, as it wrote it down.
+        process: Option<u32>,
+    },
+    /// Nobody can tell whether another daemon serves it.
     #[error("cannot become the daemon of this folder")]
     Lock(#[source] LockError),
     /// Its database.
@@ -71,23 +82,58 @@ pub enum HostError {
     Supervisor(#[from] SupervisorError),
 }
 
+fn named(process: Option<u32>) -> String {
+    process.map_or_else(String::new, |process| format!(", as process {process}"))
+}
+
+/// The claim to be the daemon of a host's folder.
+///
+/// Who comes second ends, naming the first: all that it could tell, `backstay status` and its page ask of the first
+/// already, and one that only reads would be taken for the one that acts.
+pub(super) struct Claim {
+    state: PathBuf,
+    lock: FolderLock,
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Makes the folder where it is missing, and claims it: before anything else of the daemon's is opened.
+    pub(super) fn stake(config: &Config) -> Result<Self, HostError> {
+        let state = config.host_folder();
+        make(&state)?;
+        let lock = lock_folder(&state, LOCK).map_err(|error| match error {
+            LockError::Held(folder) => {
+                let written = std::fs::read_to_string(folder.join(LOCK)).unwrap_or_default();
+                HostError::Taken { folder, process: written.trim().parse().ok() }
+            }
+            error @ (LockError::Network { .. } | LockError::Refused { .. }) => HostError::Lock(error),
+        })?;
+        // For people; the lock holds without it, on a full disk as well.
+        let mut file = lock.file();
+        if let Err(error) = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())) {
+            tracing::warn!(%error, "cannot write down which process serves this host");
+        }
+        Ok(Self { state, lock })
+    }
+}
+
 // === impl Opening ===
 
 impl Opening {
-    /// Takes the folder of the host and opens its database.
+    /// Opens the database of a folder that is claimed.
     ///
     /// Whoever holds the folder knows that the daemon before is gone: its lease need not run out.
     pub(super) async fn new(
         config: &Config,
         target: &Target,
         host: &Host,
+        claim: Claim,
         git: &Git,
         clock: &Arc<dyn Clock>,
     ) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Host { environment: target.environment.to_string(), source };
-        let state = config.host_folder();
-        make(&state).map_err(failed)?;
-        let lock = lock_folder(&state, "lock").map_err(|error| failed(HostError::Lock(error)))?;
+        let Claim { state, lock } = claim;
         let store = Store::open(&state.join("host.db"), Arc::clone(clock)).map_err(|error| failed(error.into()))?;
         if let Opened::ReadOnly(why) = store.is_open() {
             tracing::error!(why, "nothing is written on this host; what runs goes on");
@@ -156,14 +202,12 @@ fn make(folder: &Path) -> Result<(), HostError> {
 
 fn settings(config: &Config, host: &Host, state: PathBuf) -> Settings {
     let beside = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.join(KEEPER)));
+    let keeper = host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER));
     let proxy = config.proxy.clone().unwrap_or_default();
     Settings {
         launcher: match host.launcher {
-            config::Launcher::Fork => {
-                let keeper = host.keeper.clone().or(beside).unwrap_or_else(|| PathBuf::from(KEEPER));
-                Launcher::Fork { keeper }
-            }
-            config::Launcher::Systemd => Launcher::Systemd,
+            config::Launcher::Fork => Launcher::Fork { keeper },
+            config::Launcher::Systemd => Launcher::Systemd { keeper },
         },
         secrets: host.secrets.clone().unwrap_or_else(|| state.join("secrets")),
         interpreters: host.interpreters.clone(),

@@ -12,6 +12,8 @@ use crate::reconcile::{Action, Admission, Admitted, AgentState, Done, LedgerEntr
 const AWAKE: usize = 256;
 /// Agents that are told of something new before anything else is heard.
 const BATCH: usize = 64;
+/// Agents whose lines reach the journal's disk together.
+const AT_ONCE: usize = 256;
 
 /// One agent's machine.
 pub(super) struct Agent {
@@ -180,9 +182,11 @@ impl Environment {
         let (journal, environment) = (Arc::clone(&self.parts.journal), self.name().clone());
         self.effects.spawn_blocking(move || {
             let mut journal = journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            for (agent, record) in &records {
-                if let Err(error) = journal.note(&environment, agent, record) {
-                    tracing::error!(%environment, %agent, %error, "the journal is not written");
+            let records: Vec<_> = records.iter().map(|(agent, record)| (agent, &**record)).collect();
+            for some in records.chunks(AT_ONCE) {
+                if let Err(error) = journal.note_all(&environment, some.iter().copied()) {
+                    let agents: Vec<_> = some.iter().map(|(agent, _)| agent.as_str()).collect();
+                    tracing::error!(%environment, agents = agents.join(" "), %error, "the journal is not written");
                 }
             }
             Finished::Journalled
@@ -195,8 +199,13 @@ impl Environment {
         match action {
             Action::Wake(at) => {
                 let old = self.agents.get_mut(name).and_then(|agent| agent.asleep_until.replace(at));
-                if let Some(waiting) = old.and_then(|old| self.timers.get_mut(&old)) {
+                if let Some(old) = old
+                    && let Some(waiting) = self.timers.get_mut(&old)
+                {
                     waiting.remove(name);
+                    if waiting.is_empty() {
+                        self.timers.remove(&old);
+                    }
                 }
                 self.timers.entry(at).or_default().insert(name.clone());
             }
@@ -240,7 +249,7 @@ impl Environment {
     // === time ===
 
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
-        let timer = self.timers.iter().find(|(_, agents)| !agents.is_empty()).map(|(at, _)| *at);
+        let timer = self.timers.first_key_value().map(|(at, _)| *at);
         [timer, self.due].into_iter().flatten().min()
     }
 
@@ -248,10 +257,13 @@ impl Environment {
         let now = self.now();
         while let Some(entry) = self.timers.first_entry().filter(|entry| *entry.key() <= now) {
             for agent in entry.remove() {
-                if let Some(known) = self.agents.get_mut(&agent) {
+                let due = self.agents.get_mut(&agent).is_some_and(|known| {
                     known.asleep_until = None;
+                    known.state.is_due(now)
+                });
+                if due {
+                    self.observe(&agent, Observation::Woken);
                 }
-                self.observe(&agent, Observation::Woken);
             }
         }
         if self.due.is_some_and(|due| due <= now) {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, Kubernetes, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
-use super::host::{HostError, Machine, Opening};
+use super::host::{Claim, HostError, Machine, Opening};
 use super::parts::{Parts, Settled, Shared};
 use super::write_back::WriteBacks;
 use super::{Metrics, Status};
@@ -89,6 +89,7 @@ impl Daemon {
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
+        let mut claim = claimed(config)?;
         let git = Arc::new(Git::start(config, seed)?);
         let metrics = Arc::new(Metrics::new());
         let status = Status::serving(config.target.iter().map(|target| target.environment.clone()));
@@ -105,13 +106,15 @@ impl Daemon {
         let write_backs =
             Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, signing_key, clock: Arc::clone(&clock) });
         let instance = instance();
-        one_host(config)?;
         let (mut environments, mut settled, mut machines) = (vec![], vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
             let limiter = Limiter::new(target.in_flight());
             let opening = match target.place() {
                 Place::Kubernetes(_) => None,
-                Place::Host(host) => Some(Opening::new(config, target, host, &git, &clock).await?),
+                Place::Host(host) => match claim.take() {
+                    Some(claim) => Some(Opening::new(config, target, host, claim, &git, &clock).await?),
+                    None => continue,
+                },
             };
             let (own, acting) = match (&opening, target.place()) {
                 (Some(opening), _) => (opening.api.client(), None),
@@ -309,15 +312,19 @@ fn account(kubernetes: &Kubernetes) -> Option<Account> {
     Some(Account { namespace: kubernetes.namespace.to_string(), name })
 }
 
-/// Refuses two environments on this machine: the proxy knows agents by their names alone.
-fn one_host(config: &Config) -> Result<(), DaemonError> {
+/// Claims this machine where an environment is on it; two are refused: the proxy knows agents by their names alone.
+fn claimed(config: &Config) -> Result<Option<Claim>, DaemonError> {
     let mut hosts = config.target.iter().filter(|target| matches!(target.place(), Place::Host(_)));
     match (hosts.next(), hosts.next()) {
         (Some(first), Some(second)) => Err(DaemonError::SecondHost {
             first: first.environment.to_string(),
             second: second.environment.to_string(),
         }),
-        _ => Ok(()),
+        (Some(host), None) => {
+            let environment = host.environment.to_string();
+            Claim::stake(config).map(Some).map_err(|source| DaemonError::Host { environment, source })
+        }
+        (None, _) => Ok(None),
     }
 }
 
@@ -332,7 +339,5 @@ pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
 
 /// Names this process among all that may lead.
 fn instance() -> String {
-    let host = std::env::var("HOSTNAME").ok().filter(|host| !host.is_empty());
-    let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned()));
-    format!("{}-{}", host.unwrap_or_else(|| "backstay".to_owned()), std::process::id())
+    format!("{}-{}", crate::sys::machine_name(), std::process::id())
 }

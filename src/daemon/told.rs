@@ -8,6 +8,9 @@ use super::parts::Settled;
 use crate::model::Timestamp;
 use crate::record::{AgentRecord, ConditionKind, Phase, Truth};
 
+/// Agents with an operation under way, beyond which people's news wait.
+const CROWD: usize = 16;
+
 /// The conditions that are counted.
 const KINDS: [ConditionKind; 4] =
     [ConditionKind::Ready, ConditionKind::Progressing, ConditionKind::Degraded, ConditionKind::Stalled];
@@ -18,6 +21,8 @@ pub(super) struct Tally {
     having: BTreeMap<(ConditionKind, bool), usize>,
     /// Since when Git and the target differ, each with how many agents.
     differs: BTreeMap<Timestamp, usize>,
+    /// Agents with an operation under way.
+    open: usize,
 }
 
 // === impl Tally ===
@@ -32,6 +37,8 @@ impl Tally {
         for key in new.map(counted).into_iter().flatten().flatten() {
             *self.having.entry(key).or_default() += 1;
         }
+        let open = |record: Option<&AgentRecord>| usize::from(record.is_some_and(|record| record.operation.is_some()));
+        self.open = self.open + open(new) - open(old);
         let since = |record: &AgentRecord| Some(record.differs.as_ref()?.since);
         if let Some(since) = old.and_then(since) {
             take_one(&mut self.differs, &since);
@@ -74,6 +81,7 @@ impl Environment {
         let lag = since.map(|since| Duration::try_from(now.duration_since(*since)).unwrap_or_default());
         metrics.lag(self.name(), lag.unwrap_or_default());
         metrics.queued(self.name(), self.effects.len() + self.turns.len());
+        self.herald.crowded(self.tally.open > CROWD);
     }
 
     /// Says whether anything goes on; looked at closely only when nothing seems to.

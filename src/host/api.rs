@@ -14,7 +14,7 @@ use super::fields::{applied, updated};
 use super::frozen;
 use super::kinds::{KINDS, Key, Kind, Place, decoded};
 use super::refused::Refused;
-use super::store::{Become, Opened, Store};
+use super::store::{Become, Store};
 use super::watch::{Selector, follow};
 use crate::ledger::GROUP;
 
@@ -206,8 +206,8 @@ impl Asked {
 
     fn answer(&self, store: &Store) -> Result<(StatusCode, Value), Refused> {
         let (code, mut answer) = self.answer_plainly(store)?;
-        if let (Opened::ReadOnly(why), false) = (store.is_open(), self.caller == Caller::Daemon) {
-            frozen::tell(&mut answer, &why, store.opened_at());
+        if let (Some((why, since)), false) = (store.frozen(), self.caller == Caller::Daemon) {
+            frozen::tell(&mut answer, &why, &since);
         }
         Ok((code, answer))
     }

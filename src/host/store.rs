@@ -18,6 +18,8 @@ const FORMAT: i64 = 1;
 const APPLICATION: i64 = 0x426b_5374;
 /// Changes that a watch can go on from.
 const RECENT: usize = 8192;
+/// Events of a namespace: at one more, a quarter of them goes, the oldest first.
+const EVENTS: usize = 1000;
 
 /// The objects of a host.
 ///
@@ -33,6 +35,8 @@ pub struct Store {
     opened_at: String,
     /// Why nothing is written.
     read_only: Option<String>,
+    /// Since when the disk does not take what is written, and why; none once it does.
+    failing: Mutex<Option<(String, String)>>,
 }
 
 /// How a store was opened.
@@ -74,12 +78,34 @@ pub(super) struct Change {
 /// What changed already, and what will.
 pub(super) type Following = (Vec<Arc<Change>>, broadcast::Receiver<Arc<Change>>);
 
+/// Why a change was not made.
+enum Failed {
+    /// It is not to be made.
+    Refused(Refused),
+    /// The database does not take it.
+    Disk(rusqlite::Error),
+}
+
 /// What becomes of an object.
 pub(super) enum Become {
     /// This.
     Be(Value),
     /// Nothing.
     End,
+}
+
+// === impl Failed ===
+
+impl From<Refused> for Failed {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Disk(error)
+    }
 }
 
 // === impl Store ===
@@ -102,7 +128,8 @@ impl Store {
         let forgotten = version(&db).map_err(failed)?;
         let inner = Inner { db, recent: VecDeque::new(), forgotten };
         let opened_at = format!("{:.0}", clock.now());
-        Ok(Self { inner: Mutex::new(inner), changes: broadcast::channel(RECENT).0, clock, opened_at, read_only })
+        let (changes, failing) = (broadcast::channel(RECENT).0, Mutex::new(None));
+        Ok(Self { inner: Mutex::new(inner), changes, clock, opened_at, read_only, failing })
     }
 
     /// Whether it is written.
@@ -110,9 +137,23 @@ impl Store {
         self.read_only.clone().map_or(Opened::Writable, Opened::ReadOnly)
     }
 
-    /// When this process opened it, in RFC 3339.
-    pub(super) fn opened_at(&self) -> &str {
-        &self.opened_at
+    /// Why nothing is written now, and since when (RFC 3339): the file is not to be written, or the disk does not take it.
+    pub(super) fn frozen(&self) -> Option<(String, String)> {
+        match &self.read_only {
+            Some(why) => Some((why.clone(), self.opened_at.clone())),
+            None => self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+
+    /// Remembers whether the disk takes what is written; a lock of somebody else's is nothing that lasts.
+    fn note(&self, written: &Result<Value, Failed>) {
+        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Err(Failed::Disk(error)), None) = (written, &*failing)
+            && let Some(why) = disk_trouble(error)
+        {
+            tracing::error!(%error, "nothing is written on this host; what runs goes on: {why}");
+            *failing = Some((why.to_owned(), self.now()));
+        }
     }
 
     pub(super) fn now(&self) -> String {
@@ -161,17 +202,31 @@ impl Store {
         if let Some(why) = &self.read_only {
             return Err(Refused::unavailable(why.clone()));
         }
+        let changed = self.try_change(key, dry_run, deed);
+        self.note(&changed);
+        changed.map_err(|failed| match failed {
+            Failed::Refused(refused) => refused,
+            Failed::Disk(error) => unavailable(&error),
+        })
+    }
+
+    fn try_change(
+        &self,
+        key: &Key,
+        dry_run: bool,
+        deed: impl FnOnce(Option<&Value>) -> Result<Become, Refused>,
+    ) -> Result<Value, Failed> {
         let mut inner = self.inner();
         let inner = &mut *inner;
-        let transaction = inner.db.transaction().map_err(|error| unavailable(&error))?;
-        let before = read(&transaction, key).map_err(|error| unavailable(&error))?;
+        let transaction = inner.db.transaction()?;
+        let before = read(&transaction, key)?;
         let wanted = deed(before.as_ref())?;
         if let (Become::Be(object), Some(before)) = (&wanted, &before)
             && object == before
         {
             return Ok(before.clone());
         }
-        let mut next = version(&transaction).map_err(|error| unavailable(&error))?;
+        let mut next = version(&transaction)?;
         let mut changes = vec![];
         let answer = match wanted {
             Become::Be(object) => {
@@ -180,24 +235,28 @@ impl Store {
                 if dry_run {
                     return Ok(object);
                 }
-                write(&transaction, key, &object).map_err(|error| unavailable(&error))?;
+                write(&transaction, key, &object)?;
+                let is_new = before.is_none();
                 changes.push(Change { key: key.clone(), version: next, before, object: object.clone(), gone: false });
+                if is_new && key.kind.kind == "Event" {
+                    trim(&transaction, key, &mut next, &mut changes)?;
+                }
                 object
             }
             Become::End => {
-                let Some(before) = before else { return Err(Refused::not_found(key)) };
+                let Some(before) = before else { return Err(Refused::not_found(key).into()) };
                 if dry_run {
                     return Ok(before);
                 }
-                remove(&transaction, key, before.clone(), &mut next, &mut changes)
-                    .map_err(|error| unavailable(&error))?;
+                remove(&transaction, key, before.clone(), &mut next, &mut changes)?;
                 before
             }
         };
-        let committed = transaction
-            .execute("UPDATE meta SET version = ?1", params![i64::try_from(next).unwrap_or(i64::MAX)])
-            .and_then(|_| transaction.commit());
-        committed.map_err(|error| unavailable(&error))?;
+        transaction.execute("UPDATE meta SET version = ?1", params![i64::try_from(next).unwrap_or(i64::MAX)])?;
+        transaction.commit()?;
+        if self.failing.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("the database is written again");
+        }
         for change in changes {
             let change = Arc::new(change);
             inner.recent.push_back(Arc::clone(&change));
@@ -320,6 +379,8 @@ fn write(db: &Connection, key: &Key, object: &Value) -> rusqlite::Result<()> {
 }
 
 /// Removes an object and, with it, those of its namespace that name it as their owner.
+///
+/// Pods and their sets stay: whoever supervises their processes ends those first.
 fn remove(
     db: &Transaction<'_>,
     key: &Key,
@@ -334,13 +395,33 @@ fn remove(
         )?;
         delete.execute(params![key.kind.group, key.kind.plural, key.namespace, key.name])?;
         let uid = object.pointer("/metadata/uid").cloned().unwrap_or_default();
-        ending.extend(owned(db, &key.namespace, &uid)?);
+        let owned = owned(db, &key.namespace, &uid)?.into_iter();
+        ending.extend(owned.filter(|(key, _)| !matches!(key.kind.kind, "Pod" | "ReplicaSet")));
         *next += 1;
         let before = Some(object.clone());
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".to_owned(), next.to_string().into());
         }
         changes.push(Change { key, version: *next, before, object, gone: true });
+    }
+    Ok(())
+}
+
+/// Removes the oldest events of a namespace that has too many.
+fn trim(db: &Transaction<'_>, key: &Key, next: &mut u64, changes: &mut Vec<Change>) -> rusqlite::Result<()> {
+    let of = params![key.kind.group, key.kind.plural, key.namespace];
+    let within = "FROM objects WHERE api_group = ?1 AND plural = ?2 AND namespace = ?3";
+    let count = db.query_row(&format!("SELECT count(*) {within}"), of, |row| row.get::<_, i64>(0))?;
+    let count = usize::try_from(count).unwrap_or(0);
+    if count <= EVENTS {
+        return Ok(());
+    }
+    let by_age = "ORDER BY CAST(json_extract(body, '$.metadata.resourceVersion') AS INTEGER)";
+    let surplus = count - EVENTS * 3 / 4;
+    let mut oldest = db.prepare_cached(&format!("SELECT name, body {within} {by_age} LIMIT {surplus}"))?;
+    let rows = oldest.query_map(of, |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    for row in rows.collect::<rusqlite::Result<Vec<_>>>()? {
+        remove(db, &Key { name: row.0, ..key.clone() }, parsed(&row.1)?, next, changes)?;
     }
     Ok(())
 }
@@ -373,6 +454,21 @@ fn uid() -> Result<String, Refused> {
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+}
+
+/// What keeps a disk from taking what is written, with the way out; none for what passes by itself.
+fn disk_trouble(error: &rusqlite::Error) -> Option<&'static str> {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    let code = error.sqlite_error_code()?;
+    if code == DiskFull {
+        return Some("the disk of the state folder is full; free some room there, and it goes on by itself");
+    }
+    if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
+        return Some("the state folder cannot be written; make it writable for the daemon, and it goes on by itself");
+    }
+    (code == SystemIoFailure).then_some(
+        "the disk of the state folder does not take what is written; see the system's log, and whether there is room",
+    )
 }
 
 fn unavailable(error: &rusqlite::Error) -> Refused {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::command::{Begun, line_of};
+use super::file;
 use super::wire::{ANSWER, Answer, Hello, Identity, Probe, Probed, Request, SOCKET, Status, VERSION};
 use crate::sys::{self, Listening, Word};
 
@@ -31,6 +32,15 @@ pub struct Client {
     stream: UnixStream,
     heard: Vec<u8>,
     identity: Identity,
+}
+
+/// One launch of an instance: which keeper is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The instance.
+    pub instance: String,
+    /// Tells one launch of it from every other.
+    pub nonce: String,
 }
 
 /// Why a keeper was not started, or did not do what was asked.
@@ -75,6 +85,16 @@ pub enum ClientError {
         folder: PathBuf,
         /// What it said, cut.
         what: String,
+    },
+    /// It is not the one that was launched.
+    #[error("the keeper of `{}` says that it is of instance `{instance}`, launch `{nonce}`, which was not meant", folder.display())]
+    Another {
+        /// The folder.
+        folder: PathBuf,
+        /// The instance it names.
+        instance: String,
+        /// The launch it names.
+        nonce: String,
     },
     /// It will not do it.
     #[error("the keeper of `{}` refuses: {why}", folder.display())]
@@ -123,6 +143,7 @@ impl Client {
         let identity = Identity {
             version: 0,
             keeper: String::new(),
+            program: None,
             instance: String::new(),
             nonce: String::new(),
             process: sys::ProcessId { pid: listener.pid, start: 0 },
@@ -139,6 +160,17 @@ impl Client {
             return Err(ClientError::Nonsense { folder: folder.to_owned(), what });
         }
         client.identity = identity;
+        Ok(client)
+    }
+
+    /// The same, and an error where the keeper is another one than that of this launch of this instance.
+    pub fn connect_to(folder: &Path, epoch: Option<u64>, launch: &Launch) -> Result<Self, ClientError> {
+        let client = Self::connect(folder, epoch)?;
+        let Identity { instance, nonce, .. } = &client.identity;
+        if (instance, nonce) != (&launch.instance, &launch.nonce) {
+            let folder = folder.to_owned();
+            return Err(ClientError::Another { folder, instance: instance.clone(), nonce: nonce.clone() });
+        }
         Ok(client)
     }
 
@@ -207,6 +239,12 @@ impl Client {
             let what = format!("after an upgrade it is {:?}, and was {:?}", after.identity, self.identity);
             Err(ClientError::Nonsense { folder: self.folder, what })
         }
+    }
+
+    /// Whether the keeper runs another program than the one that is installed at a place. What cannot be told is not another one.
+    pub fn is_outdated(&self, program: &Path) -> bool {
+        let installed = file::program(program).ok();
+        self.identity.program.is_some() && installed.is_some() && self.identity.program != installed
     }
 
     fn ask(&mut self, request: &Request, time: Duration) -> Result<Answer, ClientError> {

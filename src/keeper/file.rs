@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
+
+use super::wire::Program;
 
 /// Opens a file for reading; a link is not followed, and a pipe is not waited for.
 pub(super) fn open(path: &Path) -> io::Result<File> {
@@ -44,6 +46,12 @@ pub(super) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
     }
     written
+}
+
+/// Which file a program is.
+pub(super) fn program(path: &Path) -> io::Result<Program> {
+    let about = fs::metadata(path)?;
+    Ok(Program { bytes: about.len(), modified: about.mtime(), nanos: about.mtime_nsec() })
 }
 
 #[expect(clippy::cast_possible_wrap, reason = "flags, not numbers")]

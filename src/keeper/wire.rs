@@ -104,6 +104,9 @@ pub struct Identity {
     pub version: u32,
     /// Its program's version.
     pub keeper: String,
+    /// The file of its program; none where it could not be looked at, or the keeper is older than this field.
+    #[serde(default)]
+    pub program: Option<Program>,
     /// The instance it keeps.
     pub instance: String,
     /// The launch.
@@ -116,6 +119,18 @@ pub struct Identity {
     pub since_ms: u64,
     /// The highest epoch it has heard.
     pub epoch: u64,
+}
+
+/// A program's file, as it is told from the one that was installed before or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    /// Its length.
+    pub bytes: u64,
+    /// Seconds since 1970 when it was last written.
+    pub modified: i64,
+    /// Nanoseconds of that second.
+    pub nanos: i64,
 }
 
 /// Where an agent stands. The file `state.json` holds the same.

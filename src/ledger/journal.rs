@@ -196,37 +196,52 @@ impl Journal {
         agent: &AgentName,
         record: &AgentRecord,
     ) -> Result<usize, JournalError> {
+        self.note_all(environment, [(agent, record)])
+    }
+
+    /// The same of several agents, each named once: their lines reach the disk together, which waits once for all of them.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be written: then none of them is, and the next `note` of each tries them all again.
+    pub fn note_all<'a>(
+        &mut self,
+        environment: &EnvironmentName,
+        records: impl IntoIterator<Item = (&'a AgentName, &'a AgentRecord)>,
+    ) -> Result<usize, JournalError> {
         if let Out::Shut(path) = &self.out {
             *self = Self::within(path, MAX_FILE)?;
         }
-        let key = (environment.clone(), agent.clone());
-        let mut after = self.written.get(&key).copied();
-        if after.is_none() && !self.remembers {
-            after = record.operations.iter().map(|operation| (operation.id, Event::Ended)).max();
-        }
         let (mut text, mut number, mut prev) = (String::new(), self.number, self.prev);
-        for operation in record.operations.iter().rev().chain(&record.operation) {
-            for event in [Event::Begun, Event::Ended] {
-                let due = event == Event::Begun || operation.outcome.is_some();
-                if !due || after.is_some_and(|after| (operation.id, event) <= after) {
-                    continue;
-                }
-                number += 1;
-                let line = line(environment, agent, operation, event, number, prev);
-                let (sealed, digest) = sealed(&line).map_err(io::Error::from)?;
-                text.push_str(&sealed);
-                prev = digest;
-                after = Some((operation.id, event));
+        let mut noted = vec![];
+        for (agent, record) in records {
+            let key = (environment.clone(), agent.clone());
+            let mut after = self.written.get(&key).copied();
+            if after.is_none() && !self.remembers {
+                after = record.operations.iter().map(|operation| (operation.id, Event::Ended)).max();
             }
+            for operation in record.operations.iter().rev().chain(&record.operation) {
+                for event in [Event::Begun, Event::Ended] {
+                    let due = event == Event::Begun || operation.outcome.is_some();
+                    if !due || after.is_some_and(|after| (operation.id, event) <= after) {
+                        continue;
+                    }
+                    number += 1;
+                    let line = line(environment, agent, operation, event, number, prev);
+                    let (sealed, digest) = sealed(&line).map_err(io::Error::from)?;
+                    text.push_str(&sealed);
+                    prev = digest;
+                    after = Some((operation.id, event));
+                }
+            }
+            noted.extend(after.map(|after| (key, after)));
         }
         let lines = number - self.number;
         if lines > 0 {
             self.out.write(&text)?;
         }
         (self.number, self.prev) = (number, prev);
-        if let Some(after) = after {
-            self.written.insert(key, after);
-        }
+        self.written.extend(noted);
         Ok(usize::try_from(lines).unwrap_or(usize::MAX))
     }
 }
@@ -474,6 +489,21 @@ mod tests {
         assert_eq!(journal.note(&environment, &agent, &record(&[1, 2, 3], None)).expect("noted"), 3);
         let (lines, _) = verify(&path).expect("a whole journal");
         assert_eq!(lines, 6);
+    }
+
+    #[test]
+    fn many_are_noted_together_in_one_chain() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (environment, agent) = names();
+        let other: AgentName = "research".parse().expect("a name");
+        let mut journal = Journal::file(&path).expect("a journal");
+        let (one, two) = (record(&[1], Some(2)), record(&[], Some(1)));
+        assert_eq!(journal.note_all(&environment, [(&agent, &one), (&other, &two)]).expect("noted"), 4);
+        assert_eq!(journal.note_all(&environment, [(&agent, &one), (&other, &two)]).expect("noted"), 0);
+        let two = record(&[1], None);
+        assert_eq!(journal.note_all(&environment, [(&agent, &one), (&other, &two)]).expect("noted"), 1);
+        assert_eq!(verify(&path).expect("a whole journal").0, 5);
     }
 
     // R6

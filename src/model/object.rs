@@ -129,11 +129,13 @@ impl ResourceVersion {
     ///
     /// Versions are decimal numbers of any length (KEP-5504); anything else is older than every number.
     pub fn is_at_least(&self, other: &Self) -> bool {
-        let key = |version: &Self| {
-            let digits = version.0.trim_start_matches('0');
-            digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| (digits.len(), digits.to_owned()))
-        };
-        key(self) >= key(other)
+        self.number() >= other.number()
+    }
+
+    /// Its digits, to be compared by length first; nothing where it is no number.
+    fn number(&self) -> Option<(usize, &str)> {
+        let digits = self.0.trim_start_matches('0');
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then_some((digits.len(), digits))
     }
 }
 

@@ -10,6 +10,7 @@ use kube::core::Status;
 use serde_json::Value;
 
 use super::Limiter;
+use super::lean::Lean;
 use crate::reconcile::{Failure, FailureKind};
 
 /// Longest text of the server's that a message quotes.
@@ -35,6 +36,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) query: Vec<(&'static str, String)>,
     pub(crate) body: Option<(&'static str, Value)>,
+    /// The answer is read with `managedFields`.
+    pub(crate) whole: bool,
 }
 
 /// Why a request gave nothing.
@@ -85,20 +88,21 @@ impl Api {
         self.timeout
     }
 
-    /// Sends `call` and reads the JSON that comes back.
+    /// Sends `call` and reads the JSON that comes back, without `managedFields` unless it asks for them.
     pub(crate) async fn call(&self, call: Call) -> Result<Value, Refusal> {
         self.call_if(call, &|| true).await
     }
 
     /// Sends `call` if `holds` says so when its turn has come: the last look before an effect.
     pub(crate) async fn call_if(&self, call: Call, holds: &(dyn Fn() -> bool + Sync)) -> Result<Value, Refusal> {
+        let whole = call.whole;
         let request = call.request(self.timeout)?;
         let _turn = self.limiter.admit().await.map_err(Refusal::Held)?;
         if !holds() {
             let why = "another instance took over, or the lease is too old to be sure".to_owned();
             return Err(Refusal::Here(FailureKind::Fenced, why));
         }
-        let answer = match tokio::time::timeout(self.timeout, self.exchange(request)).await {
+        let answer = match tokio::time::timeout(self.timeout, self.exchange(request, whole)).await {
             Ok(answer) => answer,
             Err(_) => Err(Refusal::Unreachable(format!("no answer within {} s", self.timeout.as_secs()))),
         };
@@ -108,14 +112,18 @@ impl Api {
         answer
     }
 
-    async fn exchange(&self, request: Request<Body>) -> Result<Value, Refusal> {
+    async fn exchange(&self, request: Request<Body>, whole: bool) -> Result<Value, Refusal> {
         let answer = self.client.send(request).await.map_err(|error| Refusal::of(&error))?;
         let (head, body) = answer.into_parts();
         let seconds = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let bytes = body.collect_bytes().await.map_err(|error| Refusal::of(&error))?;
         if head.status.is_success() {
-            return serde_json::from_slice(&bytes)
-                .map_err(|_| Refusal::Unreachable("the answer was cut off or is no JSON".to_owned()));
+            let read = if whole {
+                serde_json::from_slice(&bytes)
+            } else {
+                serde_json::from_slice(&bytes).map(|Lean(read)| read)
+            };
+            return read.map_err(|_| Refusal::Unreachable("the answer was cut off or is no JSON".to_owned()));
         }
         let code = head.status.as_u16();
         let status = serde_json::from_slice::<Status>(&bytes)
@@ -130,11 +138,17 @@ impl Api {
 
 impl Call {
     pub(crate) fn new(method: Method, path: String) -> Self {
-        Self { method, path, query: Vec::new(), body: None }
+        Self { method, path, query: Vec::new(), body: None, whole: false }
     }
 
     pub(crate) fn get(path: String) -> Self {
         Self::new(Method::GET, path)
+    }
+
+    /// Reads `managedFields` of the answer too, which are passed over else.
+    pub(crate) fn whole(mut self) -> Self {
+        self.whole = true;
+        self
     }
 
     pub(crate) fn query(mut self, key: &'static str, value: impl Into<String>) -> Self {

@@ -6,8 +6,9 @@
 
 mod api;
 mod connect;
-mod kinds;
 mod kept;
+mod kinds;
+mod lean;
 mod limiter;
 mod live;
 mod observer;

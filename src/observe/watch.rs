@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::api::{Api, Call, Refusal};
+use super::lean::Lean;
 use super::limiter::Jitter;
 use crate::model::ResourceVersion;
 
@@ -59,7 +60,7 @@ pub(crate) struct Read<T> {
     pub(crate) told: fn(Value) -> Option<T>,
 }
 
-type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Value>, kube::Error>> + Send>>;
+type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Lean>, kube::Error>> + Send>>;
 
 /// One list and its endless watch.
 pub(crate) struct Watch<T> {
@@ -144,7 +145,7 @@ async fn pages<T>(
                 item.entry("apiVersion").or_insert_with(|| api_version.clone().into());
                 item.entry("kind").or_insert_with(|| kind.clone().into());
             }
-            read(lean(item))
+            read(item)
         }));
         if more.is_empty() {
             return Ok((objects, ResourceVersion(version)));
@@ -155,14 +156,6 @@ async fn pages<T>(
         }
         next = more;
     }
-}
-
-/// An object without `managedFields`: often half of it, and read fresh where it is needed.
-fn lean(mut object: Value) -> Value {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    object
 }
 
 // === impl Watch ===
@@ -240,15 +233,15 @@ impl<T: Send + 'static> Watch<T> {
             self.state = State::Flow { events, at: at.clone(), began, silent: false };
         };
         match event {
-            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => {
+            Some(Ok(WatchEvent::Added(Lean(object)) | WatchEvent::Modified(Lean(object)))) => {
                 let at = version(&object).unwrap_or(at);
                 go_on(&at);
-                (self.read.told)(lean(object)).map(Told::Changed)
+                (self.read.told)(object).map(Told::Changed)
             }
-            Some(Ok(WatchEvent::Deleted(object))) => {
+            Some(Ok(WatchEvent::Deleted(Lean(object)))) => {
                 let at = version(&object).unwrap_or(at);
                 go_on(&at);
-                (self.read.told)(lean(object)).map(Told::Gone)
+                (self.read.told)(object).map(Told::Gone)
             }
             Some(Ok(WatchEvent::Bookmark(bookmark))) => {
                 let at = ResourceVersion(bookmark.metadata.resource_version);
@@ -317,7 +310,7 @@ impl<T: Send + 'static> Watch<T> {
             call = call.query("labelSelector", self.selector.clone());
         }
         let request: Request<Vec<u8>> = call.empty()?;
-        let opening = self.api.client().request_events::<Value>(request);
+        let opening = self.api.client().request_events::<Lean>(request);
         match tokio::time::timeout(self.api.timeout(), opening).await {
             Ok(Ok(events)) => Ok(Box::pin(events)),
             Ok(Err(error)) => Err(Refusal::of(&error)),

@@ -90,18 +90,39 @@ pub fn dropped(old: &Value, new: &Value) -> Vec<FieldPath> {
 }
 
 /// Where a walk stands, as people read it and as the API knows it.
-struct At {
-    group: String,
-    kind: String,
-    path: Vec<Segment>,
-    names: Vec<String>,
+///
+/// It borrows all it names: most walks find nothing, and no path need be made for them.
+struct At<'a> {
+    group: &'a str,
+    kind: &'a str,
+    path: Vec<Place<'a>>,
+    names: Vec<&'a str>,
 }
 
-impl At {
-    fn root(body: &Value) -> Self {
+/// One step of a walk.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Field(&'a str),
+    /// This element of a list that is read by these fields.
+    Element(&'a Value, &'static [&'static str]),
+    Index(usize),
+}
+
+impl Place<'_> {
+    fn segment(&self) -> Segment {
+        match *self {
+            Self::Field(name) => Segment::Field(name.to_owned()),
+            Self::Element(element, keys) => shown(&key_of(element, keys).unwrap_or_default()),
+            Self::Index(index) => Segment::Index(index),
+        }
+    }
+}
+
+impl<'a> At<'a> {
+    fn root(body: &'a Value) -> Self {
         let text = |field: &str| body.get(field).and_then(Value::as_str).unwrap_or_default();
         let group = text("apiVersion").split_once('/').map_or("", |(group, _)| group);
-        Self { group: group.to_owned(), kind: text("kind").to_owned(), path: vec![], names: vec![] }
+        Self { group, kind: text("kind"), path: vec![], names: vec![] }
     }
 
     fn is(&self, group: &str, kind: &str) -> bool {
@@ -109,31 +130,27 @@ impl At {
     }
 
     fn path(&self) -> FieldPath {
-        FieldPath(self.path.clone())
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.names.iter().map(String::as_str).collect()
+        FieldPath(self.path.iter().map(Place::segment).collect())
     }
 
     fn list_kind(&self) -> ListKind {
-        list_kind(&self.group, &self.kind, &self.names())
+        list_kind(self.group, self.kind, &self.names)
     }
 
     fn map_kind(&self) -> MapKind {
-        map_kind(&self.group, &self.kind, &self.names())
+        map_kind(self.group, self.kind, &self.names)
     }
 
-    fn below<R>(&mut self, key: &str, walk: impl FnOnce(&mut Self) -> R) -> R {
-        self.path.push(Segment::Field(key.to_owned()));
-        self.names.push(key.to_owned());
+    fn below<R>(&mut self, key: &'a str, walk: impl FnOnce(&mut Self) -> R) -> R {
+        self.path.push(Place::Field(key));
+        self.names.push(key);
         let result = walk(self);
         self.names.pop();
         self.path.pop();
         result
     }
 
-    fn inside<R>(&mut self, element: Segment, walk: impl FnOnce(&mut Self) -> R) -> R {
+    fn inside<R>(&mut self, element: Place<'a>, walk: impl FnOnce(&mut Self) -> R) -> R {
         self.path.push(element);
         let result = walk(self);
         self.path.pop();
@@ -144,22 +161,22 @@ impl At {
     fn is_built_in(&self) -> bool {
         const GROUPS: [&str; 7] =
             ["", "apps", "autoscaling", "batch", "networking.k8s.io", "policy", "rbac.authorization.k8s.io"];
-        GROUPS.contains(&self.group.as_str())
+        GROUPS.contains(&self.group)
     }
 
     /// Whether the map that this field is in has names of people's own.
     fn is_free_form(&self) -> bool {
         let owner = self.names.len().checked_sub(2).and_then(|owner| self.names.get(owner));
         let names = ["data", "binaryData", "stringData", "labels", "annotations", "matchLabels", "nodeSelector"];
-        owner.is_some_and(|owner| names.contains(&owner.as_str()) || (owner == "selector" && self.is("", "Service")))
+        owner.is_some_and(|owner| names.contains(owner) || (*owner == "selector" && self.is("", "Service")))
     }
 
-    fn name(&self) -> &str {
-        self.names.last().map_or("", String::as_str)
+    fn name(&self) -> &'a str {
+        self.names.last().copied().unwrap_or_default()
     }
 
     /// Whether `ours` says no more than the field's absence.
-    fn says_nothing(&mut self, ours: &Value) -> bool {
+    fn says_nothing(&mut self, ours: &'a Value) -> bool {
         let free_form = self.is_free_form();
         match ours {
             Value::Null => true,
@@ -229,8 +246,7 @@ impl At {
         if let (Value::Number(ours), Value::Number(live)) = (ours, live) {
             return ours.as_f64() == live.as_f64();
         }
-        let names = self.names();
-        let quantity = match names.as_slice() {
+        let quantity = match self.names.as_slice() {
             [
                 ..,
                 "limits" | "requests" | "default" | "defaultRequest" | "max" | "min" | "hard" | "overhead" | "capacity",
@@ -262,6 +278,23 @@ fn key_of(element: &Value, keys: &[&str]) -> Option<Vec<(String, String)>> {
     Some(keys.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect())
 }
 
+/// Whether an element has the first of its key fields, without which it has no key.
+fn has_key(element: &Value, keys: &[&str]) -> bool {
+    keys.first().is_some_and(|first| element.get(first).is_some())
+}
+
+/// Whether two elements have one key: [`key_of`] would give the same of both.
+fn same_key(one: &Value, other: &Value, keys: &[&str]) -> bool {
+    let same = |key: &&str| match (one.get(key), other.get(key)) {
+        (Some(Value::String(one)), Some(Value::String(other))) => one == other,
+        (one, other) => {
+            let text = |value: Option<&Value>| value.map(text_of).or_else(|| key_default(key).map(str::to_owned));
+            text(one) == text(other)
+        }
+    };
+    has_key(one, keys) && has_key(other, keys) && keys.iter().all(same)
+}
+
 /// A path shows the key field that people know an element by, and the others only where they are not the default.
 fn shown(key: &[(String, String)]) -> Segment {
     let plain = |(n, (field, value)): &(usize, &(String, String))| *n == 0 || key_default(field) != Some(value);
@@ -270,7 +303,7 @@ fn shown(key: &[(String, String)]) -> Segment {
 
 // === drift ===
 
-fn walk(ours: &Value, live: Option<&Value>, at: &mut At, found: &mut Vec<FieldChange>) {
+fn walk<'a>(ours: &'a Value, live: Option<&Value>, at: &mut At<'a>, found: &mut Vec<FieldChange>) {
     let live = live.filter(|live| !live.is_null());
     let push = |at: &At, found: &mut Vec<FieldChange>| {
         found.push(FieldChange { path: at.path(), ours: ours.clone(), live: live.cloned() });
@@ -301,13 +334,12 @@ fn walk(ours: &Value, live: Option<&Value>, at: &mut At, found: &mut Vec<FieldCh
     }
 }
 
-fn walk_list(ours: &[Value], live: &[Value], at: &mut At, found: &mut Vec<FieldChange>) {
+fn walk_list<'a>(ours: &'a [Value], live: &[Value], at: &mut At<'a>, found: &mut Vec<FieldChange>) {
     match at.list_kind() {
-        ListKind::Map(keys) if ours.iter().all(|element| key_of(element, keys).is_some()) => {
+        ListKind::Map(keys) if ours.iter().all(|element| has_key(element, keys)) => {
             for element in ours {
-                let Some(key) = key_of(element, keys) else { continue };
-                let theirs = live.iter().find(|theirs| key_of(theirs, keys).as_ref() == Some(&key));
-                at.inside(shown(&key), |at| match theirs {
+                let theirs = live.iter().find(|theirs| same_key(element, theirs, keys));
+                at.inside(Place::Element(element, keys), |at| match theirs {
                     Some(theirs) => walk(element, Some(theirs), at, found),
                     None => found.push(FieldChange { path: at.path(), ours: element.clone(), live: None }),
                 });
@@ -320,7 +352,7 @@ fn walk_list(ours: &[Value], live: &[Value], at: &mut At, found: &mut Vec<FieldC
         }
         ListKind::Map(_) | ListKind::Atomic if ours.len() == live.len() => {
             for (n, (ours, live)) in ours.iter().zip(live).enumerate() {
-                at.inside(Segment::Index(n), |at| walk(ours, Some(live), at, found));
+                at.inside(Place::Index(n), |at| walk(ours, Some(live), at, found));
             }
         }
         ListKind::Map(_) | ListKind::Atomic => {
@@ -343,7 +375,7 @@ fn drift_of_string_data(ours: &Value, live: Option<&Value>, found: &mut Vec<Fiel
 
 // === changes ===
 
-fn compare(old: Option<&Value>, new: Option<&Value>, at: &mut At, found: &mut Vec<Change>) {
+fn compare<'a>(old: Option<&'a Value>, new: Option<&'a Value>, at: &mut At<'a>, found: &mut Vec<Change>) {
     let present = |value: Option<&'_ Value>| value.is_some_and(|value| !value.is_null());
     match (old, new) {
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
@@ -363,21 +395,22 @@ fn compare(old: Option<&Value>, new: Option<&Value>, at: &mut At, found: &mut Ve
     }
 }
 
-fn compare_lists(old: &[Value], new: &[Value], at: &mut At, found: &mut Vec<Change>) {
+fn compare_lists<'a>(old: &'a [Value], new: &'a [Value], at: &mut At<'a>, found: &mut Vec<Change>) {
     match at.list_kind() {
         ListKind::Map(keys) if old.iter().chain(new).all(|element| key_of(element, keys).is_some()) => {
             let key = |element: &Value| key_of(element, keys).unwrap_or_default();
             let all: BTreeSet<_> = old.iter().chain(new).map(key).collect();
             for wanted in all {
-                let of = |list: &[Value]| list.iter().find(|element| key(element) == wanted).cloned();
+                let of = |list: &'a [Value]| list.iter().find(|element| key(element) == wanted);
                 let (old, new) = (of(old), of(new));
-                at.inside(shown(&wanted), |at| compare(old.as_ref(), new.as_ref(), at, found));
+                let Some(element) = new.or(old) else { continue };
+                at.inside(Place::Element(element, keys), |at| compare(old, new, at, found));
             }
         }
         ListKind::Set if old.len() == new.len() && old.iter().all(|element| new.contains(element)) => {}
         ListKind::Map(_) | ListKind::Atomic if old.len() == new.len() => {
             for (n, (old, new)) in old.iter().zip(new).enumerate() {
-                at.inside(Segment::Index(n), |at| compare(Some(old), Some(new), at, found));
+                at.inside(Place::Index(n), |at| compare(Some(old), Some(new), at, found));
             }
         }
         ListKind::Map(_) | ListKind::Atomic | ListKind::Set => {
@@ -388,7 +421,7 @@ fn compare_lists(old: &[Value], new: &[Value], at: &mut At, found: &mut Vec<Chan
 
 // === dropped ===
 
-fn drop_below(old: &Value, new: &Value, at: &mut At, found: &mut Vec<FieldPath>) {
+fn drop_below<'a>(old: &'a Value, new: &'a Value, at: &mut At<'a>, found: &mut Vec<FieldPath>) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) if at.map_kind() == MapKind::Granular => {
             drop_fields(old, new, at, found);
@@ -402,9 +435,11 @@ fn drop_below(old: &Value, new: &Value, at: &mut At, found: &mut Vec<FieldPath>)
                 return;
             };
             for element in old {
-                let Some(key) = key_of(element, keys) else { continue };
-                let now = new.iter().find(|now| key_of(now, keys).as_ref() == Some(&key));
-                at.inside(shown(&key), |at| match now {
+                if !has_key(element, keys) {
+                    continue;
+                }
+                let now = new.iter().find(|now| same_key(element, now, keys));
+                at.inside(Place::Element(element, keys), |at| match now {
                     Some(now) => drop_below(element, now, at, found),
                     None => found.push(at.path()),
                 });
@@ -414,7 +449,12 @@ fn drop_below(old: &Value, new: &Value, at: &mut At, found: &mut Vec<FieldPath>)
     }
 }
 
-fn drop_fields(old: &Map<String, Value>, new: &Map<String, Value>, at: &mut At, found: &mut Vec<FieldPath>) {
+fn drop_fields<'a>(
+    old: &'a Map<String, Value>,
+    new: &'a Map<String, Value>,
+    at: &mut At<'a>,
+    found: &mut Vec<FieldPath>,
+) {
     for (key, before) in old.iter().filter(|(_, before)| !before.is_null()) {
         at.below(key, |at| match new.get(key).filter(|now| !now.is_null()) {
             Some(now) => drop_below(before, now, at, found),

@@ -170,8 +170,8 @@ fn stand(input: &PlanInput<'_>, manifest: &Manifest) -> Result<Vec<Step>, Waitin
         return adopt(input, manifest, live, changes).map(|step| vec![step]);
     }
     let drops = drops_fields(input, manifest, live);
-    let accepted = input.accepted.get(object) == Some(&differences(&changes));
-    if (changes.is_empty() || accepted) && !drops {
+    let accepted = || input.accepted.get(object).is_some_and(|accepted| *accepted == differences(&changes));
+    if (changes.is_empty() || accepted()) && !drops {
         return Ok(vec![]);
     }
     // Where nobody knows what was rendered before, fields of ours may be left over.
@@ -213,6 +213,8 @@ fn drops_fields(input: &PlanInput<'_>, manifest: &Manifest, live: &LiveObject) -
         return false;
     }
     previous(input, &manifest.object)
+        // What was rendered once for both drops nothing.
+        .filter(|previous| !Arc::ptr_eq(&previous.body, &manifest.body))
         .is_some_and(|previous| dropped(&previous.body, &manifest.body).iter().any(|path| stands(path, &live.body)))
 }
 

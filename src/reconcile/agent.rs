@@ -253,6 +253,7 @@ impl AgentState {
         let refused = self.memory.refused.values().map(|refusal| refusal.until).min();
         let due = [alarm, refused, self.backoff.until.filter(|until| *until > now), self.overlay_ends()];
         let next = due.into_iter().flatten().filter(|at| *at > now).min();
+        self.wants = next;
         if next.is_some() && next != self.woken_at {
             self.woken_at = next;
             actions.extend(next.map(Action::Wake));

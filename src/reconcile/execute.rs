@@ -8,7 +8,7 @@ use super::course::{self, Begin, Refused};
 use super::state::{AgentState, Pending};
 use super::target::{Situation, Target};
 use super::{Action, Announcement, How, Wanted, Write};
-use crate::judge::{AgentHealth, Fault};
+use crate::judge::{AgentHealth, Fault, Health};
 use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
@@ -22,7 +22,7 @@ const CONTEST_LIMIT: usize = 3;
 /// How long take-backs count.
 const CONTEST_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// How long an operation runs before the record says what it waits for.
-const SLOW: SignedDuration = SignedDuration::from_secs(10);
+const SLOW: SignedDuration = SignedDuration::from_secs(30);
 /// How long pods of a stable release may be unready before the record says so.
 const FLICKER: SignedDuration = SignedDuration::from_secs(3);
 
@@ -269,6 +269,14 @@ impl AgentState {
                 }
                 let how = How::Apply { uid: uid.clone(), version: version.clone(), drops_fields: false };
                 let write = Write { manifest: manifest.clone(), how };
+                // All of it stood here as it was rendered: the server's own defaults make no such difference.
+                if target.key.is_some() && self.memory.clean == target.key {
+                    return self.send(
+                        Pending::Write { write: write.clone(), heal: true },
+                        Action::Write(write),
+                        actions,
+                    );
+                }
                 let pending = Pending::DryRun { write: write.clone(), asked: differences(changes) };
                 return self.send(pending, Action::DryRun(write), actions);
             }
@@ -276,6 +284,9 @@ impl AgentState {
         }
         if let Some(object) = self.missed(target, record) {
             return self.send(Pending::Read(object.clone()), Action::Read(object), actions);
+        }
+        if plan.steps.is_empty() && plan.waiting.is_empty() && self.memory.accepted.is_empty() {
+            self.memory.clean.clone_from(&target.key);
         }
         let mut next = record.clone();
         self.collect_inventory(target, &mut next);
@@ -291,8 +302,9 @@ impl AgentState {
         let contested: Vec<_> = self.memory.contested.values().cloned().collect();
         let contested = (!contested.is_empty()).then(|| contested.join("; "));
         // What is told by Git's word stands until Git speaks again.
-        let by_health =
-            next.condition(ConditionKind::Ready).is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy"));
+        let by_health = next
+            .condition(ConditionKind::Ready)
+            .is_none_or(|ready| matches!(&*ready.reason, "Ready" | "Unhealthy" | "Environment"));
         if by_health || self.admission.is_some() {
             self.tell_standing(&mut next, plan, health, contested.as_deref(), now);
         }
@@ -320,8 +332,21 @@ impl AgentState {
         let blocked: Vec<_> =
             plan.waiting.iter().filter(|waiting| !matches!(waiting, WaitingOn::Healthy(_))).cloned().collect();
         if unhealthy {
-            let why = health.findings.first().map_or("not all pods are ready", |finding| &finding.sentence);
-            Situation::Unhealthy { why, contested }.tell(record, now);
+            let known = match &health.health {
+                Health::Degraded { reason, fault: Some(Fault::Environment) } => Some(reason),
+                Health::Degraded { fault: Some(Fault::Release) | None, .. }
+                | Health::Healthy
+                | Health::Progressing { .. }
+                | Health::Suspended
+                | Health::Missing
+                | Health::Unknown => None,
+            };
+            let finding = health.findings.first();
+            let outside = finding.map_or(known.is_some(), |finding| finding.fault == Fault::Environment);
+            let word = if outside { "Environment" } else { "Unhealthy" };
+            let why = finding.map(|finding| &finding.sentence).or(known);
+            let why = why.map_or("not all pods are ready", String::as_str);
+            Situation::Unhealthy { word, why, contested }.tell(record, now);
         } else {
             Situation::Ready { contested, blocked: &blocked }.tell(record, now);
         }

@@ -102,10 +102,14 @@ impl AgentState {
                 self.memory.accepted.remove(&object);
             } else {
                 self.memory.accepted.insert(object.clone(), differences(&left));
+                self.memory.clean = None;
             }
         }
         self.memory.refused.remove(&object);
-        if heal {
+        // A write that changed nothing keeps the version: the difference is the server's own, and nothing was healed. What
+        // the watch shows may be newer than what was written to.
+        let same = matches!(&write.how, How::Apply { version, .. } if *version == live.version);
+        if heal && !same {
             let heals = self.memory.heals.entry(object.clone()).or_default();
             heals.push(now);
             self.memory.untold += 1;

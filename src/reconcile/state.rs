@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::{Admission, FailureKind, TellGit, Write};
+use super::{Admission, FailureKind, LedgerEntry, TellGit, Write};
 use crate::desired::{DesiredAgent, Release, Settings, TargetKind};
 use crate::model::{
     AgentName, Digest, EnvironmentName, LiveObject, LiveState, ObjectRef, ReleaseId, ResourceVersion, Timestamp,
@@ -53,11 +53,14 @@ pub struct AgentState {
     /// What the ledger holds was read past all caches, or written by us, since the start.
     pub(super) ledger_confirmed: bool,
     pub(super) fenced: Option<String>,
-    seen: LiveState,
+    seen: Arc<LiveState>,
     overlay: BTreeMap<ObjectRef, Overlay>,
     /// `seen` with `overlay` over it.
-    pub(super) live: LiveState,
+    pub(super) live: Arc<LiveState>,
+    /// When it asked to be woken.
     pub(super) woken_at: Option<Timestamp>,
+    /// When it has a reason to be woken: the one for which it asked may have gone since.
+    pub(super) wants: Option<Timestamp>,
 }
 
 /// The ledger's entry as it was read or written last.
@@ -96,6 +99,8 @@ struct Overlay {
 pub(super) struct Memory {
     /// Differences that the server would not change.
     pub(super) accepted: BTreeMap<ObjectRef, Digest>,
+    /// The rendering that stood here without any difference: the server takes it as it is.
+    pub(super) clean: Option<RenderKey>,
     /// Objects that were refused, as they were asked for.
     pub(super) refused: BTreeMap<ObjectRef, Refusal>,
     /// Objects whose replicas this operation handed over.
@@ -171,10 +176,11 @@ impl AgentState {
             git_backoff: Backoff::default(),
             ledger_confirmed: false,
             fenced: None,
-            seen: LiveState::default(),
+            seen: Arc::default(),
             overlay: BTreeMap::new(),
-            live: LiveState::default(),
+            live: Arc::default(),
             woken_at: None,
+            wants: None,
         }
     }
 
@@ -183,9 +189,33 @@ impl AgentState {
         self.ledger.as_ref().map(|ledger| &ledger.record)
     }
 
+    /// Whether this very entry is the one that it goes by: read, or written by itself and acknowledged.
+    pub fn holds(&self, entry: &LedgerEntry) -> bool {
+        match (&self.ledger, entry) {
+            (Some(held), LedgerEntry::Present { record, requests, generation, version }) => {
+                held.version.as_ref() == Some(version)
+                    && held.record.observed_generation == Some(*generation)
+                    && held.requests == *requests
+                    && held.record == *record
+                    && !self.memory.ledger_unsure
+                    && !matches!(self.pending, Some(Pending::ReadLedger))
+            }
+            (Some(_) | None, LedgerEntry::Absent) | (None, LedgerEntry::Present { .. }) => false,
+        }
+    }
+
     /// Whether an effect is outstanding.
     pub fn is_busy(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether there still is a reason to wake it, at the time that it asked for; if not, nothing need be decided.
+    pub fn is_due(&mut self, now: Timestamp) -> bool {
+        let due = self.wants.is_some_and(|at| at <= now);
+        if !due {
+            self.woken_at = None;
+        }
+        due
     }
 
     /// Forgets what can be seen and rendered again, where nothing is under way; says whether it did.
@@ -197,8 +227,8 @@ impl AgentState {
         if self.is_busy() || open || waits || !self.overlay.is_empty() {
             return false;
         }
-        self.seen = LiveState::default();
-        self.live = LiveState::default();
+        self.seen = Arc::default();
+        self.live = Arc::default();
         self.memory.renderings = Vec::new();
         // A release that Git asks for is kept there anyway; of others the ConfigMap still stands.
         self.memory.releases.retain(|release| Arc::strong_count(release) > 1);
@@ -207,7 +237,7 @@ impl AgentState {
 
     /// Shows what stands to a machine that rested.
     pub fn rouse(&mut self, seen: LiveState) {
-        self.seen = seen;
+        self.seen = Arc::new(seen);
         self.merge();
     }
 
@@ -224,7 +254,7 @@ impl AgentState {
             (None, None) => true,
         };
         self.overlay.retain(|object, overlay| overlay.until > now && !caught_up(object, overlay));
-        self.seen = seen;
+        self.seen = Arc::new(seen);
         self.merge();
     }
 
@@ -265,13 +295,18 @@ impl AgentState {
     }
 
     fn merge(&mut self) {
-        self.live = self.seen.clone();
+        if self.overlay.is_empty() {
+            self.live = Arc::clone(&self.seen);
+            return;
+        }
+        let mut live = LiveState::clone(&self.seen);
         for (object, overlay) in &self.overlay {
             match &overlay.object {
-                Some(shown) => drop(self.live.objects.insert(object.clone(), Arc::clone(shown))),
-                None => drop(self.live.objects.remove(object)),
+                Some(shown) => drop(live.objects.insert(object.clone(), Arc::clone(shown))),
+                None => drop(live.objects.remove(object)),
             }
         }
+        self.live = Arc::new(live);
     }
 
     /// The content of a release: from Git, from memory, or from the ConfigMap that still stands.

@@ -24,6 +24,8 @@ pub(super) struct Target {
     rendered: Option<Arc<Rendered>>,
     previous: Option<Arc<Rendered>>,
     settings: Option<Arc<Settings>>,
+    /// What its rendering depends on.
+    pub(super) key: Option<RenderKey>,
     pub(super) leaves: BTreeMap<ObjectRef, bool>,
 }
 
@@ -55,14 +57,16 @@ impl Target {
                 .and_then(|(release, settings)| rendering(state, &release, &settings, before.renderer, false).ok()),
             None => Some(Arc::clone(&rendered)),
         };
+        let key = RenderKey { release: release.id, settings: settings.digest, renderer: standing.renderer, surge };
         let release = Some(standing.release);
-        Ok(Some(Self { release, rendered: Some(rendered), previous, settings: Some(settings), ..nothing }))
+        let (rendered, settings, key) = (Some(rendered), Some(settings), Some(key));
+        Ok(Some(Self { release, rendered, previous, settings, key, ..nothing }))
     }
 
     /// Nothing of one's own, as while an agent goes.
     pub(super) fn nothing(state: &AgentState) -> Self {
         let leaves = state.admission.as_deref().map(|admission| admission.leaves.clone()).unwrap_or_default();
-        Self { release: None, rendered: None, previous: None, settings: None, leaves }
+        Self { release: None, rendered: None, previous: None, settings: None, key: None, leaves }
     }
 
     /// Whether it asks for an object of this name.
@@ -113,7 +117,9 @@ impl Target {
         let unhealthy = match (&health.health, missing) {
             (_, Some(object)) => Some(format!("{object} to be there")),
             (Health::Healthy | Health::Suspended, None) => None,
-            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => Some(reason.clone()),
+            (Health::Progressing { reason } | Health::Degraded { reason, .. }, None) => {
+                Some(format!("it to become ready: {reason}"))
+            }
             (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
         };
         // Digests are taken of what was refused alone: that is seldom anything.
@@ -298,7 +304,7 @@ pub(super) enum Situation<'a> {
     Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
     Stalled { word: &'static str, why: &'a str },
     Failed { why: &'a str },
-    Unhealthy { why: &'a str, contested: Option<&'a str> },
+    Unhealthy { word: &'static str, why: &'a str, contested: Option<&'a str> },
     Ready { contested: Option<&'a str>, blocked: &'a [WaitingOn] },
     Kept(&'a Reason),
     Removed,
@@ -345,9 +351,9 @@ impl Situation<'_> {
                 set(Ready, Truth::False, "Failed", why);
                 record.clear_condition(Progressing);
             }
-            Self::Unhealthy { why, contested } => {
-                set(Ready, Truth::False, "Unhealthy", why);
-                set(Degraded, Truth::True, "Unhealthy", why);
+            Self::Unhealthy { word, why, contested } => {
+                set(Ready, Truth::False, word, why);
+                set(Degraded, Truth::True, word, why);
                 record.clear_condition(Progressing);
                 contest(record, *contested, now);
             }

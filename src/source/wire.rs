@@ -332,7 +332,8 @@ extern "C" fn read(stream: *mut Stream, buffer: *mut c_void, size: usize) -> isi
     // SAFETY: libgit2 gives back the pointer that it got, and room for `size` bytes.
     let (stream, buffer) = unsafe { (known(stream), std::slice::from_raw_parts_mut(buffer.cast::<u8>(), size)) };
     let Some(relay) = &mut stream.relay else { return refuse("the connection is closed") as isize };
-    let read = relay.near.set_read_timeout(Some(stream.idle)).and_then(|()| relay.near.read(buffer));
+    let near = &mut relay.near;
+    let read = near.set_read_timeout(Some(stream.idle)).and_then(|()| uninterrupted(|| near.read(buffer)));
     done(read, "read from")
 }
 
@@ -341,8 +342,20 @@ extern "C" fn write(stream: *mut Stream, bytes: *const c_char, size: usize, _: c
     // SAFETY: libgit2 gives back the pointer that it got, and `size` bytes.
     let (stream, bytes) = unsafe { (known(stream), std::slice::from_raw_parts(bytes.cast::<u8>(), size)) };
     let Some(relay) = &mut stream.relay else { return refuse("the connection is closed") as isize };
-    let written = relay.near.set_write_timeout(Some(stream.idle)).and_then(|()| relay.near.write(bytes));
+    let near = &mut relay.near;
+    let written = near.set_write_timeout(Some(stream.idle)).and_then(|()| uninterrupted(|| near.write(bytes)));
     done(written, "write to")
+}
+
+/// Does it again where a signal came in between. A call on a socket that has a time limit ends so whenever the process was
+/// stopped or frozen and goes on, even where no signal is handled (`signal(7)`).
+fn uninterrupted(mut deed: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match deed() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 fn done(bytes: io::Result<usize>, deed: &str) -> isize {

@@ -86,8 +86,12 @@ pub(super) fn decide(process: &Process<'_>, known: &Known<'_>) -> Vec<Deed> {
     for member in process.sets.iter().flat_map(|set| &set.members) {
         let Some(retired) = member.retired else { continue };
         let is_last = kept.is_none_or(|kept| retired.at >= kept);
+        let longest = known.now.checked_add(known.keep_old).ok();
         if retired.kept_until <= known.now || !is_last {
             deeds.push(Deed::Stop { pod: member.object.name_any() });
+        } else if let Some(longest) = longest.filter(|longest| retired.kept_until > *longest) {
+            // Written when the clock was ahead, or more was to be kept: from now on at the most.
+            deeds.push(Deed::Retire { pod: member.object.name_any(), kept_until: longest });
         }
     }
     for set in old() {

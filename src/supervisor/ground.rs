@@ -46,7 +46,7 @@ impl Ground {
                 trusted: BTreeSet::new(),
                 unit: None,
             },
-            Launcher::Systemd => Self {
+            Launcher::Systemd { .. } => Self {
                 place,
                 logs: unit::logs(&pod.name_any()),
                 // Its unit's own, and gone with it.
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn an_instance_of_a_unit_has_what_its_account_can_reach() {
         let labels = json!({"backstay.dev/agent": "support", "backstay.dev/process": "indexer"});
-        let one = ground(Launcher::Systemd, &labels).unwrap();
+        let one = ground(Launcher::Systemd { keeper: "/k".into() }, &labels).unwrap();
         assert_eq!(one.place, Path::new("/run/backstay-agents/support-0a1b-0"));
         assert_eq!(one.logs, Path::new("/var/log/backstay-agents/support-0a1b-0"));
         assert!(one.writable.home.starts_with("/tmp") && one.trusted.contains(&sys::own_uid()));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_an_agent_has_no_unit() {
-        let why = ground(Launcher::Systemd, &json!({})).err().unwrap();
+        let why = ground(Launcher::Systemd { keeper: "/k".into() }, &json!({})).err().unwrap();
         assert!(why.message.contains("names no agent"), "{why:?}");
     }
 }

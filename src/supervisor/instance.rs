@@ -11,10 +11,12 @@ use tokio::task::JoinHandle;
 
 use super::care::Stamp;
 use super::launch::{self, Launch, Needs, Probes};
+use super::launcher::launch_of;
 use super::probe::Tally;
 use super::run::Shared;
 use crate::judge::HostReason;
-use crate::keeper::client::Client;
+use crate::keeper::client::{self, Client};
+use crate::keeper::folder::told;
 use crate::keeper::wire::{Phase, Status};
 use crate::proxy::Address;
 use crate::sys::Listening;
@@ -167,7 +169,12 @@ impl Instance {
         let (shared, pod, folder) = (Arc::clone(&self.shared), Arc::clone(&self.pod), self.folder.clone());
         let begun = tokio::task::spawn_blocking(move || {
             let launch = launch::prepare(&shared.settings, &pod, &needs)?;
-            shared.settings.launcher.start(&folder, &launch.spec)?;
+            let launcher = &shared.settings.launcher;
+            launcher.start(&folder, &launch.spec)?;
+            // The keeper of before holds the agent as well.
+            if let Err(error) = launcher.renew(&folder, &launch.spec) {
+                tracing::warn!(folder = %folder.display(), error = %told(&error), "its keeper is not upgraded");
+            }
             Ok(launch)
         });
         begun.await.unwrap_or_else(|error| Err(Trouble::machine(format!("the launch was given up: {error}"))))
@@ -188,8 +195,9 @@ impl Instance {
 
     /// Looks after a keeper until it is gone, or the instance is to be stopped.
     async fn follow(&mut self, mut launch: Launch, stop: &mut oneshot::Receiver<()>) -> Over {
-        let mut news = news(self.place.clone());
-        let mut health = Health::new(std::mem::take(&mut launch.probes));
+        let who = launch_of(&launch.spec);
+        let mut news = news(self.place.clone(), who.clone());
+        let mut health = Health::new(who.clone(), std::mem::take(&mut launch.probes));
         health.starts = self.seen.status.as_ref().map_or(0, |status| status.starts);
         self.say(|seen| (seen.trouble, seen.address) = (None, launch.address.clone()));
         let mut probed = Instant::now();
@@ -221,7 +229,7 @@ impl Instance {
                     });
                     if judged.restart {
                         tracing::warn!(pod = %self.pod.name_any(), "it does not live by its probe, and is restarted");
-                        self.restart().await;
+                        self.restart(&who).await;
                         self.say(|seen| seen.ready = false);
                     }
                 }
@@ -247,12 +255,13 @@ impl Instance {
         self.seen.status.as_ref().is_some_and(|status| status.phase == Phase::Running)
     }
 
-    async fn restart(&self) {
-        let (place, epoch) = (self.place.clone(), self.shared.epoch);
+    async fn restart(&self, who: &client::Launch) {
+        let (place, who, epoch) = (self.place.clone(), who.clone(), self.shared.epoch);
         let patience = self.grace() + BEYOND_GRACE;
-        let restarted = tokio::task::spawn_blocking(move || Client::connect(&place, Some(epoch))?.restart(patience));
+        let restarted =
+            tokio::task::spawn_blocking(move || Client::connect_to(&place, Some(epoch), &who)?.restart(patience));
         if let Ok(Err(error)) = restarted.await {
-            tracing::warn!(pod = %self.pod.name_any(), error = %crate::keeper::folder::told(&error), "cannot restart it");
+            tracing::warn!(pod = %self.pod.name_any(), error = %told(&error), "cannot restart it");
         }
     }
 
@@ -280,14 +289,14 @@ impl Instance {
     }
 }
 
-/// News of a keeper, from a thread of their own; they end when the keeper cannot be reached any more.
-fn news(folder: PathBuf) -> mpsc::Receiver<Status> {
+/// News of a keeper, from a thread of their own; they end when the keeper cannot be reached any more, or is another one.
+fn news(folder: PathBuf, who: client::Launch) -> mpsc::Receiver<Status> {
     let (tell, told) = mpsc::channel(4);
     let listen = move || {
         let mut turn = None;
         let mut lost = 0;
         while lost < 2 && !tell.is_closed() {
-            let Ok(mut keeper) = Client::connect(&folder, None) else {
+            let Ok(mut keeper) = Client::connect_to(&folder, None, &who) else {
                 lost += 1;
                 continue;
             };
@@ -298,11 +307,15 @@ fn news(folder: PathBuf) -> mpsc::Receiver<Status> {
                     Some(turn) => keeper.next(turn, NEWS),
                 };
                 match status {
-                    Ok(status) => {
+                    Ok(status) if (&status.instance, &status.nonce) == (&who.instance, &who.nonce) => {
                         turn = Some(status.turn);
                         if tell.blocking_send(status).is_err() {
                             return;
                         }
+                    }
+                    Ok(status) => {
+                        tracing::warn!(folder = %folder.display(), instance = status.instance, "a keeper tells of another instance: it is not believed");
+                        return;
                     }
                     // Silent for a while, or gone: to be seen by connecting again.
                     Err(_) => break,
@@ -319,6 +332,7 @@ fn news(folder: PathBuf) -> mpsc::Receiver<Status> {
 
 /// What probes say of one process.
 struct Health {
+    who: client::Launch,
     probes: Probes,
     starts: u64,
     since: Instant,
@@ -337,9 +351,10 @@ struct Judged {
 }
 
 impl Health {
-    fn new(probes: Probes) -> Self {
+    fn new(who: client::Launch, probes: Probes) -> Self {
         let now = Instant::now();
         Self {
+            who,
             started: probes.startup.is_none(),
             probes,
             starts: 0,
@@ -357,7 +372,7 @@ impl Health {
         if status.starts == self.starts {
             return false;
         }
-        *self = Self { starts: status.starts, ..Self::new(std::mem::take(&mut self.probes)) };
+        *self = Self { starts: status.starts, ..Self::new(self.who.clone(), std::mem::take(&mut self.probes)) };
         true
     }
 
@@ -397,7 +412,7 @@ impl Health {
         };
         // Whoever answers there must be this instance, or the traffic goes to a stranger.
         if judged.ready && !was_ready && address.is_some() {
-            match listening(folder.to_owned()).await {
+            match listening(folder.to_owned(), self.who.clone()).await {
                 Some(Listening::Ours) => {}
                 Some(Listening::Another) => {
                     judged.ready = false;
@@ -419,7 +434,7 @@ impl Health {
     }
 }
 
-async fn listening(folder: PathBuf) -> Option<Listening> {
-    let asked = tokio::task::spawn_blocking(move || Client::connect(&folder, None).ok()?.listening().ok()?);
+async fn listening(folder: PathBuf, who: client::Launch) -> Option<Listening> {
+    let asked = tokio::task::spawn_blocking(move || Client::connect_to(&folder, None, &who).ok()?.listening().ok()?);
     asked.await.ok().flatten()
 }

@@ -20,6 +20,14 @@ use crate::sys;
 /// How long a keeper that is in the way may take to go.
 const CLEAR: Duration = Duration::from_mins(1);
 
+/// What a person can do about a stranger in an instance's folder.
+const WAY_OUT: &str = "`fuser -v` with the file `lock` in there shows who it is: end that process";
+
+/// The launch that a spec is of.
+pub(super) fn launch_of(spec: &Spec) -> client::Launch {
+    client::Launch { instance: spec.instance.clone(), nonce: spec.nonce.clone() }
+}
+
 /// Who starts keepers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Launcher {
@@ -29,7 +37,10 @@ pub enum Launcher {
         keeper: PathBuf,
     },
     /// systemd: a unit for each instance, of an agent that root has enrolled.
-    Systemd,
+    Systemd {
+        /// The program of keepers, as root has enrolled it.
+        keeper: PathBuf,
+    },
 }
 
 // === impl Launcher ===
@@ -39,13 +50,13 @@ impl Launcher {
     pub(super) fn place(&self, folder: &Path) -> PathBuf {
         match self {
             Self::Fork { .. } => folder.to_owned(),
-            Self::Systemd => unit::place(&folder.file_name().unwrap_or_default().to_string_lossy()),
+            Self::Systemd { .. } => unit::place(&folder.file_name().unwrap_or_default().to_string_lossy()),
         }
     }
 
     /// Opens what agents read of `state`, where they have accounts of their own. The names in it are digests, which nobody guesses.
     pub(super) fn open(&self, state: &Path) -> io::Result<()> {
-        if *self == Self::Systemd {
+        if let Self::Systemd { .. } = self {
             for name in ["releases", "artifacts"] {
                 let path = state.join(name);
                 fs::create_dir_all(&path)?;
@@ -58,9 +69,21 @@ impl Launcher {
     /// Starts the keeper of a folder, unless the one that is meant runs.
     pub(super) fn start(&self, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
         match self {
-            Self::Fork { keeper } => start_process(keeper, folder, spec),
-            Self::Systemd => start_unit(folder, spec),
+            Self::Fork { keeper } => self.start_process(keeper, folder, spec),
+            Self::Systemd { .. } => self.start_unit(folder, spec),
         }
+    }
+
+    /// Has the keeper of a folder go on as the program that is installed now, where that is another one. Its agent does not notice.
+    pub(super) fn renew(&self, folder: &Path, spec: &Spec) -> Result<(), ClientError> {
+        let (Self::Fork { keeper: installed } | Self::Systemd { keeper: installed }) = self;
+        let keeper = Client::connect_to(&self.place(folder), Some(spec.epoch), &launch_of(spec))?;
+        if keeper.is_outdated(installed) {
+            let before = keeper.identity().keeper.clone();
+            let after = keeper.upgrade(installed, spec.epoch)?;
+            tracing::info!(folder = %folder.display(), %before, after = %after.identity().keeper, "its keeper is upgraded");
+        }
+        Ok(())
     }
 
     /// Ends whatever was started for a folder, and the folder.
@@ -73,7 +96,7 @@ impl Launcher {
         match (self, asked) {
             (Self::Fork { .. }, Ok(_) | Err(ClientError::Unreachable { .. })) => end_processes(folder)?,
             (Self::Fork { .. }, Err(error)) => return Err(told(&error)),
-            (Self::Systemd, asked) => {
+            (Self::Systemd { .. }, asked) => {
                 // The keeper has the account of its agent: where it does not do it, its unit does.
                 if let Err(error) = asked {
                     tracing::debug!(error = %told(&error), "the keeper was not asked to stop");
@@ -83,27 +106,63 @@ impl Launcher {
         }
         sys::remove_tree(folder).map_err(|error| format!("cannot remove `{}`: {error}", folder.display()))
     }
-}
 
-fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
-    let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
-    make(folder, 0o700).map_err(|error| failed("make", error.to_string()))?;
-    let end = || end_in_the_way(&Launcher::Fork { keeper: program.to_owned() }, folder, spec);
-    let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
-    match standing.map_err(|error| failed("look at", error.to_string()))? {
-        Standing::Running(_) => return Ok(()),
-        // The keeper of an earlier Pod of this name, or one that is just beginning.
-        Standing::Unexplained { why, .. } => end().map_err(|error| failed("clear", format!("{why}; {error}")))?,
-        Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
-            end().map_err(|error| failed("clear", error))?;
+    fn start_process(&self, program: &Path, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
+        let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
+        make(folder, 0o700).map_err(|error| failed("make", error.to_string()))?;
+        let standing = folder::look(folder, Some((&spec.instance, &spec.nonce)));
+        match standing.map_err(|error| failed("look at", error.to_string()))? {
+            // What its file says, it says itself as well. One that is slow to answer is asked again by whoever follows it.
+            Standing::Running(_) => match Client::connect_to(folder, None, &launch_of(spec)) {
+                Err(error @ (ClientError::Another { .. } | ClientError::Nonsense { .. })) => {
+                    return Err(failed("trust who answers in", format!("{}; {WAY_OUT}", told(&error))));
+                }
+                Ok(_) | Err(_) => return Ok(()),
+            },
+            // The keeper of an earlier Pod of this name, or one that is just beginning.
+            Standing::Unexplained { why, .. } => self
+                .end_in_the_way(folder, spec)
+                .map_err(|error| failed("clear", format!("{why}; {error}; {WAY_OUT}")))?,
+            Standing::Dead { .. } if Spec::read(folder).is_ok_and(|old| old.nonce != spec.nonce) => {
+                self.end_in_the_way(folder, spec).map_err(|error| failed("clear", error))?;
+            }
+            Standing::Dead { .. } | Standing::OtherBoot { .. } => {}
         }
-        Standing::Dead { .. } | Standing::OtherBoot { .. } => {}
+        spec.write(folder).map_err(|error| failed("write into", told(&error)))?;
+        match client::start(program, folder) {
+            Ok(_) => Ok(()),
+            Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(told(&error))),
+            Err(error) => Err(Trouble::machine(format!("its keeper does not begin: {}", told(&error)))),
+        }
     }
-    spec.write(folder).map_err(|error| failed("write into", told(&error)))?;
-    match client::start(program, folder) {
-        Ok(_) => Ok(()),
-        Err(error @ ClientError::Program { .. }) => Err(Trouble::machine(told(&error))),
-        Err(error) => Err(Trouble::machine(format!("its keeper does not begin: {}", told(&error)))),
+
+    fn start_unit(&self, folder: &Path, spec: &Spec) -> Result<(), Trouble> {
+        let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
+        let agent = agent_of(spec).map_err(Trouble::machine)?;
+        if !Path::new(UNITS).join(unit::template(&agent)).exists() {
+            return Err(Trouble::not_enrolled(&agent));
+        }
+        match Client::connect(&self.place(folder), None) {
+            Ok(keeper) if keeper.identity().nonce == spec.nonce => return Ok(()),
+            Ok(_) => self.end_in_the_way(folder, spec).map_err(|error| failed("clear", error))?,
+            Err(_) => {}
+        }
+        // Its unit sees this folder alone of all, and nobody else gets as far as here.
+        make(folder, 0o755).map_err(|error| failed("make", error.to_string()))?;
+        spec.write(folder).map_err(|error| failed("write into", told(&error)))?;
+        let readable = fs::set_permissions(folder.join(FILE), Permissions::from_mode(0o644));
+        readable.map_err(|error| failed("write into", error.to_string()))?;
+        link_logs(folder, spec).map_err(|error| failed("link the logs of", error.to_string()))?;
+        match systemctl::start(&unit::unit(&agent, &spec.instance)) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_refusal() => Err(Trouble::not_allowed(&agent, &error.to_string())),
+            Err(error) => Err(Trouble::machine(format!("its unit does not start: {error}"))),
+        }
+    }
+
+    fn end_in_the_way(&self, folder: &Path, spec: &Spec) -> Result<(), String> {
+        self.end(folder, spec.epoch, CLEAR)?;
+        make(folder, 0o700).map_err(|error| error.to_string())
     }
 }
 
@@ -111,30 +170,6 @@ fn start_process(program: &Path, folder: &Path, spec: &Spec) -> Result<(), Troub
 fn end_processes(folder: &Path) -> Result<(), String> {
     let left = folder::end_orphans(folder, Duration::from_secs(5)).map_err(|error| told(&error))?;
     if left.is_empty() { Ok(()) } else { Err(format!("{} of its processes live on", left.len())) }
-}
-
-fn start_unit(folder: &Path, spec: &Spec) -> Result<(), Trouble> {
-    let failed = |what: &str, why: String| Trouble::machine(format!("cannot {what} `{}`: {why}", folder.display()));
-    let agent = agent_of(spec).map_err(Trouble::machine)?;
-    if !Path::new(UNITS).join(unit::template(&agent)).exists() {
-        return Err(Trouble::not_enrolled(&agent));
-    }
-    match Client::connect(&Launcher::Systemd.place(folder), None) {
-        Ok(keeper) if keeper.identity().nonce == spec.nonce => return Ok(()),
-        Ok(_) => end_in_the_way(&Launcher::Systemd, folder, spec).map_err(|error| failed("clear", error))?,
-        Err(_) => {}
-    }
-    // Its unit sees this folder alone of all, and nobody else gets as far as here.
-    make(folder, 0o755).map_err(|error| failed("make", error.to_string()))?;
-    spec.write(folder).map_err(|error| failed("write into", told(&error)))?;
-    let readable = fs::set_permissions(folder.join(FILE), Permissions::from_mode(0o644));
-    readable.map_err(|error| failed("write into", error.to_string()))?;
-    link_logs(folder, spec).map_err(|error| failed("link the logs of", error.to_string()))?;
-    match systemctl::start(&unit::unit(&agent, &spec.instance)) {
-        Ok(()) => Ok(()),
-        Err(error) if error.is_refusal() => Err(Trouble::not_allowed(&agent, &error.to_string())),
-        Err(error) => Err(Trouble::machine(format!("its unit does not start: {error}"))),
-    }
 }
 
 /// Shows the instance's logs among those of the machine. They are its account's own: root reads them.
@@ -161,11 +196,6 @@ fn end_unit(folder: &Path) -> Result<(), String> {
     };
     let ended = systemctl::runs(&unit).and_then(|runs| if runs { systemctl::stop(&unit) } else { Ok(()) });
     ended.map_err(|error| error.to_string())
-}
-
-fn end_in_the_way(launcher: &Launcher, folder: &Path, spec: &Spec) -> Result<(), String> {
-    launcher.end(folder, spec.epoch, CLEAR)?;
-    make(folder, 0o700).map_err(|error| error.to_string())
 }
 
 /// The agent of a process: a worker runs in its agent's unit.

@@ -308,6 +308,37 @@ fn one_way_back_is_kept_and_not_all_of_them() {
 }
 
 #[test]
+fn what_was_written_by_a_clock_that_was_ahead_keeps_nothing_for_ever() {
+    const YEARS: i64 = 10 * 365 * 86_400;
+    let mut host = Host::new();
+    host.apply("main", "one", 1);
+    host.settle();
+    host.later(YEARS);
+    host.apply("main", "two", 1);
+    host.settle();
+    assert_eq!((host.runs("one"), host.serves()), ((0, 1), Some(release("two"))));
+    // The clock is set right.
+    host.later(-YEARS);
+    host.settle();
+    assert_eq!((host.runs("one"), host.serves()), ((0, 1), Some(release("two"))), "it is kept as long as any other");
+    host.later(KEEP + 1);
+    host.settle();
+    assert_eq!((host.runs("one"), host.runs("two")), ((0, 0), (1, 0)));
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_ends_what_was_kept_and_nothing_that_serves() {
+    let mut host = Host::new();
+    host.apply("main", "one", 1);
+    host.settle();
+    host.apply("main", "two", 1);
+    host.settle();
+    host.later(10 * 365 * 86_400);
+    host.settle();
+    assert_eq!((host.runs("one"), host.runs("two"), host.serves()), ((0, 0), (1, 0), Some(release("two"))));
+}
+
+#[test]
 fn fewer_replicas_end_the_last_ones_and_none_end_all() {
     let mut host = Host::new();
     host.apply("main", "one", 3);

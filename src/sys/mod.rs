@@ -12,6 +12,7 @@ mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
 mod account;
+mod name;
 mod notify;
 mod tree;
 mod types;
@@ -24,6 +25,7 @@ pub use linux::{
     marked, new_session, open_pipe, own_process, own_uid, peer, pour, process, reap, reopen_pipe, replace_stderr,
     replace_stdin, replace_stdout, send, send_to_name, set_limit, set_mask, signal, socket_path, spill, subreaper,
 };
+pub use name::machine_name;
 pub use notify::{notify, watchdog};
 #[cfg(not(target_os = "linux"))]
 pub use other::{

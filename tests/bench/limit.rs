@@ -28,6 +28,8 @@ pub(crate) struct Limit {
     pub(crate) in_flight: usize,
     pub(crate) took: Duration,
     pub(crate) writes: usize,
+    /// Until Kubernetes had observed every Deployment as well: the client does not wait for that, the daemon must.
+    pub(crate) observed: Duration,
 }
 
 /// One agent's writes of one case, one after the other: each is answered before the next is sent.
@@ -112,10 +114,25 @@ pub(crate) async fn run(
             writes += writer.writes;
             writers.push(writer);
         }
-        limits.push(Limit { in_flight, took: begun.elapsed(), writes });
+        let took = begun.elapsed();
+        until_observed(client, namespace).await;
+        limits.push(Limit { in_flight, took, writes, observed: begun.elapsed() });
         rest().await;
     }
     [limits[0], limits[1], limits[2]]
+}
+
+/// Waits until the controller of Deployments has seen the last change of each of them.
+async fn until_observed(client: &kube::Client, namespace: &str) {
+    // From the server's cache: it costs the others little.
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments?resourceVersion=0");
+    super::daemon::until("every Deployment is observed", Duration::from_mins(10), async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let list: Value = client.request(Request::get(&path).body(vec![]).expect("a request")).await.expect("a list");
+        let behind = |live: &Value| live["status"]["observedGeneration"] != live["metadata"]["generation"];
+        (!list["items"].as_array().expect("a list").iter().any(behind)).then_some(())
+    })
+    .await;
 }
 
 // === impl Writer ===

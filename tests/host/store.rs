@@ -9,6 +9,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/production/configmaps";
+const PODS: &str = "/api/v1/namespaces/production/pods";
 const AGENTS: &str = "/apis/backstay.dev/v1alpha1/namespaces/production/agentreleases";
 
 fn open(path: &Path) -> Arc<Store> {
@@ -66,8 +67,14 @@ async fn what_an_object_owned_goes_with_it() {
         body["metadata"]["ownerReferences"] = json!([{"uid": uid}]);
         ask(&store, Caller::Daemon, Method::POST, MAPS, body).await;
     }
+    let mut pod = json!({"metadata": {"name": "process"}, "spec": {"containers": [{"name": "agent"}]}});
+    pod["metadata"]["ownerReferences"] = json!([{"uid": owner["metadata"]["uid"]}]);
+    let (code, said) = ask(&store, Caller::Daemon, Method::POST, PODS, pod).await;
+    assert_eq!(code, StatusCode::CREATED, "{said}");
     let (code, _) = ask(&store, Caller::Daemon, Method::DELETE, &format!("{MAPS}/owner"), Value::Null).await;
     assert_eq!(code, StatusCode::OK);
+    let (code, _) = ask(&store, Caller::Daemon, Method::GET, &format!("{PODS}/process"), Value::Null).await;
+    assert_eq!(code, StatusCode::OK, "its process has not ended");
     let (_, list) = ask(&store, Caller::Daemon, Method::GET, MAPS, Value::Null).await;
     let names: Vec<_> =
         list["items"].as_array().expect("a list").iter().map(|item| &item["metadata"]["name"]).collect();
@@ -129,4 +136,23 @@ async fn a_person_reads_and_asks_and_writes_nothing_else() {
     let review = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let (_, me) = ask(&store, alice(), Method::POST, review, json!({})).await;
     assert_eq!(me["status"]["userInfo"]["username"], "alice");
+}
+
+#[tokio::test]
+async fn events_are_trimmed_and_the_newest_stay() {
+    const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/n/events";
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder.path().join("host.db"));
+    for number in 0..1001 {
+        let event = json!({"metadata": {"name": format!("e{number}")}});
+        let (code, said) = ask(&store, Caller::Daemon, Method::POST, EVENTS, event).await;
+        assert_eq!(code, StatusCode::CREATED, "{said}");
+    }
+    let (_, list) = ask(&store, Caller::Daemon, Method::GET, EVENTS, Value::Null).await;
+    let names: std::collections::BTreeSet<_> =
+        list["items"].as_array().expect("a list").iter().map(|item| item["metadata"]["name"].to_string()).collect();
+    assert_eq!(names.len(), 750);
+    assert!(names.contains("\"e1000\"") && names.contains("\"e251\"") && !names.contains("\"e250\""));
+    let (code, _) = ask(&store, Caller::Daemon, Method::POST, MAPS, map("one")).await;
+    assert_eq!(code, StatusCode::CREATED, "other kinds are not counted");
 }

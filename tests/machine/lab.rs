@@ -24,6 +24,8 @@ pub(crate) struct Lab {
     folder: TempDir,
     proxy: Child,
     ports: (u16, u16),
+    /// The program of keepers.
+    pub(crate) keeper: PathBuf,
     /// More that a daemon's configuration says of this host.
     pub(crate) more: String,
     /// Where the proxy listens.
@@ -42,7 +44,8 @@ pub(crate) async fn lab(name: &str) -> Lab {
     let proxy_config = folder.path().join("proxy.toml");
     std::fs::write(&proxy_config, proxy_section(folder.path(), &front)).expect("a configuration");
     let proxy = proxy(folder.path());
-    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), more: String::new(), front }
+    let keeper = PathBuf::from(env!("CARGO_BIN_EXE_backstay-keeper"));
+    Lab { objects, folder, proxy, ports: (first + 1, first + PORTS - 1), keeper, more: String::new(), front }
 }
 
 /// Starts the proxy of a host.
@@ -96,7 +99,7 @@ impl Lab {
             self.at("artifacts").display(),
             self.ports.0,
             self.ports.1,
-            env!("CARGO_BIN_EXE_backstay-keeper"),
+            self.keeper.display(),
             self.more,
             crate::daemon::BACKSTAY,
             proxy_section(self.folder.path(), &self.front),

@@ -6,31 +6,10 @@ use std::process::Command;
 use backstay::keeper::client::Client;
 use http::Method;
 
-use crate::daemon::{Daemon, Repo, River, holds, until};
+use crate::daemon::{holds, until};
 use crate::golden;
 use crate::lab::lab;
-
-/// A host where `support` serves, seen by the proxy.
-async fn serving(name: &str) -> (River, Daemon) {
-    let river = River::new(lab(name).await, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    answers(&river).await;
-    (river, daemon)
-}
-
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
-
-async fn answers(river: &River) {
-    until("it answers", async || (knock(river).await == Some(200)).then_some(())).await;
-}
-
-fn kill(pid: u32) {
-    let killed = Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill runs");
-    assert!(killed.success(), "{pid} is there");
-}
+use crate::serving::{answers, kill, knock, serving};
 
 /// The keeper and the agent of the one instance.
 fn processes(folder: &Path) -> Option<(u32, u32)> {
@@ -41,7 +20,7 @@ fn processes(folder: &Path) -> Option<(u32, u32)> {
 
 #[tokio::test]
 async fn a_keeper_that_is_killed_is_replaced_and_its_agent_serves_on() {
-    let (river, daemon) = serving("keeper").await;
+    let (river, daemon) = serving(lab("keeper").await).await;
     let [folder] = &river.lab.instances()[..] else { panic!("one instance") };
     let (keeper, agent) = processes(folder).expect("a keeper");
     kill(keeper);
@@ -57,7 +36,7 @@ async fn a_keeper_that_is_killed_is_replaced_and_its_agent_serves_on() {
 
 #[tokio::test]
 async fn an_agent_that_is_killed_is_started_again() {
-    let (river, daemon) = serving("killed").await;
+    let (river, daemon) = serving(lab("killed").await).await;
     let [folder] = &river.lab.instances()[..] else { panic!("one instance") };
     let (keeper, agent) = processes(folder).expect("a keeper");
     kill(agent);
@@ -69,7 +48,7 @@ async fn an_agent_that_is_killed_is_started_again() {
 
 #[tokio::test]
 async fn a_proxy_that_is_killed_is_said_and_stops_nothing() {
-    let (mut river, daemon) = serving("proxy").await;
+    let (mut river, daemon) = serving(lab("proxy").await).await;
     let before = river.lab.instances();
     river.lab.kill_proxy();
     river.recorded("it is said", |record| holds(record, "Degraded", "the proxy")).await;
@@ -85,7 +64,7 @@ async fn a_proxy_that_is_killed_is_said_and_stops_nothing() {
 
 #[tokio::test]
 async fn a_table_that_is_damaged_is_written_anew() {
-    let (mut river, daemon) = serving("table").await;
+    let (mut river, daemon) = serving(lab("table").await).await;
     let table = river.lab.at("table.json");
     let sound = || backstay::proxy::load_table(&table).is_ok_and(|loaded| loaded.fallback.is_none());
     assert!(sound());
@@ -106,7 +85,7 @@ async fn a_table_that_is_damaged_is_written_anew() {
 
 #[tokio::test]
 async fn a_releases_folder_that_is_changed_is_made_anew() {
-    let (river, daemon) = serving("folder").await;
+    let (river, daemon) = serving(lab("folder").await).await;
     let pods = river.lab.ask(Method::GET, &river.lab.path("pods"), None).await.expect("the pods");
     let digest = pods["items"][0]["metadata"]["annotations"]["backstay.dev/release-id"].as_str().expect("a release");
     let prompt = river.lab.at(&format!("state/host/releases/{}", digest.trim_start_matches("sha256:")));

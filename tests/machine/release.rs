@@ -4,29 +4,16 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use backstay::model::Digest;
 use http::Method;
 use serde_json::Value;
 
-use crate::daemon::{BACKSTAY, Daemon, Repo, River, holds, until};
+use crate::daemon::{BACKSTAY, Daemon, River, holds, until};
 use crate::golden;
-use crate::lab::{Lab, lab};
+use crate::lab::lab;
+use crate::serving::{CODE, OVERLAY, knock, serving};
 
-const OVERLAY: &str = "environments/development/support.yaml";
-const CODE: &str = "code: {image: \"registry.example.com/support-agent:1.5.0-dev.3\"}\n";
 const DEADLINE: &str = "progressDeadline: 60s\n";
-
-/// A host where `support` serves.
-async fn serving(lab: Lab) -> (River, Daemon) {
-    let river = River::new(lab, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    until("the proxy has its route", async || (knock(&river).await == Some(200)).then_some(())).await;
-    (river, daemon)
-}
-
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
 
 /// Pushes a release with this code, or more lines in its overlay.
 fn push(river: &River, code: &str, more: &str) -> String {
@@ -83,6 +70,74 @@ async fn an_artifact_that_is_another_one() {
     std::fs::write(river.lab.at("artifacts/support.tar.gz"), "something else").expect("written");
     push(&river, &format!("code: {{artifact: {{path: /support.tar.gz, sha256: \"{}\"}}}}", "ab".repeat(32)), "");
     taken_back("artifact-digest", &river, &daemon).await;
+}
+
+/// A file over HTTPS by a server with an authority of its own; ends when it is dropped.
+struct Https {
+    server: std::process::Child,
+    folder: tempfile::TempDir,
+    port: u16,
+}
+
+impl Https {
+    fn new(file: &str, text: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(file), text).expect("written");
+        let openssl = |arguments: &str| {
+            let mut command = std::process::Command::new("openssl");
+            command.args(arguments.split(' ')).current_dir(folder.path());
+            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+            command.stderr(std::process::Stdio::null());
+            command
+        };
+        let key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+        for made in [
+            format!("{key} -keyout ca.key -out ca.pem -subj /CN=authority"),
+            format!(
+                "{key} -keyout leaf.key -out leaf.pem -subj /CN=leaf -CA ca.pem -CAkey ca.key \
+                 -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
+            ),
+        ] {
+            assert!(openssl(&made).status().expect("openssl runs").success(), "{made}");
+        }
+        let port = crate::daemon::free_port();
+        let server = openssl(&format!("s_server -accept 127.0.0.1:{port} -cert leaf.pem -key leaf.key -WWW -quiet"));
+        let server = { server }.spawn().expect("a server");
+        Self { server, folder, port }
+    }
+
+    fn authority(&self) -> String {
+        self.folder.path().join("ca.pem").display().to_string()
+    }
+}
+
+impl Drop for Https {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[tokio::test]
+async fn an_artifact_of_a_server_that_only_an_own_authority_vouches_for() {
+    let (river, daemon) = serving(lab("https").await).await;
+    let program = format!("#!/bin/sh\nexec {BACKSTAY} example-agent\n");
+    let https = Https::new("agent", &program);
+    until("the server listens", async || std::net::TcpStream::connect(("127.0.0.1", https.port)).ok().map(drop)).await;
+    let (url, digest) = (format!("https://127.0.0.1:{}/agent", https.port), Digest::of(program.as_bytes()));
+    let sha256 = digest.to_string();
+    let pushed = push(
+        &river,
+        &format!("code: {{artifact: {{url: \"{url}\", sha256: \"{}\"}}}}", sha256.trim_start_matches("sha256:")),
+        "",
+    );
+    river.recorded("it is Stalled", |record| holds(record, "Stalled", "certificate")).await;
+    golden::says("artifact-not-trusted", &river, &daemon).await;
+    assert_eq!(knock(&river).await, Some(200), "what served still does");
+    daemon.kill();
+    let _daemon = river.spawn_with("one", "", &[("SSL_CERT_FILE", &https.authority())]);
+    river.settled(&pushed).await;
+    until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
 }
 
 #[tokio::test]
@@ -154,7 +209,7 @@ async fn one_that_writes_a_lot_is_kept_and_its_log_is_bounded() {
 #[tokio::test]
 async fn one_that_ignores_sigterm_ends_all_the_same() {
     let mut lab = lab("stubborn").await;
-    lab.more = "keep_old = \"0s\"\n".to_owned();
+    lab.more = "keep_old = \"1s\"\n".to_owned();
     let (river, daemon) = serving(lab).await;
     let pushed = push(&river, &shell("trap \"\" TERM; PROGRAM & while true; do sleep 1; done"), "");
     river.settled(&pushed).await;

@@ -2,22 +2,10 @@
 
 use rusqlite::Connection;
 
-use crate::daemon::{Daemon, Repo, River, holds, until};
+use crate::daemon::{River, holds, until};
 use crate::golden;
 use crate::lab::lab;
-
-/// A host where `support` serves, seen by the proxy.
-async fn serving(name: &str) -> (River, Daemon) {
-    let river = River::new(lab(name).await, Repo::small()).await;
-    let daemon = river.start().await;
-    river.settled(&river.repo.head()).await;
-    until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
-    (river, daemon)
-}
-
-async fn knock(river: &River) -> Option<u16> {
-    river.lab.knock("support", "/health/ready").await
-}
+use crate::serving::{knock, serving};
 
 fn database(river: &River) -> Connection {
     Connection::open(river.lab.at("state/host/host.db")).expect("the database")
@@ -25,7 +13,7 @@ fn database(river: &River) -> Connection {
 
 #[tokio::test]
 async fn a_newer_database_is_read_and_not_written() {
-    let (river, daemon) = serving("newer").await;
+    let (river, daemon) = serving(lab("newer").await).await;
     daemon.kill();
     let format = |number: u32| database(&river).pragma_update(None, "user_version", number).expect("written");
     format(99);
@@ -44,7 +32,7 @@ async fn a_newer_database_is_read_and_not_written() {
 
 #[tokio::test]
 async fn a_damaged_database_is_read_as_far_as_it_goes() {
-    let (river, daemon) = serving("torn").await;
+    let (river, daemon) = serving(lab("torn").await).await;
     daemon.kill();
     database(&river).pragma_update(None, "journal_mode", "delete").expect("the log is written back");
     tear(&river);
@@ -78,8 +66,37 @@ fn tear(river: &River) {
 }
 
 #[tokio::test]
+async fn a_log_of_the_database_that_is_torn_is_taken_as_far_as_it_is_whole() {
+    let (river, daemon) = serving(lab("wal").await).await;
+    let wal = river.lab.at("state/host/host.db-wal");
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    river.settled(&pushed).await;
+    daemon.kill();
+    let mut bytes = std::fs::read(&wal).expect("a log");
+    // What came last is torn in the middle of a page, as a machine leaves it that loses power.
+    tear_log(&mut bytes);
+    std::fs::write(&wal, &bytes).expect("written");
+    let daemon = river.start().await;
+    river.settled(&pushed).await;
+    river.greets("Ahoy!").await;
+    until("it answers", async || (knock(&river).await == Some(200)).then_some(())).await;
+    assert!(daemon.done(&["status", "support"]).contains("Ready=True"));
+    golden::says("database-log-torn", &river, &daemon).await;
+}
+
+/// Damages the last frame that counts: those have the salt of the log's head, and what is behind them is of before.
+fn tear_log(log: &mut [u8]) {
+    let page = usize::try_from(u32::from_be_bytes([log[8], log[9], log[10], log[11]])).expect("small");
+    let (head, frame) = (32, 24 + page);
+    let salt = log[16..24].to_vec();
+    let frames = (head..log.len()).step_by(frame).take_while(|at| log.get(at + 8..at + 16) == Some(&*salt));
+    let last = frames.last().expect("a frame");
+    log[last + frame / 2..last + frame].fill(0x5a);
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_said_and_left_alone() {
-    let (river, daemon) = serving("nodb").await;
+    let (river, daemon) = serving(lab("nodb").await).await;
     daemon.kill();
     let path = river.lab.at("state/host/host.db");
     for beside in ["host.db-wal", "host.db-shm"] {
@@ -95,7 +112,7 @@ async fn a_file_that_is_no_database_is_said_and_left_alone() {
 
 #[tokio::test]
 async fn a_database_that_somebody_locks_is_waited_for() {
-    let (river, daemon) = serving("locked").await;
+    let (river, daemon) = serving(lab("locked").await).await;
     let mut db = database(&river);
     let lock = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).expect("the lock");
     let pushed = river.repo.commit_greeting("Ahoy!");
@@ -110,9 +127,12 @@ async fn a_database_that_somebody_locks_is_waited_for() {
 
 #[tokio::test]
 async fn a_second_daemon_says_that_there_is_one_and_changes_nothing() {
-    let (river, daemon) = serving("two").await;
+    let (river, daemon) = serving(lab("two").await).await;
     let second = river.spawn("two", "");
-    until("it says so", async || second.log().contains("cannot become the daemon of this folder").then_some(())).await;
+    let folder = river.lab.at("state/host");
+    let says = format!("another daemon serves this host from `{}`, as process {}", folder.display(), daemon.id());
+    until("it says so", async || second.log().contains(&says).then_some(())).await;
+    assert!(second.log().contains("hint: one daemon serves a host: stop the other one"), "{}", second.log());
     let pushed = river.repo.commit_greeting("Ahoy!");
     river.settled(&pushed).await;
     golden::says("two-daemons", &river, &daemon).await;

@@ -95,6 +95,20 @@ fn silence_ends_at_the_limit() {
     assert!(began.elapsed() < Duration::from_mins(1));
 }
 
+// S2
+#[test]
+fn a_process_that_was_stopped_and_goes_on_was_not_met_with_silence() {
+    let repo = TestRepo::with_one_commit();
+    // While the client waits for its answer, all of this process is stopped for a moment.
+    let server = GitServer::http_with(repo.parent(), |_| {
+        let script = format!("kill -STOP {0}; sleep 0.1; kill -CONT {0}", std::process::id());
+        let ran = std::process::Command::new("sh").args(["-c", &script]).status().expect("sh runs");
+        assert!(ran.success(), "{ran}");
+        Answer::Serve
+    });
+    mirror(config(server.url("agents.git"))).poll(&main_and_tags()).expect("a poll");
+}
+
 #[test]
 fn what_servers_say_is_told_apart() {
     let repo = TestRepo::with_one_commit();

@@ -54,7 +54,7 @@ pub(crate) struct River {
     pub(crate) lab: Lab,
     pub(crate) repo: Repo,
     folder: TempDir,
-    source: String,
+    pub(crate) source: String,
 }
 
 /// A running daemon; killed at the end.
@@ -406,6 +406,16 @@ impl River {
 
     /// Starts a daemon without waiting for anything.
     pub(crate) fn spawn(&self, name: &str, more: &str) -> Daemon {
+        self.spawn_with(name, more, &[])
+    }
+
+    /// The same, on a machine of that name.
+    pub(crate) fn spawn_on(&self, machine: &str, name: &str, more: &str) -> Daemon {
+        self.spawn_with(name, more, &[("HOSTNAME", machine)])
+    }
+
+    /// The same, with these variables.
+    pub(crate) fn spawn_with(&self, name: &str, more: &str, variables: &[(&str, &str)]) -> Daemon {
         let port = free_port();
         let at = |end: &str| self.folder.path().join(format!("{name}{end}"));
         let config = format!(
@@ -422,6 +432,7 @@ impl River {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(BACKSTAY);
         command.arg("run").arg("--config").arg(at(".toml")).env("HOME", self.folder.path());
+        command.envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the daemon");
         Daemon { child, port, config: at(".toml"), log }
     }

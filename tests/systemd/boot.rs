@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::load::Load;
 use crate::machine::{Machine, run, until};
 
 const AGENT: &str = "agents/support/prompts/system.md";
@@ -26,8 +27,10 @@ fn prepare(root: &Path) {
 }
 
 fn git(work: &Path, args: &[&str]) {
-    let person = ["-c", "user.name=a", "-c", "user.email=a@localhost", "-c", "safe.directory=*"];
-    run(Command::new("git").arg("-C").arg(work).args(person).args(args));
+    // The repository is the daemon's: a setting of the command line does not reach the other end of a push.
+    let settings = work.with_file_name("gitconfig");
+    fs::write(&settings, "[user]\nname = a\nemail = a@localhost\n[safe]\ndirectory = *\n").unwrap();
+    run(Command::new("git").arg("-C").arg(work).args(args).env("GIT_CONFIG_GLOBAL", settings));
 }
 
 fn push(work: &Path, message: &str) {
@@ -38,8 +41,10 @@ fn push(work: &Path, message: &str) {
 
 /// Processes of agents with their start times, as the machine numbers them.
 fn agents(machine: &Machine) -> BTreeSet<String> {
+    // What a process was called by is left out: a keeper that becomes another program calls itself in short.
     let script = "for p in $(cat /sys/fs/cgroup/system.slice/system-backstay*agent*/*/cgroup.procs 2>/dev/null); do \
-                  echo \"$p:$(cut -d' ' -f22 /proc/$p/stat):$(tr '\\0' ' ' </proc/$p/cmdline)\"; done";
+                  [ $p = 0 ] || echo \"$p:$(cut -d' ' -f22 /proc/$p/stat):$(tr '\\0' ' ' </proc/$p/cmdline | cut -d' ' -f2-)\"; \
+                  done";
     machine.done(script).lines().map(str::to_owned).collect()
 }
 
@@ -52,14 +57,16 @@ fn asks(machine: &Machine, path: &str) -> Result<String, String> {
 
 #[test]
 #[ignore = "boots a machine: as root, `cargo test --test systemd -- --ignored`"]
-fn no_agent_notices_what_happens_to_the_daemon() {
-    let machine = Machine::boot(prepare);
+fn no_agent_notices_what_happens_to_backstay() {
+    let mut machine = Machine::boot(prepare);
     let root = machine.root().to_owned();
     machine.done("chown -R backstay /srv/agents.git");
     machine.done(
         "systemd-analyze verify /usr/lib/systemd/system/backstay.service /usr/lib/systemd/system/backstay-proxy.*",
     );
-    machine.done("systemctl restart backstay backstay-proxy");
+    machine.done(
+        "systemctl enable -q backstay backstay-proxy.socket backstay-proxy; systemctl restart backstay backstay-proxy",
+    );
 
     // Until root says so, nothing of an agent runs.
     until("the way out is shown", || {
@@ -79,39 +86,119 @@ fn no_agent_notices_what_happens_to_the_daemon() {
     assert!(status.contains("isolation: unit"), "{status}");
     assert!(machine.done("backstay logs support").contains("listen"), "root reads what it wrote");
 
+    let one_account = accounts(&machine);
+    assert!(agents(&machine).iter().any(|process| process.contains("example-agent")), "it has a process");
+
+    // From here on clients ask all the time.
+    let load = Load::begin(&machine, "/health/ready");
     let before = agents(&machine);
-    let accounts: BTreeSet<String> =
-        machine.done("stat -c %u /run/backstay-agents/*").lines().map(str::to_owned).collect();
+    restarts(&machine);
+    watchdog(&machine);
+    upgrades(&machine);
+    assert_eq!(agents(&machine), before, "each process is the one that it was");
+
+    // It has not only survived: it deploys.
+    deploy(&machine, &root, &before);
+    let told = load.end();
+    assert_eq!(told.failed, Vec::<String>::new(), "of {}", told.answered);
+    eprintln!("{} requests, none failed", told.answered);
+
+    // Without network, and with nobody to push.
+    fs::rename(root.join("srv/agents.git"), root.join("srv/away.git")).unwrap();
+    machine.reboot();
+    until("it answers after the reboot", || asks(&machine, "/health/ready"));
+    assert_eq!(accounts(&machine), one_account, "the account comes back with the agent");
+    until("it says that Git is away", || {
+        let said = machine.told("backstay status")?;
+        if said.contains("agents.git") { Ok(()) } else { Err(said) }
+    });
+    let status = machine.done("backstay status support");
+    assert!(status.contains("Ready=True") && !status.contains("quarantine"), "{status}");
+    fs::rename(root.join("srv/away.git"), root.join("srv/agents.git")).unwrap();
+
+    machine.done("backstay host enrol support --remove");
+    assert_eq!(agents(&machine), BTreeSet::new(), "taken back, nothing of it runs");
+}
+
+/// The accounts of all agents, which are nobody else's.
+fn accounts(machine: &Machine) -> BTreeSet<String> {
+    let ids = "stat -c %u /run/backstay-agents/*";
+    let accounts: BTreeSet<String> = machine.done(ids).lines().map(str::to_owned).collect();
     assert_eq!(accounts.len(), 1, "main process and worker are one agent: {accounts:?}");
     let others = machine.done("for name in root backstay backstay-proxy; do id -u $name; done");
     assert!(others.lines().all(|other| !accounts.contains(other)), "{accounts:?}, {others}");
-    assert!(before.iter().any(|process| process.contains("example-agent")), "{before:?}");
-    let daemon = || machine.main_of("backstay");
+    accounts
+}
 
+/// Waits until the main process of a unit is another one.
+fn another(machine: &Machine, unit: &str, pid: &str) -> String {
+    until(&format!("another {unit}"), || {
+        machine.main_of(unit).and_then(|now| if now == pid { Err(now) } else { Ok(now) })
+    })
+}
+
+/// The daemon is restarted, killed ten times, stopped and started.
+fn restarts(machine: &Machine) {
     machine.done("systemctl restart backstay");
-    let mut pid = until("the daemon is back", daemon);
-    for kill in 0..10 {
+    let mut pid = until("the daemon is back", || machine.main_of("backstay"));
+    for _ in 0..10 {
         machine.done(&format!("kill -9 {pid}"));
-        pid = until("the daemon is back", || daemon().and_then(|now| if now == pid { Err(now) } else { Ok(now) }));
-        asks(&machine, "/health/ready").unwrap_or_else(|why| panic!("after kill {kill}: {why}"));
+        pid = another(machine, "backstay", &pid);
     }
     machine.done("systemctl stop backstay");
-    assert_eq!(agents(&machine), before, "each process is the one that it was");
-    asks(&machine, "/health/ready").unwrap();
+    asks(machine, "/health/ready").unwrap();
     machine.done("systemctl start backstay");
+}
 
-    // It has not only survived: it deploys.
+/// The daemon hangs; systemd ends it and starts it again.
+fn watchdog(machine: &Machine) {
+    machine.done(
+        "mkdir -p /run/systemd/system/backstay.service.d; \
+         printf '[Service]\\nWatchdogSec=2\\n' >/run/systemd/system/backstay.service.d/soon.conf; \
+         systemctl daemon-reload; systemctl restart backstay",
+    );
+    let pid = until("the daemon runs", || machine.main_of("backstay"));
+    machine.done(&format!("kill -STOP {pid}"));
+    another(machine, "backstay", &pid);
+    let result = machine.done("journalctl -u backstay --no-pager | grep -c 'Watchdog timeout'");
+    assert_eq!(result.trim(), "1", "it was the watchdog");
+    machine.done("rm -r /run/systemd/system/backstay.service.d; systemctl daemon-reload; systemctl restart backstay");
+}
+
+/// Each program is replaced by another file, and taken over as `systemd/` says.
+fn upgrades(machine: &Machine) {
+    machine.done(
+        "cd /usr/bin; for name in backstay backstay-keeper; do \
+         cp $name $name.new; echo >>$name.new; mv $name.new $name; done",
+    );
+    let of_before = "for p in $(cat /sys/fs/cgroup/system.slice/system-backstay*agent*/*/cgroup.procs); do \
+                     readlink /proc/$p/exe; done | grep -c 'backstay-keeper.*deleted' || true";
+    assert_ne!(machine.done(of_before).trim(), "0", "keepers run the program of before");
+    machine.done("systemctl restart backstay");
+    until("all keepers run the new program", || {
+        let count = machine.done(of_before);
+        if count.trim() == "0" { Ok(()) } else { Err(count) }
+    });
+    let pid = machine.main_of("backstay-proxy").unwrap();
+    machine.done("systemctl reload backstay-proxy");
+    let pid = another(machine, "backstay-proxy", &pid);
+    assert!(!machine.done(&format!("readlink /proc/{pid}/exe")).contains("deleted"), "the proxy is the new program");
+}
+
+/// A push ends the processes of before, and no others.
+fn deploy(machine: &Machine, root: &Path, before: &BTreeSet<String>) {
     let work = root.join("srv/work");
     let prompt = fs::read_to_string(work.join(AGENT)).unwrap();
     fs::write(work.join(AGENT), format!("{prompt}\nBe brief.\n")).unwrap();
     push(&work, "brief");
     machine.done("chown -R backstay /srv/agents.git");
     until("another release serves", || {
-        let now = agents(&machine);
+        let now = agents(machine);
         let fresh = now.iter().any(|process| process.contains("example-agent") && !before.contains(process));
-        if fresh { asks(&machine, "/health/ready") } else { Err(format!("{now:?}")) }
+        if fresh { asks(machine, "/health/ready") } else { Err(format!("{now:?}")) }
     });
-
-    machine.done("backstay host enrol support --remove");
-    assert_eq!(agents(&machine), BTreeSet::new(), "taken back, nothing of it runs");
+    until("the push is deployed", || {
+        let status = machine.told("backstay status support")?;
+        if status.contains("Ready=True") { Ok(()) } else { Err(status) }
+    });
 }

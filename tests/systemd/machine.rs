@@ -12,8 +12,6 @@ use crate::units::folder;
 
 /// Longest wait for what must become true.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// What it has beside Debian's smallest system.
-const PACKAGES: &str = "polkitd libpam-systemd libssl3 git";
 
 /// A machine that runs. Dropped, it is gone with everything in it.
 pub(crate) struct Machine {
@@ -46,21 +44,16 @@ pub(crate) fn run(command: &mut Command) -> String {
 
 /// The system, made once and kept.
 fn debian() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let folder = cache.join("backstay-lab/debian");
-    let (made, half) = (folder.join("root"), folder.join("root.new"));
-    if !made.exists() {
-        let _ = fs::remove_dir_all(&half);
-        fs::create_dir_all(&folder).unwrap();
-        let include = "--include=systemd,systemd-sysv,dbus,ca-certificates";
-        run(Command::new("debootstrap").args(["--variant=minbase", include, "bookworm"]).arg(&half));
-        fs::copy("/etc/resolv.conf", half.join("etc/resolv.conf")).unwrap();
-        let install = format!("apt-get install -y -qq --no-install-recommends {PACKAGES}");
-        run(Command::new("chroot").arg(&half).args(["sh", "-c", &install]).env("DEBIAN_FRONTEND", "noninteractive"));
-        fs::rename(&half, &made).unwrap();
-    }
-    made
+    let said = run(&mut Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/systemd/debian")));
+    PathBuf::from(said.lines().last().unwrap())
+}
+
+/// Starts what is beneath a root.
+fn nspawn(root: &Path) -> Child {
+    let mut command = Command::new("systemd-nspawn");
+    command.arg("-D").arg(root).args(["--boot", "--register=no", "--keep-unit", "--private-network"]);
+    command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap()
 }
 
 /// Copies a file of `systemd/`, or of what `prepare` gives, to its place.
@@ -90,22 +83,37 @@ impl Machine {
         install(&root, "backstay.tmpfiles.conf", "usr/lib/tmpfiles.d/backstay.conf");
         install(&root, "backstay.toml", "etc/backstay/backstay.toml");
         prepare(&root);
-        let programs = [env!("CARGO_BIN_EXE_backstay"), env!("CARGO_BIN_EXE_backstay-keeper")];
-        let bind = |program: &&str| {
-            let name = Path::new(program).file_name().unwrap().to_str().unwrap();
-            fs::write(root.join("usr/bin").join(name), "").unwrap();
-            format!("--bind-ro={program}:/usr/bin/{name}")
-        };
-        let mut nspawn = Command::new("systemd-nspawn");
-        nspawn.arg("-D").arg(&root).args(["--boot", "--register=no", "--keep-unit", "--private-network"]);
-        nspawn.args(programs.iter().map(bind)).env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
-        nspawn.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let machine = Self { nspawn: nspawn.spawn().unwrap(), root, _outside: outside };
+        for program in [env!("CARGO_BIN_EXE_backstay"), env!("CARGO_BIN_EXE_backstay-keeper")] {
+            fs::copy(program, root.join("usr/bin").join(Path::new(program).file_name().unwrap())).unwrap();
+        }
+        let machine = Self { nspawn: nspawn(&root), root, _outside: outside };
+        machine.runs();
+        machine
+    }
+
+    /// Boots it anew.
+    pub(crate) fn reboot(&mut self) {
+        self.done("systemctl reboot");
+        // Its first process asks for that by the way it ends.
+        until("it is down", || match self.nspawn.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        self.nspawn = nspawn(&self.root);
+        self.runs();
+    }
+
+    fn runs(&self) {
         until("the machine runs", || {
-            let state = machine.told("systemctl is-system-running")?;
+            let state = self.told("systemctl is-system-running")?;
             if matches!(state.trim(), "running" | "degraded") { Ok(()) } else { Err(state) }
         });
-        machine
+    }
+
+    /// The network that it has to itself.
+    pub(crate) fn network(&self) -> fs::File {
+        fs::File::open(format!("/proc/{}/ns/net", self.leader().unwrap())).unwrap()
     }
 
     /// Where its files are seen from outside.
@@ -141,13 +149,18 @@ impl Machine {
         }
     }
 
-    fn enter(&self, script: &str) -> Result<Command, String> {
+    /// Its first process, as this machine numbers it.
+    fn leader(&self) -> Result<String, String> {
         let pid = self.nspawn.id();
         let children =
             fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).map_err(|error| error.to_string())?;
-        let leader = children.split_whitespace().next().ok_or("it has no first process yet")?;
+        children.split_whitespace().next().map(str::to_owned).ok_or_else(|| "it has no first process yet".to_owned())
+    }
+
+    fn enter(&self, script: &str) -> Result<Command, String> {
+        let leader = self.leader()?;
         let mut command = Command::new("nsenter");
-        command.args(["-t", leader, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", "bash", "-c", script]);
+        command.args(["-t", &leader, "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", "bash", "-c", script]);
         command.stdin(Stdio::null()).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         Ok(command)
     }
@@ -158,8 +171,11 @@ impl Drop for Machine {
         if std::thread::panicking() {
             let _ = self.told("systemctl --failed; journalctl -n 120").map(|said| eprintln!("{said}"));
         }
-        // The machine's first process takes everything along.
-        let _ = self.nspawn.kill();
+        // The machine's first process takes everything along; it outlives the one that started it.
+        match self.leader() {
+            Ok(leader) => drop(Command::new("kill").args(["-9", &leader]).status()),
+            Err(_) => drop(self.nspawn.kill()),
+        }
         let _ = self.nspawn.wait();
         let _ = Command::new("umount").arg(&self.root).status();
     }

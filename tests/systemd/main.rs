@@ -15,5 +15,6 @@
 )]
 
 mod boot;
+mod load;
 mod machine;
 mod units;

@@ -56,7 +56,9 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
                 }
                 if args.agent.is_some() {
                     for (name, seen) in agents {
-                        let lines = view::agent_lines(name, &place.environment, &seen.record, &seen.requests, now);
+                        let (record, requests) = (&seen.record, &seen.requests);
+                        let logs = view::logs_command(name, &place.namespace, place.host);
+                        let lines = view::agent_lines(name, &place.environment, record, requests, &logs, now);
                         lines.into_iter().try_for_each(|line| out.line(line))?;
                     }
                     continue;

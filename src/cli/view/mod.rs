@@ -2,6 +2,8 @@
 
 mod next;
 
+pub(super) use next::logs_command;
+
 use crate::daemon::config::Launcher;
 use crate::model::{AgentName, EnvironmentName, Revision, Timestamp};
 use crate::record::{
@@ -127,12 +129,13 @@ pub(super) fn isolation_line(launcher: Launcher) -> String {
     format!("  isolation: {} ({why})", isolation(launcher))
 }
 
-/// All that is known of one agent.
+/// All that is known of one agent. `logs` is the command that shows what it wrote.
 pub(super) fn agent_lines(
     name: &AgentName,
     environment: &EnvironmentName,
     record: &AgentRecord,
     requests: &Requests,
+    logs: &str,
     now: Timestamp,
 ) -> Vec<String> {
     let mut lines = vec![format!("{name}  in {environment}")];
@@ -197,7 +200,7 @@ pub(super) fn agent_lines(
         lines.push(format!("  {line}"));
         told.push(&condition.message);
     }
-    lines.extend(next::lines(name, record).into_iter().map(|(key, text)| format!("  {key:<12}{text}")));
+    lines.extend(next::lines(name, record, logs).into_iter().map(|(key, text)| format!("  {key:<12}{text}")));
     lines
 }
 

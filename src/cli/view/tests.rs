@@ -109,7 +109,8 @@ fn an_agent_is_told_whole() {
         reason: "crash loop".to_owned(),
     }];
     record.drift_healed = 2;
-    let lines = agent_lines(&name(), &environment(), &record, &Requests::default(), at(1_700_003_642));
+    let lines =
+        agent_lines(&name(), &environment(), &record, &Requests::default(), "backstay logs support", at(1_700_003_642));
     insta::assert_snapshot!(lines.join("\n"));
 }
 
@@ -118,7 +119,7 @@ fn whether_git_was_told_is_said() {
     let lines = |git| {
         let hold = Hold { left: stood("new", 0).release, by: "alice".to_owned(), since: at(0), git };
         let record = AgentRecord { hold: Some(hold), ..running() };
-        agent_lines(&name(), &environment(), &record, &Requests::default(), at(10)).join("\n")
+        agent_lines(&name(), &environment(), &record, &Requests::default(), "backstay logs support", at(10)).join("\n")
     };
     assert!(lines(Told::ByHand).contains("left to a person"));
     assert!(lines(Told::Commit("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".to_owned())).contains("told by 3f9c2ab1"));

@@ -27,6 +27,7 @@ use crate::model::{Diagnostics, EnvironmentName};
 use crate::source::{
     self, Auth, NoVerification, Signers, SignersError, SourceConfig, SshKey, SystemClock, Trusted, Verify,
 };
+use crate::sys;
 
 /// Where the file is when nobody names another.
 pub const DEFAULT_PATH: &str = "/etc/backstay/backstay.toml";
@@ -288,6 +289,14 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// Nothing of it is on this machine.
+    #[error("no environment of `{}` is of this machine, `{machine}`", path.display())]
+    Elsewhere {
+        /// The file.
+        path: PathBuf,
+        /// The name of this machine.
+        machine: String,
+    },
     /// A file that it names for a secret is empty.
     #[error("the secret in `{}` is empty", path.display())]
     EmptySecret {
@@ -325,11 +334,15 @@ impl Config {
 
     /// Reads the file at `path` and `variables`, which win over it.
     ///
-    /// A missing file is an error unless the variables alone are enough.
+    /// A missing file is an error unless the variables alone are enough. Of several hosts, only what this machine serves is
+    /// kept: every machine may have the same file.
     pub fn load(path: &Path, variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let file = path.display().to_string();
         match read_bounded(path) {
-            Ok(text) => Self::parse(&file, Some(&text), variables).map_err(ConfigError::Invalid),
+            Ok(text) => {
+                let config = Self::parse(&file, Some(&text), variables).map_err(ConfigError::Invalid)?;
+                config.of_machine(sys::machine_name(), path)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 if variables.keys().any(|name| name == "BACKSTAY_SOURCE_URL") {
                     Self::parse(&file, None, variables).map_err(ConfigError::Invalid)
@@ -339,6 +352,17 @@ impl Config {
             }
             Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
         }
+    }
+
+    fn of_machine(mut self, machine: String, path: &Path) -> Result<Self, ConfigError> {
+        self.target.retain(|target| match target.place() {
+            Place::Kubernetes(_) => true,
+            Place::Host(host) => host.is_served_by(&machine),
+        });
+        if self.target.is_empty() {
+            return Err(ConfigError::Elsewhere { path: path.to_owned(), machine });
+        }
+        Ok(self)
     }
 
     /// The target that serves `environment`.
@@ -438,6 +462,10 @@ impl ConfigError {
                 "name another with `--config FILE`, or write one: `[source] url`, and a `[[target]]` per environment; \
                  the default is `{DEFAULT_PATH}`"
             )),
+            Self::Elsewhere { .. } => Some(
+                "`[target.host] names` says which machines serve it: their host names up to the first dot, or `HOSTNAME`"
+                    .to_owned(),
+            ),
             Self::EmptySecret { .. } => Some("write the secret into the file, or take the key out".to_owned()),
             Self::Read { .. } | Self::Invalid(_) | Self::SecretFile { .. } => None,
         }

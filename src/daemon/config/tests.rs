@@ -486,3 +486,17 @@ fn what_is_allowed_opens_the_gate_that_far() {
     let wrong = errors(parse(&text.replace("hostPaths", "hostPath")));
     assert!(wrong.contains("`target.kubernetes.allow` cannot be used: `hostPath` is none of"), "{wrong}");
 }
+
+#[test]
+fn what_compose_gives_to_the_daemon_is_a_configuration_of_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/compose");
+    let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+    let config = Config::parse("backstay.toml", Some(&read("backstay.toml")), &BTreeMap::new()).unwrap();
+    let compose = read("compose.yaml");
+    let Place::Host(host) = config.target[0].place() else { panic!("a host") };
+    for path in [host.secrets.as_deref().unwrap(), &config.state.folder, Path::new("/srv/agents.git")] {
+        assert!(compose.contains(&path.display().to_string()), "compose.yaml mounts {}", path.display());
+    }
+    let proxy = config.proxy.unwrap();
+    assert!(proxy.table.starts_with(&config.state.folder) && proxy.control.starts_with(&config.state.folder));
+}

@@ -152,6 +152,7 @@ impl Keeper {
         let identity = Identity {
             version: VERSION,
             keeper: env!("CARGO_PKG_VERSION").to_owned(),
+            program: file::program(Path::new("/proc/self/exe")).ok(),
             instance: spec.instance.clone(),
             nonce: spec.nonce.clone(),
             process,

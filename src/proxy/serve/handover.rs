@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
@@ -119,8 +120,9 @@ fn take() -> io::Result<Next> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut message = RecvAncillaryBuffer::new(&mut space);
     let mut line = vec![0; 4096];
-    let received = recvmsg(&stream, &mut [IoSliceMut::new(&mut line)], &mut message, RecvFlags::empty())?;
-    line.truncate(received.bytes);
+    let mut receive = || recvmsg(&stream, &mut [IoSliceMut::new(&mut line)], &mut message, RecvFlags::empty());
+    let received = retry_on_intr(&mut receive)?.bytes;
+    line.truncate(received);
     let mut sockets = Vec::new();
     for part in message.drain() {
         if let RecvAncillaryMessage::ScmRights(given) = part {

@@ -18,6 +18,8 @@ const HOPS: usize = 5;
 
 /// Asks for an address, and gives its body.
 ///
+/// Whom to trust is the system's word; an authority of one's own is named to the daemon as `SSL_CERT_FILE`.
+///
 /// # Errors
 ///
 /// In one sentence; the address itself is not in it.
