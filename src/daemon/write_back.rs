@@ -146,11 +146,12 @@ pub(crate) async fn tell(
         let message = "`writeBack: none`: a person tells Git".to_owned();
         return Err(Failure { kind: FailureKind::Refused, message });
     }
+    let by = tell.by.as_deref().unwrap_or("Backstay");
     let evidence = match tell.reason.as_str() {
-        "" => format!("{} rolled `{}` back in {environment}.", tell.by, tell.agent),
-        reason => format!("{} rolled `{}` back in {environment}: {reason}", tell.by, tell.agent),
+        "" => format!("{by} rolled `{}` back in {environment}.", tell.agent),
+        reason => format!("{by} rolled `{}` back in {environment}: {reason}", tell.agent),
     };
-    let author = parts.people.get(&tell.by).cloned().unwrap_or_else(|| parts.committer.clone());
+    let author = parts.people.get(by).cloned().unwrap_or_else(|| parts.committer.clone());
     let request = Request {
         agent: tell.agent,
         environment,

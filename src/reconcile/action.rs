@@ -90,19 +90,23 @@ pub enum How {
     },
 }
 
-/// A rollback moved the target: Git shall agree.
+/// The target went back: Git shall agree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TellGit {
     /// The agent that was moved.
     pub agent: AgentName,
-    /// Where it was before.
+    /// Where it was before, or was on its way to.
     pub left: Standing,
     /// Where it is now.
     pub back_to: Standing,
-    /// Who moved it.
-    pub by: String,
-    /// In their words.
+    /// Who moved it; nothing: the release failed, and nobody had to ask.
+    pub by: Option<String>,
+    /// Why, in one sentence; of a person, in their words.
     pub reason: String,
+    /// The same as one word for the trailer: `manual`, `error_rate_high`, `health_check_failed`, …
+    pub word: String,
+    /// The figures behind it, one line each; none for a person.
+    pub evidence: Vec<String>,
     /// How Git is told.
     pub write_back: WriteBack,
 }

@@ -404,8 +404,10 @@ impl AgentState {
             agent: self.agent.clone(),
             left: left.clone(),
             back_to: stable.clone(),
-            by: hold.by.clone(),
+            by: Some(hold.by.clone()),
             reason: reason.unwrap_or_default(),
+            word: "manual".to_owned(),
+            evidence: vec![],
             write_back: admission.write_back,
         };
         self.send(Pending::TellGit(tell.clone()), Action::TellGit(tell), actions);

@@ -19,6 +19,15 @@ pub struct Requests {
     /// Lets a quarantined release try again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetryRequest>,
+    /// Lets the rollout on its way go on: agrees to its start, or ends what it waits at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promote: Option<Request>,
+    /// Takes the rollout on its way back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Request>,
+    /// Holds the rollout on its way where it is, until a later `promote`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pause: Option<Request>,
 }
 
 /// Somebody asks for something.

@@ -583,7 +583,8 @@ impl World {
                 }
             }
             Action::TellGit(tell) => {
-                self.writes.push(format!("tell git: {} left {}", tell.by, tell.left.release));
+                let by = tell.by.as_deref().unwrap_or("backstay");
+                self.writes.push(format!("tell git: {by} left {}", tell.left.release));
                 Observation::Done(Done::Told(self.git.told(&tell)))
             }
             Action::Announce(_) | Action::Wake(_) => unreachable!("not an effect"),
