@@ -12,6 +12,7 @@ mod names;
 mod object;
 mod pod;
 mod release;
+mod route;
 mod schema;
 
 pub use merge::{InvalidPatch, strategic_merge};
@@ -22,4 +23,5 @@ pub use names::{
     RESERVED_PREFIX, ROUTE_ANNOTATION, SET_LABEL, applyset_id, base64, config_map_name, deployment_name, service_name,
 };
 pub use release::{Identity, RenderError, RenderOptions, Rendered, RendererVersion, Role, Set, render};
+pub use route::{Backend, Routing, route};
 pub use schema::{ListKind, MapKind, key_default, list_kind, map_kind, pod_spec_path};

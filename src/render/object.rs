@@ -8,6 +8,7 @@ use super::merge::without_nulls;
 use super::names::{
     AGENT_LABEL, ARTIFACT_SOURCE_ANNOTATION, DRAIN_ANNOTATION, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
     NAME_LABEL, PART_OF_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, ROUTE_ANNOTATION,
+    SET_LABEL,
     applyset_id, base64, config_map_name, deployment_name, service_name,
 };
 use super::pod::selector;
@@ -166,16 +167,18 @@ pub(super) fn service_account(context: &Context<'_>, name: &str) -> Manifest {
 /// The Service for callers inside the cluster, and the one of the set for routes; none without a port.
 pub(super) fn services(context: &Context<'_>, target_port: Option<&Value>) -> Vec<Manifest> {
     let (Some(port), Some(target)) = (context.release.spec.workload.port, target_port) else { return vec![] };
-    let fields = json!({
-        "selector": selector(context, None),
-        "ports": [{"name": "http", "port": port, "protocol": "TCP", "targetPort": target}],
-    });
+    let of_set = selector(context, None);
+    let mut of_agent = of_set.clone();
+    if context.options.all_sets {
+        of_agent.remove(SET_LABEL);
+    }
+    let ports = json!([{"name": "http", "port": port, "protocol": "TCP", "targetPort": target}]);
+    let spec = |selector| json!({"spec": {"selector": selector, "ports": ports}});
     let agent = context.identity.agent;
     let set = service_name(agent, context.set, &context.release.id);
-    let spec = json!({"spec": fields});
     vec![
-        on_host(context, context.object("v1", "Service", agent.to_string(), Scope::Agent, spec.clone()), routed),
-        context.object("v1", "Service", set, Scope::Set(None), spec),
+        on_host(context, context.object("v1", "Service", agent.to_string(), Scope::Agent, spec(of_agent)), routed),
+        context.object("v1", "Service", set, Scope::Set(None), spec(of_set)),
     ]
 }
 

@@ -46,8 +46,12 @@ pub enum Set {
 pub struct RenderOptions {
     /// In place of `maxSurge`: `100%` for a rollback, so that it does not wait for one pod after another.
     pub surge: Option<String>,
-    /// In place of the main process's replicas, rendered even where an HPA would own them.
+    /// In place of the main process's replicas, rendered even where an HPA would own them: then there is no HPA.
     pub replicas: Option<u32>,
+    /// In place of the replicas of workers.
+    pub workers: BTreeMap<WorkerName, u32>,
+    /// Callers inside the cluster reach the pods of all sets, and not of this one alone.
+    pub all_sets: bool,
     /// Where the agent is declared; absent: `agents/<agent>/agent.yaml`.
     pub origin: Option<Origin>,
 }
@@ -65,6 +69,8 @@ pub enum Role {
     Job,
     /// A Service: of one set, or of the agent for callers inside the cluster.
     Service,
+    /// The HTTPRoute, which splits requests between the sets.
+    Route,
     /// The Deployment of the main process, or of a worker.
     Workload(Option<WorkerName>),
     /// The PodDisruptionBudget.
@@ -120,6 +126,25 @@ impl Set {
         match self {
             Self::Rolling => "rolling".to_owned(),
             Self::PerRelease => release.short(),
+        }
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Its place in the order in which objects are applied.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Account => 0,
+            Self::Components => 1,
+            Self::Extra | Self::Job => 2,
+            Self::Service => 3,
+            Self::Route => 4,
+            Self::Workload(Some(_)) => 5,
+            Self::Workload(None) => 6,
+            Self::Disruption => 7,
+            Self::Autoscaler => 8,
         }
     }
 }
@@ -188,6 +213,27 @@ impl Rendered {
     /// Whether something else than `replicas` decides how many pods a Deployment of it has.
     pub fn is_autoscaled(&self, deployment: &Manifest) -> bool {
         deployment.object.kind == "Deployment" && deployment.body.pointer("/spec/replicas").is_none()
+    }
+
+    /// All of it, and what `other` has beside it, in the order in which objects are applied.
+    #[must_use]
+    pub fn beside(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for manifest in &other.manifests {
+            if let Some(role) = other.role(&manifest.object).filter(|_| !self.roles.contains_key(&manifest.object)) {
+                both.add(role.clone(), manifest.clone());
+            }
+        }
+        both
+    }
+
+    /// One object more, in its place.
+    pub fn add(&mut self, role: Role, manifest: Manifest) {
+        let at = self.manifests.partition_point(|other| {
+            self.roles.get(&other.object).is_some_and(|other| other.rank() <= role.rank())
+        });
+        self.roles.insert(manifest.object.clone(), role);
+        self.manifests.insert(at, manifest);
     }
 
     /// What `manifests/` adds, Jobs included.
@@ -270,7 +316,7 @@ pub fn render(
     let mut workloads = vec![];
     for (name, worker) in &release.spec.workers {
         let template = pod::worker(&context, name, worker)?;
-        let replicas = settings.worker_replicas.get(name).copied();
+        let replicas = options.workers.get(name).or_else(|| settings.worker_replicas.get(name)).copied();
         workloads.push((Some(name), template.body, replicas));
     }
     let services = object::services(&context, main.target_port.as_ref());
@@ -284,7 +330,8 @@ pub fn render(
     objects.extend(services.into_iter().map(|service| (Role::Service, service)));
     objects.extend(workloads);
     objects.extend(object::disruption_budget(&context).map(|budget| (Role::Disruption, budget)));
-    objects.extend(object::autoscaler(&context).map(|autoscaler| (Role::Autoscaler, autoscaler)));
+    let autoscaler = object::autoscaler(&context).filter(|_| options.replicas.is_none());
+    objects.extend(autoscaler.map(|autoscaler| (Role::Autoscaler, autoscaler)));
 
     let mut roles = BTreeMap::new();
     let mut origins: BTreeMap<ObjectRef, Origin> = BTreeMap::new();
