@@ -12,6 +12,7 @@ use crate::model::{
 use crate::plan::GatePolicy;
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
+use crate::render::{ROUTE_GROUP, ROUTE_KIND};
 use crate::revert::{History, Step, evidence, paths_of, touches};
 use crate::rollout;
 use crate::source::{self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
@@ -70,12 +71,15 @@ impl Word {
         })
     }
 
-    /// The kinds that agents' own manifests ask for.
+    /// The kinds that agents' own manifests ask for, and that of routes where one may be split.
     ///
     /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
     pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
-        manifests.map(|manifest| manifest.object.group_kind()).filter(|kind| gate.kinds.contains(kind))
+        let declared = manifests.map(|manifest| manifest.object.group_kind());
+        let splits = self.desired.agents.values().flatten().any(|agent| agent.settings.rollout.is_some());
+        let route = splits.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
+        declared.chain(route).filter(|kind| gate.kinds.contains(kind))
     }
 }
 

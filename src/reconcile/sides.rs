@@ -13,7 +13,7 @@ use crate::judge::{AgentHealth, agent_health, route_is_in_force};
 use crate::model::{LiveObject, Manifest, ObjectRef, Timestamp};
 use crate::plan::Plan;
 use crate::record::{AgentRecord, Standing};
-use crate::render::{Backend, Rendered, Role, Routing, Set, route};
+use crate::render::{Backend, ROUTE_GROUP, ROUTE_KIND, Rendered, Role, Routing, Set, route};
 use crate::rollout::{Carrier, Instances, Phase, Rollout, Sides, Split, Wanted};
 
 /// One release of a rollout, as it shall stand.
@@ -113,9 +113,8 @@ impl Side {
         since.checked_add(allowed).ok()
     }
 
-    fn backend(&self, weight: u8) -> Option<Backend> {
-        let port = self.release.spec.workload.port?;
-        Some(Backend { release: self.release.id, set: set_of(&self.standing), port, weight })
+    fn backend(&self, weight: u8) -> Backend {
+        Backend { release: self.release.id, set: set_of(&self.standing), weight }
     }
 }
 
@@ -154,9 +153,9 @@ impl Sides<Side> {
             Split::Weight(weight) => weight,
             Split::Segment => 0,
         };
-        let stable = self.stable.backend(100 - weight)?;
+        let port = self.stable.release.spec.workload.port?;
         let attached = wanted.routes.attached;
-        let candidate = if attached { Some(self.candidate.backend(weight)?) } else { None };
+        let candidate = attached.then(|| self.candidate.backend(weight));
         let (reach, preview) = match &spec.strategy {
             Strategy::Canary(canary) => (canary.reach.as_ref(), None),
             Strategy::BlueGreen(declared) => (None, declared.preview.as_deref()),
@@ -174,14 +173,15 @@ impl Sides<Side> {
             Strategy::Canary(_) | Strategy::BlueGreen(_) | Strategy::Rolling => spec.sticky.as_ref(),
         };
         let routing = Routing {
-            stable,
+            stable: self.stable.backend(100 - weight),
             candidate,
             mirror: wanted.routes.mirror,
             reach: reach.filter(|_| attached),
             sticky,
             preview: preview.filter(|_| attached),
+            gateway: None,
         };
-        Some(route(&identity(state), &self.stable.settings, &routing))
+        Some(route(&identity(state), &self.stable.settings, port, &routing))
     }
 }
 
@@ -193,10 +193,10 @@ pub(super) fn whole_route(
     settings: &Settings,
 ) -> Option<Manifest> {
     let port = release.spec.workload.port?;
-    let stable = Backend { release: standing.release, set: set_of(standing), port, weight: 100 };
+    let stable = Backend { release: standing.release, set: set_of(standing), weight: 100 };
     let sticky = settings.rollout.as_ref().and_then(|spec| spec.sticky.as_ref());
-    let routing = Routing { stable, candidate: None, mirror: false, reach: None, sticky, preview: None };
-    Some(route(&identity(state), settings, &routing))
+    let routing = Routing { stable, candidate: None, mirror: false, reach: None, sticky, preview: None, gateway: None };
+    Some(route(&identity(state), settings, port, &routing))
 }
 
 /// `all`, with the address for callers inside the cluster as `of` has it.
@@ -215,7 +215,7 @@ fn with_callers_of(of: &Rendered, all: &Rendered) -> Rendered {
 pub(super) fn is_in_force(state: &AgentState, rollout: &Rollout, plan: &Plan) -> bool {
     let (group, kind) = match rollout.carrier() {
         Carrier::InPlace => return false,
-        Carrier::Routed => ("gateway.networking.k8s.io", "HTTPRoute"),
+        Carrier::Routed => (ROUTE_GROUP, ROUTE_KIND),
         Carrier::Counted => ("", "Service"),
     };
     let is_carrier = |object: &ObjectRef| {

@@ -14,7 +14,7 @@ use super::names::{
 use super::pod::selector;
 use super::release::{Identity, RenderError, RenderOptions, RendererVersion, Set};
 use crate::desired::{Release, Route, Settings, TargetKind};
-use crate::model::{Manifest, ObjectRef, Origin, WorkerName};
+use crate::model::{AgentName, Manifest, ObjectRef, Origin, WorkerName};
 
 /// The files of a release together, in bytes.
 const FILES_LIMIT: usize = 900 * 1024;
@@ -94,19 +94,28 @@ impl Context<'_> {
 
     /// The labels of every object.
     pub(super) fn labels(&self) -> Map<String, Value> {
-        let identity = &self.identity;
-        Map::from_iter([
-            (NAME_LABEL.to_owned(), json!(identity.agent)),
-            (MANAGED_BY_LABEL.to_owned(), json!(MANAGED_BY)),
-            (AGENT_LABEL.to_owned(), json!(identity.agent)),
-            (PART_OF_LABEL.to_owned(), json!(applyset_id(identity.agent, identity.namespace))),
-        ])
+        labels(&self.identity)
     }
 
     /// The annotations of every object.
     pub(super) fn annotations(&self) -> Map<String, Value> {
-        Map::from_iter([(INSTALLATION_ANNOTATION.to_owned(), json!(self.identity.installation))])
+        annotations(&self.identity)
     }
+}
+
+/// The labels of every object of an agent.
+pub(super) fn labels(identity: &Identity<'_>) -> Map<String, Value> {
+    Map::from_iter([
+        (NAME_LABEL.to_owned(), json!(identity.agent)),
+        (MANAGED_BY_LABEL.to_owned(), json!(MANAGED_BY)),
+        (AGENT_LABEL.to_owned(), json!(identity.agent)),
+        (PART_OF_LABEL.to_owned(), json!(applyset_id(identity.agent, identity.namespace))),
+    ])
+}
+
+/// The annotations of every object of an agent.
+pub(super) fn annotations(identity: &Identity<'_>) -> Map<String, Value> {
+    Map::from_iter([(INSTALLATION_ANNOTATION.to_owned(), json!(identity.installation))])
 }
 
 /// The key in a ConfigMap of the file at `path`: keys cannot have a `/`.
@@ -250,9 +259,13 @@ fn on_host(
 
 /// How requests reach the agent, and how those in flight are ended.
 fn routed(context: &Context<'_>) -> Vec<(&'static str, String)> {
-    let host = &context.settings.host;
-    let route = host.route.clone().unwrap_or_else(|| Route::of(context.identity.agent));
-    let drain = host.drain.unwrap_or_default();
+    ways(context.identity.agent, context.settings)
+}
+
+/// How requests reach an agent of a host, and how those in flight are ended, as annotations.
+pub(super) fn ways(agent: &AgentName, settings: &Settings) -> Vec<(&'static str, String)> {
+    let route = settings.host.route.clone().unwrap_or_else(|| Route::of(agent));
+    let drain = settings.host.drain.unwrap_or_default();
     let drain = json!({"mode": drain.mode, "max": format!("{}s", drain.max)});
     vec![(ROUTE_ANNOTATION, json!(route).to_string()), (DRAIN_ANNOTATION, drain.to_string())]
 }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{Release, Settings, TargetKind};
 use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, ReleaseId, WorkerName};
 
+use super::names::ROLLING_SET;
 use super::object::{self, Context};
-use super::{extra, pod};
+use super::{extra, pod, route};
 
 /// Whose objects are rendered, and where.
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +70,14 @@ pub enum Role {
     Job,
     /// A Service: of one set, or of the agent for callers inside the cluster.
     Service,
-    /// The HTTPRoute, which splits requests between the sets.
-    Route,
     /// The Deployment of the main process, or of a worker.
     Workload(Option<WorkerName>),
     /// The PodDisruptionBudget.
     Disruption,
     /// The HorizontalPodAutoscaler.
     Autoscaler,
+    /// The HTTPRoute that splits requests between releases: of the agent and not of one release.
+    Route,
 }
 
 /// All objects of one release, in the order in which they are applied.
@@ -124,7 +125,7 @@ impl Set {
     /// The value of the label `backstay.dev/set`.
     pub fn label(self, release: &ReleaseId) -> String {
         match self {
-            Self::Rolling => "rolling".to_owned(),
+            Self::Rolling => ROLLING_SET.to_owned(),
             Self::PerRelease => release.short(),
         }
     }
@@ -294,6 +295,7 @@ pub fn render(
     let origin =
         options.origin.clone().unwrap_or_else(|| Origin::file(format!("agents/{}/agent.yaml", identity.agent)));
     let context = Context { identity: *identity, release, settings, renderer, set, options, origin };
+    route::check_extras(&context)?;
     let extras = settings.manifests.iter().map(|manifest| extra::render(&context, manifest));
     let mut extras = extras.collect::<Result<Vec<_>, _>>()?;
     extras.sort_by_cached_key(|(role, manifest)| {
