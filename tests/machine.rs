@@ -24,6 +24,8 @@ mod river;
 mod serving;
 #[path = "machine/store.rs"]
 mod store;
+#[path = "machine/telling.rs"]
+mod telling;
 #[path = "machine/trust.rs"]
 mod trust;
 #[path = "machine/upgrade.rs"]

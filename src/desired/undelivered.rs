@@ -49,7 +49,4 @@ pub(super) fn refuse_environment(spec: &Node, found: &mut Vec<Diagnostic>) {
     {
         refuse(field, "approvals", found);
     }
-    if let Some(field) = spec.field("writeBack").filter(|field| field.value.text() == Some("pullRequest")) {
-        refuse(field, "writeBack: pullRequest", found);
-    }
 }
