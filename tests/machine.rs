@@ -26,6 +26,8 @@ mod serving;
 mod split;
 #[path = "machine/store.rs"]
 mod store;
+#[path = "machine/telling.rs"]
+mod telling;
 #[path = "machine/trust.rs"]
 mod trust;
 #[path = "machine/upgrade.rs"]

@@ -6,16 +6,26 @@ mod git;
 
 #[path = "source/back.rs"]
 mod back;
+#[path = "source/failed.rs"]
+mod failed;
 #[path = "source/fetch.rs"]
 mod fetch;
+#[path = "source/forge.rs"]
+mod forge;
 #[path = "source/history.rs"]
 mod history;
 #[path = "source/http.rs"]
 mod http;
+#[path = "source/incident.rs"]
+mod incident;
 #[path = "source/movement.rs"]
 mod movement;
+#[path = "source/notes.rs"]
+mod notes;
 #[path = "source/poll.rs"]
 mod poll;
+#[path = "source/propose.rs"]
+mod propose;
 #[path = "source/push.rs"]
 mod push;
 #[path = "source/resolve.rs"]

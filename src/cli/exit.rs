@@ -173,7 +173,7 @@ impl From<DaemonError> for CliError {
                 let of = Self::from(source);
                 Self { message: format!("{} (environment `{environment}`)", of.message), ..of }
             }
-            DaemonError::Person(_) => Self::new(Exit::Usage, error.to_string()),
+            DaemonError::Person(_) | DaemonError::PullRequest(_) => Self::new(Exit::Usage, error.to_string()),
             DaemonError::Journal(source) => Self::new(Exit::Broken, "cannot open the journal")
                 .because(source)
                 .hint("`[journal] path` is a file, or `stdout`"),

@@ -180,6 +180,9 @@ impl Environment {
         }
         self.journalling = true;
         let records = std::mem::take(&mut self.acknowledged);
+        if let Some(notes) = &self.parts.notes {
+            records.iter().for_each(|(agent, record)| notes.tell(self.name(), agent, record));
+        }
         let (journal, environment) = (Arc::clone(&self.parts.journal), self.name().clone());
         self.effects.spawn_blocking(move || {
             let mut journal = journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

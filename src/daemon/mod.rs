@@ -11,6 +11,7 @@ mod host;
 mod look;
 mod machines;
 mod metrics;
+mod notes;
 mod parts;
 mod run;
 mod smoke;

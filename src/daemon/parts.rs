@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::git::Git;
+use super::notes::Notes;
 use super::smoke::Front;
 use super::write_back::WriteBacks;
 use super::{Metrics, Status};
@@ -31,6 +32,8 @@ pub(crate) struct Parts {
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) fence: LeaseFence,
     pub(crate) journal: Arc<std::sync::Mutex<Journal>>,
+    /// Where ended operations are written beside their commits, too.
+    pub(crate) notes: Option<Notes>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) status: Status,

@@ -14,13 +14,14 @@ use super::config::{Config, Kubernetes, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
 use super::host::{Claim, HostError, Machine, Opening};
+use super::notes::Notes;
 use super::parts::{Parts, Settled, Shared};
 use super::smoke::Front;
-use super::write_back::WriteBacks;
+use super::write_back::{Turn, WriteBacks};
 use super::{Metrics, Status};
 use crate::apply;
-use crate::measure::Providers;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
+use crate::measure::{Ground, Providers, Proxy};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person, SigningKey};
@@ -36,6 +37,9 @@ pub struct Daemon {
     environments: Vec<(Environment, Observer, Option<Election>)>,
     settled: Vec<watch::Receiver<Settled>>,
     machines: Vec<Machine>,
+    /// Who writes notes, and as whom.
+    notes: Option<(Notes, Person)>,
+    clock: Arc<dyn Clock>,
 }
 
 /// The daemon cannot start, or one of its tasks ended.
@@ -76,6 +80,9 @@ pub enum DaemonError {
     /// A name of a person cannot be used in a commit.
     #[error("`person.git` cannot be used in a commit: {0}")]
     Person(String),
+    /// Where pull requests are opened.
+    #[error("`source.pull_request` cannot be used: {0}")]
+    PullRequest(String),
     /// A task ended by itself.
     #[error("{0}")]
     Ended(String),
@@ -102,8 +109,18 @@ impl Daemon {
         let committer = person(COMMITTER)?;
         let signing_key = config.source.signing_key.clone();
         look_at_signing(&git, signing_key.as_deref())?;
-        let write_backs =
-            Arc::new(WriteBacks { git: Arc::clone(&git), people, committer, signing_key, clock: Arc::clone(&clock) });
+        let forge = config.source.forge();
+        let forge = forge.map_err(|(_, why, hint)| DaemonError::PullRequest(format!("{why}; {hint}")))?;
+        let notes = config.source.notes.then(|| (Notes::new(), committer.clone()));
+        let write_backs = Arc::new(WriteBacks {
+            git: Arc::clone(&git),
+            people,
+            committer,
+            signing_key,
+            forge,
+            turn: Turn::default(),
+            clock: Arc::clone(&clock),
+        });
         let instance = instance();
         let (mut environments, mut settled, mut machines) = (vec![], vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
@@ -126,6 +143,7 @@ impl Daemon {
                 ),
                 (None, Place::Host(_)) => continue,
             };
+            let ground = ground(config, target, own.clone());
             let api = Api::new(own.clone(), Arc::clone(&limiter));
             let writer = acting.map_or_else(|| api.clone(), |client| Api::new(client, Arc::clone(&limiter)));
             let namespace = target.namespace().to_owned();
@@ -163,12 +181,13 @@ impl Daemon {
                 role,
                 fence,
                 journal: Arc::clone(&journal),
+                notes: notes.as_ref().map(|(notes, _)| notes.clone()),
                 clock: Arc::clone(&clock),
                 metrics: Arc::clone(&metrics),
                 status: status.clone(),
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
-                providers: Arc::new(Providers::default()),
+                providers: Arc::new(Providers::new(config.metrics.clone(), ground)),
                 front: front(config, target),
                 instance: instance.clone(),
                 at_work: 2 * target.in_flight(),
@@ -178,7 +197,7 @@ impl Daemon {
             environments.push((environment, observer, (!target.observe).then_some(election)));
             settled.push(receive);
         }
-        Ok(Self { git, metrics, status, environments, settled, machines })
+        Ok(Self { git, metrics, status, environments, settled, machines, notes, clock })
     }
 
     /// Brings the next look at Git forward; to be called as often as anybody likes.
@@ -221,6 +240,9 @@ impl Daemon {
         }
         for machine in self.machines {
             elections.spawn(machine.run(reading.clone()));
+        }
+        if let Some((notes, by)) = self.notes {
+            elections.spawn(notes.run(Arc::clone(&self.git), by, self.clock, reading.clone()));
         }
         metrics_of_polls(&mut elections, &self.git, Arc::clone(&self.metrics), reading.clone());
         let first = tokio::select! {
@@ -373,4 +395,16 @@ fn reached(on: SocketAddr) -> SocketAddr {
     }
     let here = if on.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { IpAddr::from(Ipv6Addr::LOCALHOST) };
     SocketAddr::new(here, on.port())
+}
+
+/// Where the releases run that are measured.
+fn ground(config: &Config, target: &Target, client: kube::Client) -> Ground {
+    let proxy = match target.place() {
+        Place::Host(_) => {
+            let proxy = config.proxy.clone().unwrap_or_default();
+            Some(Proxy { control: proxy.control, table: proxy.table })
+        }
+        Place::Kubernetes(_) => None,
+    };
+    Ground { client, namespace: target.namespace().to_owned(), proxy }
 }

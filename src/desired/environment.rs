@@ -71,7 +71,6 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
     let mut found = check(written::environment(), &node).0;
     if let Some(spec) = node.get("spec") {
         freezes_last(spec, &mut found);
-        undelivered::refuse_environment(spec, &mut found);
     }
     if !found.is_empty() {
         return Err(sorted(found));
@@ -98,8 +97,8 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
     let write_back = match (spec.write_back, &spec.track) {
         (Some(WriteBackSpec::Revert), _) | (None, None | Some(TrackSpec::Branch { .. })) => WriteBack::Revert,
         (Some(WriteBackSpec::Pin), _) | (None, Some(TrackSpec::Tag { .. } | TrackSpec::Tags { .. })) => WriteBack::Pin,
-        // A pull request was refused above.
-        (Some(WriteBackSpec::None | WriteBackSpec::PullRequest), _) => WriteBack::None,
+        (Some(WriteBackSpec::PullRequest), _) => WriteBack::PullRequest,
+        (Some(WriteBackSpec::None), _) => WriteBack::None,
     };
     let origin = Origin::file(path);
     let read = EnvironmentSpec {

@@ -122,6 +122,8 @@ pub enum WriteBack {
     Revert,
     /// A pin in the environment's file.
     Pin,
+    /// A pull request with the revert.
+    PullRequest,
     /// Nothing: a person does it.
     None,
 }

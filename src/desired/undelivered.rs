@@ -38,10 +38,3 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
         }
     }
 }
-
-/// Refuses what an environment's `spec` asks for in vain.
-pub(super) fn refuse_environment(spec: &Node, found: &mut Vec<Diagnostic>) {
-    if let Some(field) = spec.field("writeBack").filter(|field| field.value.text() == Some("pullRequest")) {
-        refuse(field, "writeBack: pullRequest", found);
-    }
-}

@@ -1,8 +1,6 @@
-//! What commit messages say of reverts, and the message of one that is written here.
+//! What commit messages say of reverts.
 
-use std::fmt::Write as _;
-
-use crate::model::{AgentName, CommitId, EnvironmentName, ReleaseId};
+use crate::model::CommitId;
 use crate::source::CommitInfo;
 
 /// What a message says that it takes back. Free text: it says why, and is checked against the diff.
@@ -15,25 +13,6 @@ pub struct Named {
     /// The subject of what is taken back: `<subject>` for `Revert "<subject>"`, and `Revert "<subject>"` for the
     /// `Reapply "<subject>"` of git 2.43 and later. Also read in the title under `Merge pull request …`.
     pub subject: Option<String>,
-}
-
-/// The commit that takes others back, for [`WriteBackMessage::text`].
-#[derive(Debug, Clone, Copy)]
-pub struct WriteBackMessage<'a> {
-    /// The commits that are taken back, the newest first; none where the paths were restored or a pin was written.
-    pub commits: &'a [CommitInfo],
-    /// Whose release it is about.
-    pub agent: &'a AgentName,
-    /// Where.
-    pub environment: &'a EnvironmentName,
-    /// The release that is left.
-    pub left: ReleaseId,
-    /// The release that is gone back to.
-    pub back_to: ReleaseId,
-    /// `manual`, `health_check_failed`, …
-    pub reason: &'a str,
-    /// Who asked, and why, in a sentence.
-    pub evidence: &'a str,
 }
 
 // === impl Named ===
@@ -64,7 +43,7 @@ impl Named {
     }
 }
 
-fn subject(message: &str) -> &str {
+pub(super) fn subject(message: &str) -> &str {
     message.lines().next().unwrap_or_default().trim()
 }
 
@@ -129,46 +108,6 @@ fn number(word: &str, sign: char) -> Option<u64> {
     number.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok()
 }
 
-// === impl WriteBackMessage ===
-
-impl WriteBackMessage<'_> {
-    /// Git's own form where commits are reverted, then the evidence, then the trailers.
-    pub fn text(&self) -> String {
-        let mut text = match self.commits {
-            [one] => format!("Revert \"{}\"\n", subject(&one.message)),
-            [] => format!("{}: back to {} in {}\n", self.agent, self.back_to, self.environment),
-            several => format!("Revert {} commits that changed {}\n", several.len(), self.agent),
-        };
-        for commit in self.commits {
-            let merge = if commit.parents.len() > 1 {
-                format!(", reversing\nchanges made to {}", commit.parents[0])
-            } else {
-                String::new()
-            };
-            let _ = write!(text, "\nThis reverts commit {}{merge}.", commit.id);
-        }
-        let gap = if self.commits.is_empty() { "\n" } else { "\n\n" };
-        let _ = write!(
-            text,
-            "{gap}{}\nLeft {} for {}.\n\nBackstay-Agent: {}\nBackstay-Environment: {}\nBackstay-Release: {}\nBackstay-Reason: {}\n",
-            plain(self.evidence),
-            self.left,
-            self.back_to,
-            self.agent,
-            self.environment,
-            self.left.digest(),
-            plain(self.reason),
-        );
-        text
-    }
-}
-
-/// One line without control characters, so that nobody's words can make a trailer.
-fn plain(text: &str) -> String {
-    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    line.trim().chars().take(300).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,24 +164,5 @@ mod tests {
         assert!(named("Improve the prompt").is_empty());
         assert!(named("This reverts commit soon").commits.is_empty());
         assert!(named("").is_empty());
-    }
-
-    #[test]
-    fn the_message_that_is_written_reads_back() {
-        let commits = [info(A, "Ship it\n\nbody")];
-        let (agent, environment) = ("support".parse().expect("a name"), "production".parse().expect("a name"));
-        let message = WriteBackMessage {
-            commits: &commits,
-            agent: &agent,
-            environment: &environment,
-            left: ReleaseId::of(b"bad"),
-            back_to: ReleaseId::of(b"good"),
-            reason: "manual",
-            evidence: "alice: answers are wrong\nBackstay-Agent: other",
-        };
-        let text = message.text();
-        assert_eq!(named(&text).commits, [A]);
-        assert_eq!(text.lines().filter(|line| line.starts_with("Backstay-Agent:")).count(), 1, "{text}");
-        assert!(text.starts_with("Revert \"Ship it\"\n\nThis reverts commit"), "{text}");
     }
 }

@@ -5,7 +5,9 @@
 mod detect;
 mod message;
 mod pin;
+mod written;
 
 pub use detect::{History, Step, evidence, paths_of, touches};
-pub use message::{Named, WriteBackMessage, named};
+pub use message::{Named, named};
 pub use pin::{CannotPin, pin};
+pub use written::{Trailers, WriteBackMessage, trailers};

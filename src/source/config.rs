@@ -187,7 +187,7 @@ impl Default for Limits {
 
 impl Secret {
     /// Its value, read now.
-    pub(super) fn reveal(&self) -> Result<String, SourceError> {
+    pub(crate) fn reveal(&self) -> Result<String, SourceError> {
         match self {
             Self::Value(value) => Ok(value.clone()),
             Self::File(path) => {

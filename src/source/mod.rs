@@ -9,6 +9,7 @@
 //! | [`Signers`], [`NoVerification`] | whether a commit may be used |
 //! | [`Move`], [`Settled`] | whether a reference may move to where the remote has it |
 //! | [`Draft`], [`Mirror::push`] | commits written back |
+//! | [`Mirror::add_notes`] | lines beside commits |
 //!
 //! Nothing in a repository is executed, filtered or checked out, and neither the system's nor a user's Git
 //! configuration is read.
@@ -28,6 +29,7 @@ mod history;
 mod mirror;
 mod movement;
 mod names;
+mod notes;
 mod poll;
 mod push;
 mod remote;

@@ -62,14 +62,21 @@ impl Mirror {
     ///
     /// [`PushError::Moved`] when the branch is elsewhere, [`PushError::Refused`] when the remote does not take it.
     pub fn push(&self, commit: &CommitId, branch: &str, expected: Option<&CommitId>) -> Result<(), PushError> {
+        let id = self.store().with(|repository| Ok::<_, SourceError>(self.store().find(repository, commit)?.id()))?;
+        self.push_reference(id, &format!("refs/heads/{branch}"), expected)
+    }
+
+    /// The same for any reference, by full name.
+    pub(super) fn push_reference(
+        &self,
+        commit: Oid,
+        reference: &str,
+        expected: Option<&CommitId>,
+    ) -> Result<(), PushError> {
         let _exclusive = self.exclusive();
-        let reference = format!("refs/heads/{branch}");
-        self.store().with(|repository| {
-            let id = self.store().find(repository, commit)?.id();
-            match self.config().url.local() {
-                Some(path) => self.push_to_path(repository, path, id, &reference, expected),
-                None => remote::push(repository, self.config(), self.folder(), id, &reference, expected),
-            }
+        self.store().with(|repository| match self.config().url.local() {
+            Some(path) => self.push_to_path(repository, path, commit, reference, expected),
+            None => remote::push(repository, self.config(), self.folder(), commit, reference, expected),
         })
     }
 

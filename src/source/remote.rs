@@ -25,11 +25,13 @@ const AROUND: usize = 1 << 20;
 /// What is kept of a server's talk during a push.
 const TALK: usize = 2048;
 
-/// The references that the remote shows: all of `refs/heads/` and `refs/tags/`.
+/// The references that the remote shows: all of `refs/heads/` and `refs/tags/`, and our notes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listing {
     /// Full name and what it points at: a commit, or a tag's own object.
     pub(super) refs: BTreeMap<String, Oid>,
+    /// Where our notes are.
+    pub(super) notes: Option<Oid>,
     /// References with a name that cannot be used.
     pub(super) ignored: usize,
 }
@@ -101,6 +103,9 @@ fn listing(
             listing.ignored += 1;
             continue;
         };
+        if name == super::notes::NOTES {
+            listing.notes = Some(head.oid());
+        }
         if name.ends_with("^{}") || !(name.starts_with("refs/heads/") || name.starts_with("refs/tags/")) {
             continue;
         }
@@ -113,7 +118,7 @@ fn listing(
     Ok(listing)
 }
 
-/// Pushes `commit` to the branch `reference` over the network, if it still points at `expected`.
+/// Pushes `commit` to `reference` over the network, if it still points at `expected`.
 pub(super) fn push(
     repository: &Repository,
     config: &SourceConfig,

@@ -499,10 +499,6 @@ fn environments_that_are_wrong() {
       |   approvals: {required: 1}
       |               ^^^^^^^^
       hint: take it away until a version delivers it
-    environments/prod.yaml:8:3: error: `writeBack: pullRequest` is not delivered by this version
-      |   writeBack: pullRequest
-      |   ^^^^^^^^^
-      hint: take it away until a version delivers it
     "#);
     assert_snapshot!(prod("  after: {environment: stagin, for: 1h}\n"), @"
     environments/prod.yaml:5:24: error: the environment `stagin` does not exist

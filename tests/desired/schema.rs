@@ -391,7 +391,7 @@ fn what_is_not_delivered_fits_the_schema() {
     assert!(validator(SchemaKind::Environment).is_valid(&file));
     let refused =
         environment(&small().with("environments/prod.yaml", file.to_string()), &name("prod")).expect_err("refused");
-    assert_eq!(refused.0.len(), 4, "{refused}");
+    assert_eq!(refused.0.len(), 3, "{refused}");
 }
 
 #[test]

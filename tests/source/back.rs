@@ -8,21 +8,21 @@ use backstay::daemon::write_back::{CannotTell, Request, Way, Written, write};
 use backstay::desired::{At, Cache, Resolve, WriteBack, resolve};
 use backstay::model::{AgentName, CommitId, Digest, EnvironmentName, ReleaseId, Timestamp};
 use backstay::record::Standing;
-use backstay::source::{Mirror, NoVerification, PushError};
+use backstay::source::{Mirror, NoVerification, Person, PushError};
 
 use crate::git::{Answer, GitServer, TestRepo};
 use crate::{TestMirror, at, config, main_and_tags, mirror};
 
 const IMAGE: &str = "a@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
-fn agent_yaml(name: &str, more: &str) -> String {
+pub(crate) fn agent_yaml(name: &str, more: &str) -> String {
     format!(
         "apiVersion: backstay.dev/v1alpha1\nkind: Agent\nmetadata: {{name: {name}}}\nspec:\n  code: {{image: \"{IMAGE}\"}}\n{more}"
     )
 }
 
 /// Two agents that share one file, and one that has a shared file for itself.
-fn repository() -> TestRepo {
+pub(crate) fn repository() -> TestRepo {
     let repo = TestRepo::new();
     let prompts = |shared: &str| format!("  prompts:\n    system: [/shared/{shared}, system.md]\n");
     repo.commit(
@@ -46,7 +46,7 @@ fn repository() -> TestRepo {
     repo
 }
 
-fn production() -> EnvironmentName {
+pub(crate) fn production() -> EnvironmentName {
     "prod".parse().expect("a name")
 }
 
@@ -76,26 +76,38 @@ fn asks(mirror: &Mirror, agent: &str, commit: &CommitId) -> ReleaseId {
 }
 
 /// Goes back from `main` to what stood at `good`.
-struct Back<'a> {
-    repo: &'a TestRepo,
-    mirror: TestMirror,
-    agent: &'static str,
-    good: CommitId,
-    write_back: WriteBack,
+pub(crate) struct Back<'a> {
+    pub(crate) repo: &'a TestRepo,
+    pub(crate) mirror: TestMirror,
+    pub(crate) agent: &'static str,
+    pub(crate) good: CommitId,
+    /// Where the release was tried that is left; nothing: the tip, and a person asks.
+    pub(crate) failed: Option<CommitId>,
+    pub(crate) write_back: WriteBack,
 }
 
 impl<'a> Back<'a> {
-    fn new(repo: &'a TestRepo, agent: &'static str, good: &CommitId) -> Self {
+    pub(crate) fn new(repo: &'a TestRepo, agent: &'static str, good: &CommitId) -> Self {
         let mirror = mirror(config(repo.url()));
-        Self { repo, mirror, agent, good: good.clone(), write_back: WriteBack::Revert }
+        Self { repo, mirror, agent, good: good.clone(), failed: None, write_back: WriteBack::Revert }
     }
 
-    fn asks(&self, agent: &str, commit: &CommitId) -> ReleaseId {
+    /// The release that was tried at a commit failed, and nobody has to ask.
+    pub(crate) fn failed(repo: &'a TestRepo, agent: &'static str, good: &CommitId, bad: &CommitId) -> Self {
+        Self { failed: Some(bad.clone()), ..Self::new(repo, agent, good) }
+    }
+
+    /// The same over this server.
+    pub(crate) fn over(self, server: &GitServer) -> Self {
+        Self { mirror: mirror(config(server.url("agents.git"))), ..self }
+    }
+
+    pub(crate) fn asks(&self, agent: &str, commit: &CommitId) -> ReleaseId {
         self.mirror.poll(&main_and_tags()).expect("a poll");
         asks(&self.mirror, agent, commit)
     }
 
-    fn write(&self) -> Result<Written, CannotTell> {
+    pub(crate) fn request(&self) -> Request {
         let back_to = Standing {
             release: self.asks(self.agent, &self.good),
             revision: at("main", &self.good),
@@ -104,23 +116,38 @@ impl<'a> Back<'a> {
             own_set: false,
             since: Timestamp::UNIX_EPOCH,
         };
-        let request = Request {
+        let automatic = self.failed.is_some();
+        let committer = "Backstay <backstay@example.com>".parse().expect("a person");
+        let alice = "Alice Example <alice@example.com>".parse().expect("a person");
+        Request {
             agent: self.agent.parse().expect("a name"),
             environment: production(),
-            left: self.asks(self.agent, &self.repo.id("main")),
+            left: self.asks(self.agent, &self.failed.clone().unwrap_or_else(|| self.repo.id("main"))),
+            left_at: self.failed.clone(),
             back_to,
-            author: "Alice Example <alice@example.com>".parse().expect("a person"),
-            committer: "Backstay <backstay@example.com>".parse().expect("a person"),
-            evidence: "alice asked for it: too loud".to_owned(),
+            author: if automatic { Person::clone(&committer) } else { alice },
+            committer,
+            automatic,
+            even_if_newer: false,
+            word: if automatic { "error_rate_high" } else { "manual" }.to_owned(),
+            reason: if automatic { "`a` failed: too many errors" } else { "alice asked for it: too loud" }.to_owned(),
+            evidence: if automatic { vec!["errors 4.1 % of 2,000 requests".to_owned()] } else { vec![] },
             write_back: self.write_back,
             accepted: None,
             signing_key: None,
-        };
-        write(&self.mirror, &NoVerification, &request, Timestamp::UNIX_EPOCH)
+        }
+    }
+
+    pub(crate) fn write(&self) -> Result<Written, CannotTell> {
+        self.carry_out(&self.request())
+    }
+
+    pub(crate) fn carry_out(&self, request: &Request) -> Result<Written, CannotTell> {
+        write(&self.mirror, &NoVerification, request, Timestamp::UNIX_EPOCH)
     }
 
     /// Writes it, and looks whether Git asks for the old release, and of the others for what it asked before.
-    fn done(&self) -> (CommitId, Way) {
+    pub(crate) fn done(&self) -> (CommitId, Way) {
         let tip = self.repo.id("main");
         let written = self.write().expect("a commit");
         let Written::Commit(commit, way) = written else { panic!("{written:?}") };
@@ -130,12 +157,13 @@ impl<'a> Back<'a> {
         for other in ["a", "b", "c"].iter().filter(|other| **other != self.agent) {
             assert_eq!(self.asks(other, &commit), self.asks(other, &tip), "agent `{other}` stays as it is");
         }
-        assert_eq!(self.repo.git(&["log", "-1", "--format=%an %cn", "main"]), "Alice Example Backstay");
+        let author = if self.failed.is_some() { "Backstay" } else { "Alice Example" };
+        assert_eq!(self.repo.git(&["log", "-1", "--format=%an, %cn", "main"]), format!("{author}, Backstay"));
         self.repo.git(&["fsck", "--strict"]);
         (commit, way)
     }
 
-    fn message(&self) -> String {
+    pub(crate) fn message(&self) -> String {
         self.repo.git(&["log", "-1", "--format=%B", "main"])
     }
 }
@@ -242,7 +270,7 @@ fn a_refused_push_is_an_error_and_leaves_the_branch() {
     let good = repo.id("main");
     let bad = repo.commit(&[("agents/a/system.md", "Be loud.\n")], "Be loud");
     let server = GitServer::http(repo.parent());
-    let back = Back { mirror: mirror(config(server.url("agents.git"))), ..Back::new(&repo, "a", &good) };
+    let back = Back::new(&repo, "a", &good).over(&server);
     repo.hook("pre-receive", "echo 'only on Tuesdays' >&2; exit 1");
     let error = back.write().expect_err("refused");
     assert!(matches!(&error, CannotTell::Push(PushError::Refused { .. })), "{error:?}");
@@ -263,7 +291,7 @@ fn who_pushes_at_the_same_time_is_not_overwritten() {
         }
         Answer::Serve
     });
-    let back = Back { mirror: mirror(config(server.url("agents.git"))), ..Back::new(&repo, "a", &good) };
+    let back = Back::new(&repo, "a", &good).over(&server);
     let written = back.write().expect("a commit");
     assert!(matches!(written, Written::Commit(_, Way::Reverted)), "{written:?}");
     let subjects = repo.git(&["log", "--format=%s", "main"]);

@@ -609,7 +609,7 @@ impl Drop for Ssh {
 }
 
 /// A certificate for 127.0.0.1, and the authority that signed it.
-fn certificates() -> Option<(Arc<rustls::ServerConfig>, tempfile::NamedTempFile)> {
+pub(crate) fn certificates() -> Option<(Arc<rustls::ServerConfig>, tempfile::NamedTempFile)> {
     use rustls::pki_types::pem::PemObject as _;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -11,10 +11,10 @@ use crate::cli::wait::{self, Came, WaitArgs};
 use crate::cli::{CliError, Exit, Format, Globals, Out};
 use crate::daemon::COMMITTER;
 use crate::daemon::config::Config;
-use crate::daemon::write_back::{CannotTell, Request, Way, Written, write};
+use crate::daemon::write_back::{CannotTell, Forge, Request, Way, Written, propose, write};
 use crate::desired::{self, ReleaseRef, WriteBack};
 use crate::model::{AgentName, CommitId, EnvironmentName, ReleaseId, Timestamp};
-use crate::reconcile::LedgerEntry;
+use crate::reconcile::{FailureKind, LedgerEntry};
 use crate::record::{AgentRecord, Standing};
 use crate::source::{Followed, Mirror, NoVerification, Person, PushError, SourceConfig, Track, Verify, WriteError};
 
@@ -64,7 +64,8 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
     let (verifier, signing_key) = signing(args, config.as_ref())?;
     let accepted = accepted(&place, &source.branch).await?;
     let (left, back_to) = way(&args.agent, &record, args.to.as_deref())?;
-    let evidence = match args.reason.trim() {
+    let forge = forge(args, config.as_ref())?;
+    let reason = match args.reason.trim() {
         "" => format!("{} asked for it.", asker.by),
         reason => format!("{} asked for it: {reason}", asker.by),
     };
@@ -75,29 +76,44 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
     let work = tokio::task::spawn_blocking(move || {
         let committer: Person = COMMITTER.parse()?;
         let mirror = Mirror::open(mirror_folder(&source), source)?;
-        let write_back = write_back(&mirror, &environment)?;
+        let write_back = write_back(&mirror, &environment, forge.is_some())?;
         let request = Request {
             agent,
             environment,
             left,
+            left_at: None,
             back_to,
             author,
             committer,
-            evidence,
+            automatic: false,
+            even_if_newer: true,
+            word: "manual".to_owned(),
+            reason,
+            evidence: vec![],
             write_back,
             accepted,
             signing_key,
         };
-        Ok::<_, CliError>(write(&mirror, &*verifier, &request, now)?)
+        let written = match forge.filter(|_| write_back == WriteBack::PullRequest) {
+            Some(forge) => propose(&mirror, &*verifier, &request, &forge, now)?,
+            None => write(&mirror, &*verifier, &request, now)?,
+        };
+        Ok::<_, CliError>(written)
     });
     let written =
         work.await.map_err(|error| CliError::new(Exit::Broken, "the commit was not made").because(error))??;
     drop(progress);
     let (commit, how) = match &written {
-        Written::Nothing => (None, "Git asks for it already"),
+        Written::Nothing | Written::Known(_) => (None, "Git asks for it already"),
+        Written::Newer => (None, "Git asks for something newer"),
+        Written::Proposed { commit, .. } => (Some(commit), "a pull request is open"),
         Written::Commit(commit, Way::Reverted) => (Some(commit), "the commits that changed it are reverted"),
         Written::Commit(commit, Way::Restored) => (Some(commit), "its own files are as they were"),
         Written::Commit(commit, Way::Pinned) => (Some(commit), "it is pinned in the environment's file"),
+    };
+    let address = match &written {
+        Written::Proposed { address, .. } => Some(address),
+        Written::Commit(..) | Written::Known(_) | Written::Nothing | Written::Newer => None,
     };
     match out.format {
         Format::Json => out.json(&json!({
@@ -107,13 +123,18 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
             "to": target.short(),
             "commit": commit,
             "way": how,
+            "pullRequest": address,
         }))?,
         Format::Text | Format::Markdown => match commit {
-            Some(commit) => out.line(format!("{} commit {commit} pushed: {how}", args.agent))?,
+            Some(commit) => {
+                let at = address.map(|address| format!(": {address}")).unwrap_or_default();
+                out.line(format!("{} commit {commit} pushed: {how}{at}", args.agent))?;
+            }
             None => out.line(format!("{} {how}: {target}", args.agent))?,
         },
     }
-    if args.wait.no_wait {
+    // When it is merged is up to people.
+    if args.wait.no_wait || address.is_some() {
         return Ok(Exit::Done);
     }
     let ledger = place.ledger();
@@ -230,8 +251,15 @@ fn author(args: &Args, config: Option<&Config>, caller: &str) -> Result<Person, 
     }
 }
 
+/// Where pull requests are opened; with a repository of its own, `--repo`, nobody here knows.
+fn forge(args: &Args, config: Option<&Config>) -> Result<Option<Forge>, CliError> {
+    let source = config.filter(|_| args.repo.is_none()).map(|config| &config.source);
+    let forge = source.map_or(Ok(None), crate::daemon::config::Source::forge);
+    forge.map_err(|(_, why, hint)| CliError::new(Exit::Refused, why).hint(hint))
+}
+
 /// How the environment wants Git to be told; who asks for a commit gets one.
-fn write_back(mirror: &Mirror, environment: &EnvironmentName) -> Result<WriteBack, CliError> {
+fn write_back(mirror: &Mirror, environment: &EnvironmentName, forge: bool) -> Result<WriteBack, CliError> {
     let branch = mirror.config().branch.clone();
     mirror.poll(&Followed::branch(&branch))?;
     let tip = mirror.store().resolve(&Track::Branch(branch.clone()))?;
@@ -239,7 +267,8 @@ fn write_back(mirror: &Mirror, environment: &EnvironmentName) -> Result<WriteBac
     let checkout = mirror.store().checkout(&tip)?;
     match desired::environment(&*checkout.tree, environment).map(|spec| spec.write_back) {
         Ok(WriteBack::Pin) => Ok(WriteBack::Pin),
-        Ok(WriteBack::Revert | WriteBack::None) => Ok(WriteBack::Revert),
+        Ok(WriteBack::PullRequest) if forge => Ok(WriteBack::PullRequest),
+        Ok(WriteBack::Revert | WriteBack::None | WriteBack::PullRequest) => Ok(WriteBack::Revert),
         Err(found) => Err(CliError::invalid(
             Exit::Refused,
             format!("`{environment}` cannot be read at {}", tip.commit.short()),
@@ -255,9 +284,16 @@ impl From<CannotTell> for CliError {
             CannotTell::Source(source) | CannotTell::Push(PushError::Source(source)) => return source.into(),
             CannotTell::Write(error) => return error.into(),
             CannotTell::Push(PushError::Moved { .. }) | CannotTell::Restless(_) => Self::new(Exit::Broken, message),
-            CannotTell::Push(PushError::Refused { .. }) | CannotTell::NoWay { .. } | CannotTell::NotAccepted { .. } => {
-                Self::new(Exit::Refused, message)
+            CannotTell::Forge(error) => {
+                let away = matches!(error.kind(), FailureKind::Unavailable { .. });
+                Self::new(if away { Exit::Broken } else { Exit::Refused }, message)
             }
+            CannotTell::Push(PushError::Refused { .. })
+            | CannotTell::NoWay { .. }
+            | CannotTell::NotAccepted { .. }
+            | CannotTell::AskedAgain { .. }
+            | CannotTell::OwnCommit { .. }
+            | CannotTell::NoForge => Self::new(Exit::Refused, message),
         };
         match hint {
             Some(hint) => own.hint(hint),

@@ -5,6 +5,7 @@
 //! it names, or from the environment.
 
 mod nearest;
+mod pull_request;
 mod reader;
 mod schema;
 mod target;
@@ -19,6 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use nearest::nearest;
+pub use pull_request::{ForgeKind, PullRequest};
 pub use schema::{schema, variables};
 pub use target::{At, Host, Kubernetes, Launcher, Place, Prune, Target};
 pub use value::{Allowance, GitIdentity, Label, Listen, Period, PortRange, Remote, Secret};
@@ -133,6 +135,12 @@ pub struct Source {
     /// Private key (OpenSSH, Ed25519, without a passphrase) that signs the commits made here; `verify` must trust it.
     #[serde(default)]
     pub signing_key: Option<PathBuf>,
+    /// Where pull requests are opened, for environments with `writeBack: pullRequest`.
+    #[serde(default)]
+    pub pull_request: Option<PullRequest>,
+    /// Writes each operation that ended into `refs/notes/backstay`, beside the commit that it deployed.
+    #[serde(default)]
+    pub notes: bool,
 }
 
 /// Whose commits are accepted.

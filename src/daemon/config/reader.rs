@@ -74,9 +74,13 @@ pub(super) fn read(file: &str, text: &str, variables: &BTreeMap<String, String>)
         reader.found.sort_by(|a, b| a.origin.cmp(&b.origin));
         return Err(Diagnostics(reader.found));
     }
-    serde_json::from_value(value).map_err(|error| {
-        Diagnostic::error(Origin::file(file), format!("the configuration cannot be used: {error}")).into()
-    })
+    let config: Config = serde_json::from_value(value)
+        .map_err(|error| Diagnostic::error(Origin::file(file), format!("the configuration cannot be used: {error}")))?;
+    if let (Err((key, why, hint)), Some(table)) = (config.source.forge(), root.at(["source", "pull_request"])) {
+        let place = table.field(key).map_or(&table.key, |field| &field.at);
+        return Err(complain(place, why).hint(hint).into());
+    }
+    Ok(config)
 }
 
 // === impl Reader ===
@@ -559,6 +563,10 @@ impl Reader<'_> {
 // === impl Node ===
 
 impl Node {
+    fn at<const N: usize>(&self, path: [&str; N]) -> Option<&Self> {
+        path.iter().try_fold(self, |node, name| node.field(name))
+    }
+
     fn field(&self, name: &str) -> Option<&Self> {
         match &self.raw {
             Raw::Table(fields) => fields.get(name),

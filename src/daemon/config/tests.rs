@@ -500,3 +500,52 @@ fn what_compose_gives_to_the_daemon_is_a_configuration_of_it() {
     let proxy = config.proxy.unwrap();
     assert!(proxy.table.starts_with(&config.state.folder) && proxy.control.starts_with(&config.state.folder));
 }
+
+#[test]
+fn pull_requests_are_opened_where_the_repository_is() {
+    use crate::daemon::write_back::Host;
+    let with = |url: &str, more: &str| {
+        let target = "[[target]]\nenvironment = \"dev\"\nkubernetes = { namespace = \"dev\" }\n";
+        let ssh = if url.starts_with("ssh") { "ssh_key = \"/k\"\nknown_hosts = \"/h\"\n" } else { "" };
+        parse(&format!("[source]\nurl = \"{url}\"\n{ssh}[source.pull_request]\n{more}{target}"))
+    };
+    let (https, ssh) = ("https://git.example.com/acme/agents.git", "ssh://git@git.example.com:2222/acme/agents.git");
+    let token = "token_file = \"/t\"\n";
+    for (url, forge, host, api) in [
+        (https, "github", Host::GitHub, "https://git.example.com/api/v3"),
+        (ssh, "gitlab", Host::GitLab, "https://git.example.com/api/v4"),
+        (https, "gitea", Host::Gitea, "https://git.example.com/api/v1"),
+        ("https://github.com/acme/agents", "github", Host::GitHub, "https://api.github.com"),
+    ] {
+        let config = with(url, &format!("forge = \"{forge}\"\n{token}")).expect("valid");
+        let known = config.source.forge().expect("it fits").expect("one");
+        assert_eq!((known.host, &*known.api, &*known.repository), (host, api, "acme/agents"));
+    }
+    let named = "forge = \"gitea\"\napi = \"http://127.0.0.1:3000/api/v1/\"\nrepository = \"a/b\"\n";
+    let known = with("/srv/agents.git", &format!("{named}{token}")).expect("valid").source.forge();
+    assert_eq!(known.expect("it fits").expect("one").api, "http://127.0.0.1:3000/api/v1");
+    assert!(parse(SMALL).expect("valid").source.forge().is_ok_and(|none| none.is_none()));
+    assert!(!parse(SMALL).expect("valid").source.notes, "notes are written where somebody asks for them");
+
+    for (url, more, place, hint) in [
+        (https, "forge = \"github\"\n", "backstay.toml:3:9", "add `token_file`"),
+        ("/srv/a", "forge = \"gitea\"\ntoken_file = \"/t\"\n", "backstay.toml:3:9", "add `api = "),
+        ("/srv/a", "forge = \"gitea\"\napi = \"https://h/\"\ntoken_file = \"/t\"\n", "backstay.toml:3:9", "owner/name"),
+        (
+            https,
+            "forge = \"github\"\napi = \"https://u:p@h\"\ntoken_file = \"/t\"\n",
+            "backstay.toml:5:7",
+            "without a password",
+        ),
+        (
+            https,
+            "forge = \"github\"\nrepository = \"agents\"\ntoken_file = \"/t\"\n",
+            "backstay.toml:5:14",
+            "owner/name",
+        ),
+        (https, "forge = \"bitbucket\"\n", "backstay.toml:4:9", "github"),
+    ] {
+        let told = errors(with(url, more));
+        assert!(told.contains(place) && told.contains(hint), "{told}");
+    }
+}
