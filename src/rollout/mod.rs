@@ -37,6 +37,7 @@ mod instances;
 mod outline;
 mod question;
 mod reason;
+mod shown;
 mod state;
 mod step;
 mod wait;
