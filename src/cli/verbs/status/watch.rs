@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::cli::client::Place;
+use crate::cli::output::ago;
 use crate::cli::screen::{Line, Screen, Size, sparkline, wrapped};
 use crate::cli::view::rollout::{self, Shown, Wide};
 use crate::cli::{CliError, Exit, Format, Out, wait};
@@ -30,6 +31,8 @@ struct Watch<'w> {
     screen: Screen,
     /// What was said last, to a pipe.
     said: Option<String>,
+    /// Since when the ledger does not answer.
+    unheard: Option<Timestamp>,
 }
 
 /// The figures of one metric that were seen.
@@ -87,7 +90,7 @@ pub(super) async fn run(place: &Place, agent: &AgentName, out: &mut Out) -> Resu
             .hint(format!("`backstay status {agent}` shows what runs, `backstay history {agent}` what was done")));
     };
     let (points, screen) = (BTreeMap::new(), Screen::default());
-    let mut watch = Watch { place, agent, operation, points, screen, said: None };
+    let mut watch = Watch { place, agent, operation, points, screen, said: None, unheard: None };
     let mut last_seen = Instant::now();
     loop {
         let now = Timestamp::now();
@@ -104,9 +107,12 @@ pub(super) async fn run(place: &Place, agent: &AgentName, out: &mut Out) -> Resu
             Ok(seen) => {
                 record = seen.record;
                 last_seen = Instant::now();
+                watch.unheard = None;
             }
             // What was seen last stays on the screen meanwhile.
-            Err(error) if error.exit() == Exit::Broken && last_seen.elapsed() < AWAY => {}
+            Err(error) if error.exit() == Exit::Broken && last_seen.elapsed() < AWAY => {
+                watch.unheard.get_or_insert_with(Timestamp::now);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -238,6 +244,9 @@ impl Watch<'_> {
                         .map(|part| format!("  {part}").into()),
                 );
             }
+        }
+        if let Some(unheard) = self.unheard {
+            lines.push(format!("  (the ledger has not answered for {})", ago(now, unheard)).into());
         }
         if let Some(end) = end {
             lines.push(Line::default());

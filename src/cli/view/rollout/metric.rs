@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
-use crate::desired::rollout::{Measure, Metric, Step};
-use crate::judge::{ArmFigures, Decision, Figures, MetricFigures, Verdict, Why};
+use crate::desired::rollout::{Measure, Metric, Step, Strategy};
+use crate::judge::{ArmFigures, Decision, Figures, MetricFigures, Outcome, Report, Side, Verdict, Why};
 use crate::model::Timestamp;
-use crate::rollout::{Phase, Rollout};
+use crate::rollout::{Phase, Rollout, bake};
 
 /// Digits of a number that mean something.
 const DIGITS: i32 = 3;
@@ -64,6 +64,8 @@ pub(super) enum Unit {
 pub(in crate::cli) enum Word {
     /// Harm is shown.
     Harm,
+    /// The candidate is shown to be better.
+    Better,
     /// That there is none beyond the margin is shown.
     NoHarm,
     /// Neither is shown.
@@ -76,31 +78,25 @@ pub(in crate::cli) enum Word {
     BothOver,
 }
 
-/// All metrics of the declaration, with the figures there are.
-pub(super) fn shown(rollout: &Rollout, figures: Option<&Figures>, decision: Option<&Decision>) -> Vec<MetricShown> {
-    let Some(figures) = figures else { return vec![] };
-    let declared = &rollout.spec().analysis;
-    // Where we chose the metrics of a watch ourselves, nobody declared them.
-    let names = figures.metrics.keys();
-    names
-        .filter_map(|name| {
-            let of = figures.metrics.get(name)?;
-            Some(MetricShown::of(rollout, name, declared.get(name), of, figures, decision))
-        })
-        .collect()
+/// What the judge said last.
+pub(super) struct Judged<'j> {
+    pub(super) figures: &'j Figures,
+    pub(super) decision: Option<&'j Decision>,
+    pub(super) report: Option<&'j Report>,
+}
+
+/// All metrics that were judged.
+pub(super) fn shown(rollout: &Rollout, judged: &Judged<'_>) -> Vec<MetricShown> {
+    let of = |(name, figures)| MetricShown::of(rollout, name, figures, judged);
+    judged.figures.metrics.iter().map(of).collect()
 }
 
 // === impl MetricShown ===
 
 impl MetricShown {
-    fn of(
-        rollout: &Rollout,
-        name: &str,
-        declared: Option<&Metric>,
-        figures: &MetricFigures,
-        all: &Figures,
-        decision: Option<&Decision>,
-    ) -> Self {
+    fn of(rollout: &Rollout, name: &str, figures: &MetricFigures, judged: &Judged<'_>) -> Self {
+        // Where we chose the metrics of a watch ourselves, nobody declared them.
+        let declared = rollout.spec().analysis.get(name);
         let unit = declared.map_or(Unit::of_figures(figures), |metric| Unit::of(metric.source.measure()));
         let higher_is_better = declared.is_some_and(|metric| metric.higher_is_better);
         // The judge counts what was missed; people declare what was reached.
@@ -110,7 +106,7 @@ impl MetricShown {
         Self {
             name: name.to_owned(),
             unit,
-            verdict: word(rollout, name, declared, limit, figures, all, decision),
+            verdict: word(rollout, name, limit, figures, judged),
             candidate: arm(&figures.candidate),
             stable: arm(&figures.stable),
             difference: figures.difference,
@@ -152,32 +148,36 @@ impl MetricShown {
     }
 }
 
-/// The limit in this step; of a watch after the promotion, the one that holds for all of them.
+/// The limit in this step; of a watch after the promotion, its own. An experiment has none.
 fn limit(rollout: &Rollout, name: &str, declared: Option<&Metric>) -> Option<f64> {
+    if is_watch(rollout) {
+        return bake(rollout.spec()).metrics.get(name).and_then(|metric| metric.limit);
+    }
     let of_all = declared.and_then(|metric| metric.limit);
-    let of_step = match (rollout.phase(), super::current(rollout)) {
-        (Phase::Step { .. }, Some(Step::Weight { limits, .. })) => limits.get(name).copied(),
-        (_, _) => None,
+    let of_step = match super::current(rollout) {
+        Some(Step::Weight { limits, .. }) => limits.get(name).copied(),
+        Some(Step::Pause { .. } | Step::Gate { .. } | Step::Replicas { .. }) | None => None,
     };
-    of_step.or(of_all)
+    of_step.or(of_all).filter(|_| !matches!(rollout.spec().strategy, Strategy::AbTest(_)))
 }
 
-fn word(
-    rollout: &Rollout,
-    name: &str,
-    declared: Option<&Metric>,
-    limit: Option<f64>,
-    figures: &MetricFigures,
-    all: &Figures,
-    decision: Option<&Decision>,
-) -> Word {
-    let sent_back = decision.is_some_and(|decision| {
+/// The candidate has the traffic, and is watched or was.
+fn is_watch(rollout: &Rollout) -> bool {
+    matches!(rollout.phase(), Phase::Baking { .. } | Phase::Keeping { .. } | Phase::Done { .. })
+}
+
+fn word(rollout: &Rollout, name: &str, limit: Option<f64>, figures: &MetricFigures, judged: &Judged<'_>) -> Word {
+    let is_it = |metric: Option<&String>| metric.is_some_and(|metric| metric == name);
+    let sent_back = judged.decision.is_some_and(|decision| {
         decision.verdict == Verdict::Abort
             && matches!(decision.why, Why::Harm | Why::Failed)
-            && decision.metric.as_deref() == Some(name)
+            && is_it(decision.metric.as_ref())
     });
-    if sent_back {
-        return Word::Harm;
+    match judged.report.filter(|report| is_it(report.metric.as_ref())).map(|report| &report.outcome) {
+        _ if sent_back => return Word::Harm,
+        Some(Outcome::Won(Side::Stable)) => return Word::Harm,
+        Some(Outcome::Won(Side::Candidate)) => return Word::Better,
+        Some(Outcome::Running | Outcome::Draw) | None => {}
     }
     if figures.no_data.is_some() || figures.candidate.is_none() {
         return Word::NoData;
@@ -185,16 +185,14 @@ fn word(
     if figures.muted {
         return Word::BothOver;
     }
-    let enough = |evidence: Option<f64>| evidence.is_some_and(|evidence| evidence >= all.no_harm_needed);
+    let enough = |evidence: Option<f64>| evidence.is_some_and(|evidence| evidence >= judged.figures.no_harm_needed);
     let decided = |evidence| if enough(evidence) { Word::NoHarm } else { Word::Undecided };
-    let watching = matches!(rollout.phase(), Phase::Baking { .. } | Phase::Keeping { .. } | Phase::Done { .. });
-    let higher = declared.is_some_and(|metric| metric.higher_is_better);
-    match declared {
-        _ if watching => Word::Watched,
+    let declared = rollout.spec().analysis.get(name);
+    match declared.filter(|_| !is_watch(rollout)) {
+        Some(_) if matches!(rollout.spec().strategy, Strategy::AbTest(_)) => Word::Undecided,
         Some(metric) if metric.compare && metric.margin.is_some() => decided(figures.no_harm),
-        Some(metric) if metric.compare => Word::Watched,
         // Where nothing at all is allowed, one event decides.
-        Some(_) if limit == Some(0.0) && !higher => Word::Watched,
+        Some(metric) if metric.compare || limit == Some(0.0) && !metric.higher_is_better => Word::Watched,
         Some(_) if limit.is_some() => decided(figures.within_limit),
         Some(_) | None => Word::Watched,
     }
@@ -265,6 +263,7 @@ impl Word {
     pub(in crate::cli) fn told(self) -> &'static str {
         match self {
             Self::Harm => "harm",
+            Self::Better => "better",
             Self::NoHarm => "no harm",
             Self::Undecided => "undecided",
             Self::Watched => "watched",

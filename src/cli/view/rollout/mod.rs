@@ -14,6 +14,7 @@ use crate::judge::{Decision, Figures, Outcome, Report, Side as Arm, Verdict};
 use crate::model::Timestamp;
 use crate::record::AgentRecord;
 use crate::rollout::{Instances, Phase, Reason, Rollout, Split, Wait};
+use metric::Judged;
 
 pub(in crate::cli) use metric::{MetricShown, Word};
 pub(in crate::cli) use text::{Wide, lines, sentence};
@@ -240,7 +241,9 @@ impl Shown {
                 by: rollout.approved().iter().map(ToString::to_string).collect(),
             }),
             requests: figures.and_then(|figures| requests(figures, current(rollout))),
-            metrics: metric::shown(rollout, figures, judged),
+            metrics: figures.map_or_else(Vec::new, |figures| {
+                metric::shown(rollout, &Judged { figures, decision: judged, report: evidence.report.as_ref() })
+            }),
             judge: said,
             reason: reason.map(ToString::to_string),
             then: reason.and_then(then),

@@ -242,7 +242,7 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
         Some(match metric.verdict {
             Word::Harm => Paint::Bad,
             Word::Undecided | Word::NoData | Word::BothOver => Paint::Doubtful,
-            Word::NoHarm | Word::Watched => Paint::Good,
+            Word::NoHarm | Word::Better | Word::Watched => Paint::Good,
         })
     };
     let Some(columns) = wide.columns else { return table(&cells(true), painted) };
