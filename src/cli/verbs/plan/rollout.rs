@@ -21,7 +21,7 @@ pub(super) fn lines(operation: Option<&Operation>, rolled: Option<&Rolled>) -> V
         running.and_then(|saved| Rollout::read(saved).ok()).filter(|rollout| rollout.operation() == operation.id);
     // One that is on its way goes on as it was declared at its start.
     let spec = running.as_ref().map_or(&rolled.spec, Rollout::spec);
-    let mut baselines = rolled.record.as_deref().map(measured).unwrap_or_default();
+    let mut baselines = rolled.record.as_deref().map(|record| measured(spec, record)).unwrap_or_default();
     let mut assumed = assumed(spec);
     assumed.retain(|name, _| !baselines.contains_key(*name));
     let names = assumed.keys().copied().collect::<Vec<_>>().join(", ");
@@ -40,7 +40,7 @@ pub(super) fn lines(operation: Option<&Operation>, rolled: Option<&Rolled>) -> V
 }
 
 /// What the judge has measured of stable.
-fn measured(record: &AgentRecord) -> BTreeMap<String, Baseline> {
+fn measured(spec: &RolloutSpec, record: &AgentRecord) -> BTreeMap<String, Baseline> {
     let saved = record.rollout.as_ref().and_then(|rollout| rollout.evidence.as_deref());
     let kept: serde_json::Value = saved.and_then(|saved| serde_json::from_str(saved).ok()).unwrap_or_default();
     let decision: Option<Decision> = kept.get("decision").and_then(|kept| serde_json::from_value(kept.clone()).ok());
@@ -49,7 +49,8 @@ fn measured(record: &AgentRecord) -> BTreeMap<String, Baseline> {
         let stable = figures.stable?;
         // Durations count slow requests, too: their share is no rate of events.
         let rate = stable.value.filter(|rate| stable.x.is_some() && stable.slow_above.is_none() && *rate > 0.0)?;
-        Some((name, Baseline::Rate(rate)))
+        let reached = spec.analysis.get(&name).is_some_and(|metric| metric.higher_is_better);
+        Some((name, Baseline::Rate(if reached { 1.0 - rate } else { rate })))
     };
     metrics.into_iter().filter_map(rate).collect()
 }

@@ -87,7 +87,7 @@ pub(super) struct Judged<'j> {
 
 /// All metrics that were judged.
 pub(super) fn shown(rollout: &Rollout, judged: &Judged<'_>) -> Vec<MetricShown> {
-    let of = |(name, figures)| MetricShown::of(rollout, name, figures, judged);
+    let of = |(name, figures): (&String, &MetricFigures)| MetricShown::of(rollout, name, figures, judged);
     judged.figures.metrics.iter().map(of).collect()
 }
 

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use crate::desired::Frozen;
 use crate::desired::rollout::{
-    AbTest, BlueGreen, Canary, Field, Metric, Preset, RolloutSpec, Segment, Step, Strategy, Winner,
+    AbTest, BlueGreen, Canary, Field, Metric, Preset, RolloutSpec, Segment, Strategy, Winner,
 };
 use crate::judge::{
     Arms, Count, Decision, Experiment, Histogram, Judge, Measured, Moments, NoData, Report, Sample, Verdict, Why,
