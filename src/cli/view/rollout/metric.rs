@@ -9,6 +9,8 @@ use crate::rollout::{Phase, Rollout, bake};
 
 /// Digits of a number that mean something.
 const DIGITS: i32 = 3;
+/// In milliseconds.
+const SECOND: f64 = 1000.0;
 
 /// One metric.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -216,6 +218,10 @@ impl Figure {
             (Unit::Milliseconds, _, Some((None, None))) => "not known yet".to_owned(),
             (Unit::Milliseconds, _, Some((None, Some(high)))) => format!("at most {}", unit.told(high)),
             (Unit::Milliseconds, _, Some((Some(low), None))) => format!("at least {}", unit.told(low)),
+            // Both ends in the unit of the second one.
+            (Unit::Milliseconds, _, Some((Some(low), Some(high)))) if high >= SECOND => {
+                format!("{}..{}", number(low / SECOND), unit.told(high))
+            }
             (Unit::Milliseconds, _, Some((Some(low), Some(high)))) => format!("{}..{}", number(low), unit.told(high)),
             (Unit::Share, Some(value), Some((Some(low), Some(high)))) => {
                 format!("{} ({}..{})", unit.told(value), number(low * 100.0), number(high * 100.0))
@@ -249,7 +255,7 @@ impl Unit {
     fn told(self, value: f64) -> String {
         match self {
             Self::Share => format!("{} %", number(value * 100.0)),
-            Self::Milliseconds if value >= 10_000.0 => format!("{} s", number(value / 1000.0)),
+            Self::Milliseconds if value >= SECOND => format!("{} s", number(value / SECOND)),
             Self::Milliseconds => format!("{} ms", number(value)),
             Self::Value => number(value),
         }

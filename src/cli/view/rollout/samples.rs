@@ -111,8 +111,8 @@ fn second(name: &str, at: Timestamp, n: i64, bad: u64) -> Sample {
             Measured::Mean(Moments::read(n, n * mean, Some(n * (mean * mean + 100.0))).expect("moments"))
         }
         "injections" => Measured::Binary(Count::new(n, 0).expect("a count")),
-        // What was missed.
-        "goals" => Measured::Binary(every(n, 100 + bad, second)),
+        // What was reached.
+        "goals" => Measured::Binary(every(n, 900 - bad, second)),
         _ => Measured::Binary(every(n, bad, second)),
     };
     let start = at.checked_add(SignedDuration::from_secs(n)).expect("a time");
@@ -214,9 +214,9 @@ impl Bench {
     }
 
     fn judged(self, decision: Decision) -> Self {
-        let step = self.rollout.judged_step().map_or(0, |(step, _)| step);
-        let mut decision = decision;
-        decision.figures.step = step;
+        let (step, since) = self.rollout.judged_step().expect("a step in force");
+        let mut decision = Decision { at: self.now, ..decision };
+        (decision.figures.step, decision.figures.since) = (step, since);
         self.tell(&Event::Judged(Box::new(decision)))
     }
 

@@ -217,9 +217,9 @@ fn count(count: Count) -> String {
     }
 }
 
-/// All metrics as a table; where it would be too wide, stable's intervals give way.
+/// All metrics as a table; where there is no room for sparklines, stable's intervals give way, and then the limits.
 fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
-    let cells = |intervals: bool| {
+    let cells = |intervals: bool, limits: bool| {
         let head = ["METRIC", "VERDICT", "CANDIDATE", "STABLE", "LIMIT"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(metrics.iter().map(|metric| {
@@ -235,6 +235,9 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
                 metric.limit_cell(),
             ]
         }));
+        if !limits {
+            rows.iter_mut().for_each(|row| row.truncate(head.len() - 1));
+        }
         rows
     };
     let painted = |row: usize, column: usize| {
@@ -245,13 +248,12 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
             Word::NoHarm | Word::Better | Word::Watched => Paint::Good,
         })
     };
-    let Some(columns) = wide.columns else { return table(&cells(true), painted) };
+    let Some(columns) = wide.columns else { return table(&cells(true, true), painted) };
     let room =
         |rows: &[Vec<String>]| columns.saturating_sub(widths(rows).iter().map(|width| width + GAP).sum::<usize>() + 4);
-    let mut rows = cells(true);
-    if room(&rows) < *SPARKS.start() {
-        rows = cells(false);
-    }
+    let fits = |rows: &Vec<Vec<String>>| room(rows) >= *SPARKS.start();
+    let all = [(true, true), (false, true), (false, false)].map(|(intervals, limits)| cells(intervals, limits));
+    let mut rows = all.iter().find(|rows| fits(rows)).unwrap_or(&all[1]).clone();
     let sparks = room(&rows).min(*SPARKS.end());
     if sparks >= *SPARKS.start() {
         for (row, metric) in rows.iter_mut().skip(1).zip(metrics) {
