@@ -54,8 +54,6 @@ pub struct Out {
     data_color: bool,
     talk_color: bool,
     terminal: bool,
-    /// Data goes to a terminal that can be drawn over.
-    drawable: bool,
 }
 
 /// Something that takes a while: shown on a terminal, after a second.
@@ -84,7 +82,6 @@ impl Out {
             Color::Always => true,
         };
         let (data, talk) = (io::stdout().is_terminal(), io::stderr().is_terminal());
-        let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
         Self {
             data: Box::new(io::stdout()),
             talk: Box::new(io::stderr()),
@@ -92,7 +89,6 @@ impl Out {
             data_color: colored(data),
             talk_color: colored(talk),
             terminal: talk,
-            drawable: data && able,
         }
     }
 
@@ -110,9 +106,10 @@ impl Out {
     }
 
     /// How large the terminal is that data goes to; nothing: it goes elsewhere, or cannot be drawn over.
-    pub(super) fn size(&self) -> Option<Size> {
+    pub(super) fn size() -> Option<Size> {
         const USUAL: Size = Size { columns: 80, rows: 24 };
-        if !self.drawable {
+        let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        if !able || !io::stdout().is_terminal() {
             return None;
         }
         let told = rustix::termios::tcgetwinsize(io::stdout()).ok();

@@ -158,10 +158,11 @@ fn char_width(char: char) -> usize {
 }
 
 /// The last of `points` as bars, the lowest at zero and the highest at the most of them; `-` where there is none.
-pub(super) fn sparkline(points: impl ExactSizeIterator<Item = Option<f64>> + Clone, columns: usize) -> String {
+pub(super) fn sparkline(points: impl ExactSizeIterator<Item = Option<f64>>, columns: usize) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let points = points.clone().skip(points.len().saturating_sub(columns));
-    let most = points.clone().flatten().fold(0.0, f64::max);
+    let left_out = points.len().saturating_sub(columns);
+    let points: Vec<_> = points.skip(left_out).collect();
+    let most = points.iter().flatten().copied().fold(0.0, f64::max);
     let bar = |point: Option<f64>| {
         let Some(point) = point.filter(|point| point.is_finite()) else { return '-' };
         let part = if most > 0.0 { point.max(0.0) / most } else { 0.0 };
@@ -170,7 +171,7 @@ pub(super) fn sparkline(points: impl ExactSizeIterator<Item = Option<f64>> + Clo
             (1..BARS.len()).rev().find(|height| part * 8.0 >= f64::from(u8::try_from(*height).unwrap_or(0)) + 0.5);
         BARS[height.unwrap_or(0)]
     };
-    points.map(bar).collect()
+    points.into_iter().map(bar).collect()
 }
 
 #[cfg(test)]

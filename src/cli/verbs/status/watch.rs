@@ -18,7 +18,7 @@ use crate::rollout::{Phase, Rollout};
 /// Time between two looks at the ledger.
 const PACE: Duration = Duration::from_millis(500);
 /// How long the ledger may be away: a daemon that starts anew, an API server that is upgraded.
-const AWAY: Duration = Duration::from_secs(60);
+const AWAY: Duration = Duration::from_mins(1);
 /// Figures of a metric that are remembered.
 const MOST_POINTS: usize = 64;
 
@@ -185,8 +185,8 @@ impl Watch<'_> {
             }
             return Ok(());
         }
-        if let Some(size) = out.size() {
-            let lines = self.frame(record, shown, waiting, end, size, now);
+        if let Some(size) = Out::size() {
+            let lines = self.frame(record, shown, waiting.as_deref(), end, size, now);
             return out.draw(&mut self.screen, &lines, size);
         }
         let said = match (end, shown) {
@@ -212,13 +212,17 @@ impl Watch<'_> {
         &self,
         record: &AgentRecord,
         shown: Option<&Result<Shown, String>>,
-        waiting: Option<String>,
+        waiting: Option<&str>,
         end: Option<&End>,
         size: Size,
         now: Timestamp,
     ) -> Vec<Line> {
         let clock = now.strftime("%H:%M:%SZ");
         let mut lines = vec![Line::from(format!("{}  in {}  {clock}", self.agent, self.place.environment))];
+        let indented = |text: &str| {
+            let parts = wrapped(text, size.width().saturating_sub(2).max(1));
+            parts.into_iter().map(|part| Line::from(format!("  {part}"))).collect::<Vec<_>>()
+        };
         match shown {
             Some(Ok(shown)) => {
                 let sparks = |name: &str, columns: usize| {
@@ -228,21 +232,14 @@ impl Watch<'_> {
                 let wide = Wide { columns: Some(size.width()), sparks: &sparks };
                 lines.extend(rollout::lines(shown, now, &wide));
             }
-            Some(Err(why)) => {
-                lines.extend(wrapped(why, size.width() - 2).into_iter().map(|part| format!("  {part}").into()))
-            }
+            Some(Err(why)) => lines.extend(indented(why)),
             None => {
                 if let Some(Operation { from, to, .. }) = record.operation.as_ref() {
                     let from = from.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
                     let to = to.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
                     lines.push(format!("  {from} -> {to}").into());
                 }
-                lines.extend(
-                    waiting
-                        .iter()
-                        .flat_map(|text| wrapped(text, size.width() - 2))
-                        .map(|part| format!("  {part}").into()),
-                );
+                lines.extend(waiting.into_iter().flat_map(indented));
             }
         }
         if let Some(unheard) = self.unheard {

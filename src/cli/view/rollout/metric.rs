@@ -66,8 +66,10 @@ pub(super) enum Unit {
 pub(in crate::cli) enum Word {
     /// Harm is shown.
     Harm,
-    /// The candidate is shown to be better.
+    /// Of an experiment: the candidate is shown to be better.
     Better,
+    /// Of an experiment: the candidate is shown to be worse.
+    Worse,
     /// That there is none beyond the margin is shown.
     NoHarm,
     /// Neither is shown.
@@ -177,7 +179,7 @@ fn word(rollout: &Rollout, name: &str, limit: Option<f64>, figures: &MetricFigur
     });
     match judged.report.filter(|report| is_it(report.metric.as_ref())).map(|report| &report.outcome) {
         _ if sent_back => return Word::Harm,
-        Some(Outcome::Won(Side::Stable)) => return Word::Harm,
+        Some(Outcome::Won(Side::Stable)) => return Word::Worse,
         Some(Outcome::Won(Side::Candidate)) => return Word::Better,
         Some(Outcome::Running | Outcome::Draw) | None => {}
     }
@@ -270,6 +272,7 @@ impl Word {
         match self {
             Self::Harm => "harm",
             Self::Better => "better",
+            Self::Worse => "worse",
             Self::NoHarm => "no harm",
             Self::Undecided => "undecided",
             Self::Watched => "watched",

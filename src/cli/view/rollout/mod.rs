@@ -402,6 +402,7 @@ impl Count {
         match self {
             Self { ready: None, .. } => "unknown",
             Self { ready: Some(0), wanted: 0 } => "none",
+            Self { ready: Some(_), wanted: 0 } => "leaving",
             Self { ready: Some(0), .. } => "not ready",
             Self { ready: Some(ready), wanted } if ready < wanted => "not all ready",
             Self { .. } => "ready",

@@ -79,6 +79,11 @@ pub(in crate::cli) fn lines(shown: &Shown, now: Timestamp, wide: &Wide<'_>) -> V
             ),
         );
     }
+    for metric in &shown.metrics {
+        if let Some(why) = &metric.no_data {
+            pair("no data", Some(Paint::Doubtful), &format!("{}: {why}", metric.name));
+        }
+    }
     lines.extend(sides(shown));
     if !shown.metrics.is_empty() {
         lines.extend(metrics(&shown.metrics, wide));
@@ -212,6 +217,7 @@ fn traffic(shown: &Shown, side: &SideShown) -> String {
 
 fn count(count: Count) -> String {
     match count.ready {
+        Some(ready) if ready > count.wanted => format!("{ready} -> {}", count.wanted),
         Some(ready) => format!("{ready} of {}", count.wanted),
         None => format!("? of {}", count.wanted),
     }
@@ -223,14 +229,10 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
         let head = ["METRIC", "VERDICT", "CANDIDATE", "STABLE", "LIMIT"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(metrics.iter().map(|metric| {
-            let told = match &metric.no_data {
-                Some(why) if metric.verdict == Word::NoData && metric.candidate.n == 0 => why.clone(),
-                Some(_) | None => metric.candidate_cell(),
-            };
             vec![
                 short(&metric.name),
                 metric.verdict.told().to_owned(),
-                told,
+                metric.candidate_cell(),
                 metric.stable_cell(intervals),
                 metric.limit_cell(),
             ]
@@ -243,7 +245,7 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
     let painted = |row: usize, column: usize| {
         let metric = row.checked_sub(1).and_then(|row| metrics.get(row)).filter(|_| column == 1)?;
         Some(match metric.verdict {
-            Word::Harm => Paint::Bad,
+            Word::Harm | Word::Worse => Paint::Bad,
             Word::Undecided | Word::NoData | Word::BothOver => Paint::Doubtful,
             Word::NoHarm | Word::Better | Word::Watched => Paint::Good,
         })
