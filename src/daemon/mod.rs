@@ -13,6 +13,7 @@ mod machines;
 mod metrics;
 mod parts;
 mod run;
+mod smoke;
 mod status;
 pub mod telemetry;
 mod told;
