@@ -149,17 +149,15 @@ pub async fn look(
         carrier: target.carrier(),
         measure_every: target.measure_every(),
     });
-    let carrier = match target.place() {
-        Place::Host(_) => Carrier::Routed,
-        Place::Kubernetes(_) => Carrier::Counted,
-    };
     for (agent, admission) in agents {
         if let Wanted::Run(desired) = &admission.wanted
             && let Some(spec) = &desired.settings.rollout
         {
             let record = records.get(&agent).cloned();
             let instances = desired.settings.replicas.unwrap_or(1);
-            looked.rollouts.insert(agent.clone(), Rolled { spec: spec.clone(), carrier, instances, record });
+            looked
+                .rollouts
+                .insert(agent.clone(), Rolled { spec: spec.clone(), carrier: target.carrier(), instances, record });
         }
         let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
         let seen = live.get(&agent).cloned().unwrap_or_default();

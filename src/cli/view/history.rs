@@ -1,8 +1,8 @@
 //! Operations as sentences: what was done, why, with what evidence, and which commit told Git.
 
-use super::short;
+use super::{git, short};
 use crate::cli::output::ago;
-use crate::record::{AgentRecord, Cause, Operation, OperationKind, Outcome, ShortId, Told};
+use crate::record::{AgentRecord, Cause, Operation, OperationKind, Outcome, ShortId};
 
 /// One operation: its sentence behind number and time, then what is known beside it, one line each.
 pub(in crate::cli) fn told(operation: &Operation, record: &AgentRecord) -> Vec<String> {
@@ -10,9 +10,7 @@ pub(in crate::cli) fn told(operation: &Operation, record: &AgentRecord) -> Vec<S
     let head = format!("{:>3}  {started}  ", operation.id.0);
     let margin = " ".repeat(head.len());
     let mut lines = vec![format!("{head}{}", sentence(operation))];
-    if let Some(git) = told_git(operation, record) {
-        lines.push(format!("{margin}{git}"));
-    }
+    lines.extend(beside(operation, record).into_iter().map(|line| format!("{margin}{line}")));
     lines
 }
 
@@ -60,17 +58,19 @@ fn ended(operation: &Operation) -> String {
     }
 }
 
-/// Which commit told Git, or why none did, where Git had to be told.
-fn told_git(operation: &Operation, record: &AgentRecord) -> Option<String> {
+/// What is known beside an operation: the figures behind a failure, and which commit told Git, or why none did.
+fn beside(operation: &Operation, record: &AgentRecord) -> Vec<String> {
     let failed = matches!(operation.outcome, Some(Outcome::Failed(_)));
     let moved = matches!(operation.cause, Cause::Rollback { .. });
     // What was left: the candidate that went back, or what a person moved away from.
-    let left = if moved { operation.from.as_ref() } else { operation.to.as_ref().filter(|_| failed) }?;
-    let hold = record.hold.as_ref().filter(|hold| hold.left.short() == left.0)?;
-    Some(match &hold.git {
-        Told::ByHand => "telling Git is left to a person".to_owned(),
-        Told::Pending => "Git is still to be told".to_owned(),
-        Told::Commit(commit) => format!("Git was told by {}", commit.get(..8).unwrap_or(commit)),
-        Told::Refused(why) => format!("Git cannot be told: {why}"),
-    })
+    let left = if moved { operation.from.as_ref() } else { operation.to.as_ref().filter(|_| failed) };
+    let Some(left) = left else { return vec![] };
+    // A later failure of the same release has the later word.
+    let newest = record.operations.iter().find(|other| other.to.as_ref() == Some(left) && other.outcome.is_some());
+    let entry = record.quarantine.iter().find(|entry| failed && entry.release.short() == left.0);
+    if let Some(entry) = entry.filter(|_| newest.is_none_or(|newest| newest.id == operation.id)) {
+        return entry.evidence.iter().cloned().chain([git(&entry.git)]).collect();
+    }
+    let hold = record.hold.as_ref().filter(|hold| hold.left.short() == left.0);
+    hold.map(|hold| git(&hold.git)).into_iter().collect()
 }

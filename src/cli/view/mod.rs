@@ -163,12 +163,7 @@ pub(super) fn agent_lines(
         pair("suspended", with_reason(format!("by {}", suspended.by), &suspended.reason));
     }
     if let Some(hold) = &record.hold {
-        let git = match &hold.git {
-            Told::ByHand => "telling Git is left to a person".to_owned(),
-            Told::Pending => "Git is still to be told".to_owned(),
-            Told::Commit(commit) => format!("Git was told by {}", commit.get(..8).unwrap_or(commit)),
-            Told::Refused(why) => format!("Git cannot be told: {why}"),
-        };
+        let git = git(&hold.git);
         pair("held back", format!("{} was left by {} {} ago; {git}", hold.left, hold.by, ago(now, hold.since)));
     }
     if let Some(operation) = &record.operation {
@@ -193,7 +188,8 @@ pub(super) fn agent_lines(
         let failed = format!("{} failed {} ago", entry.release, ago(now, entry.since));
         // A reason is told once, however often it is the reason.
         let known = record.differs.as_ref().is_some_and(|differs| differs.why.contains(&entry.reason));
-        pair("quarantine", if known { failed } else { with_reason(failed, &entry.reason) });
+        let failed = if known { failed } else { with_reason(failed, &entry.reason) };
+        pair("quarantine", if entry.git.is_by_hand() { failed } else { format!("{failed}; {}", git(&entry.git)) });
     }
     if !record.history.is_empty() {
         let before = record.history.iter().map(|standing| standing.release.to_string());
@@ -214,6 +210,16 @@ pub(super) fn agent_lines(
     }
     lines.extend(next::lines(name, record, logs).into_iter().map(|(key, text)| format!("  {key:<12}{text}")));
     lines
+}
+
+/// Whether Git was told.
+fn git(told: &Told) -> String {
+    match told {
+        Told::ByHand => "telling Git is left to a person".to_owned(),
+        Told::Pending => "Git is still to be told".to_owned(),
+        Told::Commit(commit) => format!("Git was told by {}", commit.get(..8).unwrap_or(commit)),
+        Told::Refused(why) => format!("Git cannot be told: {why}"),
+    }
 }
 
 fn operation_sentence(operation: &Operation, differs: Option<&Differs>, now: Timestamp) -> String {

@@ -168,6 +168,12 @@ fn operations_are_told_with_cause_and_outcome() {
         ..AgentRecord::default()
     };
     let none = AgentRecord::default();
+    let entry = Quarantined {
+        evidence: vec!["errors, candidate: 5 of 25".to_owned(), "errors, stable: 0 of 75".to_owned()],
+        git: Told::Commit("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".to_owned()),
+        ..Quarantined::new(stood("new", 0).release, at(0), "errors: the candidate is worse than stable")
+    };
+    let quarantined = AgentRecord { quarantine: vec![entry], ..AgentRecord::default() };
     let commit = Told::Commit("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".to_owned());
     let failed = || Some(Outcome::Failed("errors: the candidate is worse than stable".to_owned()));
     let reverted = Cause::Revert {
@@ -181,6 +187,7 @@ fn operations_are_told_with_cause_and_outcome() {
         told(&between(Cause::Commit {}, failed()), &none),
         told(&between(Cause::Commit {}, failed()), &record("new", commit.clone())),
         told(&between(Cause::Commit {}, failed()), &record("other", commit.clone())),
+        told(&between(Cause::Commit {}, failed()), &quarantined),
         told(&between(Cause::Commit {}, Some(Outcome::Superseded)), &none),
         told(&between(reverted, Some(Outcome::Succeeded)), &none),
         told(&between(moved.clone(), Some(Outcome::Succeeded)), &record("good", commit)),

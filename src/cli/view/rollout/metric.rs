@@ -155,7 +155,7 @@ impl MetricShown {
 /// The limit in this step; of a watch after the promotion, its own. An experiment has none.
 fn limit(rollout: &Rollout, name: &str, declared: Option<&Metric>) -> Option<f64> {
     if is_watch(rollout) {
-        return bake(rollout.spec()).metrics.get(name).and_then(|metric| metric.limit);
+        return bake(rollout.spec()).0.get(name).and_then(|metric| metric.limit);
     }
     let of_all = declared.and_then(|metric| metric.limit);
     let of_step = match super::current(rollout) {

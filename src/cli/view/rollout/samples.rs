@@ -60,6 +60,7 @@ fn standing(content: &str) -> Standing {
         revision: "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision"),
         settings: Digest::of(b""),
         renderer: 1,
+        own_set: true,
         since: minutes(0),
     }
 }
