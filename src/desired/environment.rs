@@ -9,7 +9,7 @@ use super::agent::sorted;
 use super::layer::{refused, source};
 use super::read::{MAX_BYTES, Node, Period, check, closest, list_of, one_document};
 use super::written::{self, TrackSpec, WriteBackSpec};
-use super::{After, EnvironmentSpec, Freeze, Track, Waves, WriteBack, undelivered};
+use super::{After, EnvironmentSpec, Freeze, Track, Waves, WriteBack};
 use crate::model::{AgentName, Diagnostic, Diagnostics, EnvironmentName, Origin};
 use crate::source::{EntryKind, Tree};
 
