@@ -20,6 +20,8 @@ mod names;
 mod release;
 #[path = "machine/river.rs"]
 mod river;
+#[path = "machine/rollout.rs"]
+mod rollout;
 #[path = "machine/serving.rs"]
 mod serving;
 #[path = "machine/split.rs"]

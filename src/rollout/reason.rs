@@ -108,6 +108,9 @@ fn arm(figures: &ArmFigures) -> String {
 
 /// Four figures are enough for people.
 fn rounded(value: f64) -> String {
+    if value.abs() >= 1e6 {
+        return format!("{value:.1e}");
+    }
     let digits = if value.abs() >= 100.0 { 0 } else { 4 };
     let text = format!("{value:.digits$}");
     if digits == 0 { return text }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::rejection::JsonRejection;
@@ -28,6 +29,7 @@ pub(super) struct Agent {
     release: Folder,
     metrics: Metrics,
     started: Instant,
+    asked: AtomicU64,
 }
 
 type Shared = State<Arc<Agent>>;
@@ -45,13 +47,19 @@ impl Agent {
     /// An agent that starts now.
     pub(super) fn new(release: Folder) -> Self {
         let metrics = Metrics::new(&release.id.short(), release.model());
-        Self { release, metrics, started: Instant::now() }
+        Self { release, metrics, started: Instant::now(), asked: AtomicU64::new(0) }
     }
 
     /// Whether it takes traffic.
     fn is_ready(&self) -> bool {
         let demo = &self.release.demo;
         !demo.not_ready && self.started.elapsed() >= Duration::from_millis(demo.startup_delay_ms)
+    }
+
+    /// Whether this question is one that fails on purpose.
+    fn fails(&self) -> bool {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        self.release.demo.fail_every > 0 && asked.is_multiple_of(self.release.demo.fail_every)
     }
 
     /// Answers by the prompts, `system` first, with the customer's name filled in.
@@ -122,6 +130,10 @@ async fn chat(
             return (rejection.status(), Json(json!({"error": error}))).into_response();
         }
     };
+    if agent.fails() {
+        let error = "it fails on purpose: `demo.failEvery` of its config";
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"error": error}))).into_response();
+    }
     let begun = Instant::now();
     let answer = agent.answer(&asked);
     agent.metrics.answered(&asked.message, &answer, begun.elapsed());

@@ -3,7 +3,7 @@
 //! It reads its release folder as any agent's code does, answers `POST /chat` by the rules in its prompts, and shows
 //! which release it is. What its release's config says under `demo` makes it misbehave on purpose: `{"crash": true}`
 //! ends it at start, `{"notReady": true}` keeps it unready, `{"startupDelayMs": n}` makes it ready late, and
-//! `{"chunkDelayMs": n}` slows the streamed replies.
+//! `{"chunkDelayMs": n}` slows the streamed replies, and `{"failEvery": n}` fails one question of n.
 //!
 //! | request | reply |
 //! | --- | --- |

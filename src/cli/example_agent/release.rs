@@ -37,6 +37,8 @@ pub(super) struct Demo {
     pub(super) startup_delay_ms: u64,
     /// Milliseconds between two chunks of a streamed reply.
     pub(super) chunk_delay_ms: u64,
+    /// Every so-manieth question is answered with an error; 0: none.
+    pub(super) fail_every: u64,
 }
 
 /// Of `release.json` and `config.json`, what an agent needs.
