@@ -112,7 +112,11 @@ pub(super) enum Finished {
     Recorded(Result<Option<Box<EnvironmentEntry>>, Failure>),
     Journalled,
     /// What was asked for beside the effects.
-    Answered { agent: AgentName, epoch: u64, observation: Box<Observation> },
+    Answered {
+        agent: AgentName,
+        epoch: u64,
+        observation: Box<Observation>,
+    },
 }
 
 impl Environment {

@@ -15,7 +15,9 @@ use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
 use crate::render::{ROUTE_GROUP, ROUTE_KIND};
 use crate::revert::{History, Step, evidence, paths_of, touches};
 use crate::rollout;
-use crate::source::{self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
+use crate::source::{
+    self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified,
+};
 
 /// Commits on the way of a revert that are looked at, and before them for what messages name.
 const WAY: usize = 200;
@@ -278,9 +280,10 @@ fn authors(ask: &Ask<'_>, desired: &DesiredState) -> BTreeMap<AgentName, BTreeSe
         }
         let paths = paths_of(&asked.name, ask.environment);
         let walk = store.commits_between(&stands.revision.commit, &asked.revision.commit, WAY).ok()?;
-        let theirs = walk.commits.into_iter().filter(|commit| {
-            store.changed_paths(&commit.id).is_ok_and(|changed| touches(&changed, &paths))
-        });
+        let theirs = walk
+            .commits
+            .into_iter()
+            .filter(|commit| store.changed_paths(&commit.id).is_ok_and(|changed| touches(&changed, &paths)));
         Some(theirs.map(|commit| known(&commit.author)).collect())
     };
     let agents = desired.agents.iter().filter_map(|(name, asked)| Some((name.clone(), of(asked.as_ref().ok()?)?)));

@@ -29,11 +29,9 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
         if target == Some(TargetKind::Kubernetes) && strategy.key != "rolling" {
             refuse(strategy, &format!("{what} on Kubernetes"), found);
         }
-        let steps = strategy.value.get("steps").map(|steps| match &steps.kind {
-            Kind::List(items) => items.as_slice(),
-            _ => &[],
-        });
-        for gate in steps.unwrap_or_default().iter().filter_map(|step| step.field("gate")) {
+        let steps = strategy.value.get("steps").map(|steps| &steps.kind);
+        let steps = if let Some(Kind::List(items)) = steps { items.as_slice() } else { &[] };
+        for gate in steps.iter().filter_map(|step| step.field("gate")) {
             refuse(gate, &format!("{what}.steps.gate"), found);
         }
     }

@@ -17,5 +17,5 @@ pub use evidence::{
 };
 pub use fault::{Cause, Fault, Finding};
 pub use health::{Health, health};
-pub use route::route_is_in_force;
 pub use host::{HostReason, LAUNCH_ANNOTATION, PROXY_UNREACHABLE};
+pub use route::route_is_in_force;

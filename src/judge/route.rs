@@ -13,9 +13,7 @@ pub fn route_is_in_force(route: &LiveObject) -> bool {
     let generation = at(&route.body, &["metadata", "generation"]).and_then(serde_json::Value::as_i64);
     let parents = list(&route.body, &["status", "parents"]);
     let says = |parent: &serde_json::Value| {
-        let of = |kind: &str| {
-            list(parent, &["conditions"]).iter().find(|condition| text(condition, &["type"]) == kind)
-        };
+        let of = |kind: &str| list(parent, &["conditions"]).iter().find(|condition| text(condition, &["type"]) == kind);
         let holds = |condition: &serde_json::Value| {
             let observed = at(condition, &["observedGeneration"]).and_then(serde_json::Value::as_i64);
             text(condition, &["status"]) == "True" && observed >= generation

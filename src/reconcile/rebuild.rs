@@ -72,9 +72,8 @@ fn serving<'l>(state: &AgentState, objects: &[&'l Arc<LiveObject>]) -> Option<&'
     let is_main = |live: &&&Arc<LiveObject>| {
         live.object.kind == "Deployment" && live.label(PROCESS_LABEL).is_none_or(|process| process == "main")
     };
-    let is_route = |live: &&&Arc<LiveObject>| {
-        live.object.kind == "HTTPRoute" && live.object.name == state.agent.as_str()
-    };
+    let is_route =
+        |live: &&&Arc<LiveObject>| live.object.kind == "HTTPRoute" && live.object.name == state.agent.as_str();
     let route = objects.iter().find(is_route);
     let number = |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_u64);
     let weight = |live: &LiveObject| {

@@ -10,11 +10,9 @@ use super::{Action, Announcement, Smoke, Wanted};
 use crate::desired::rollout::{Canary, Preset, Rollback, Source, Strategy};
 use crate::desired::{RolloutSpec, WriteBack};
 use crate::judge::{Arms, Fault, Finding, Why};
-use crate::model::Timestamp;
+use crate::model::{ReleaseId, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn};
-use crate::record::{
-    AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told,
-};
+use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told};
 use crate::rollout::{
     Beginning, Deed, Event, Illegal, Instances, Judging, News, Person, Phase, Question, Reason, Rollout, Sides, Way,
     evidence,
@@ -93,9 +91,8 @@ impl AgentState {
             self.live.of_kind("apps", "Deployment").filter(main).filter_map(replicas).max()
         };
         let live = settings.autoscaling.as_ref().and_then(|_| autoscaled()).and_then(|count| u32::try_from(count).ok());
-        let workers = spec.workers.keys().map(|name| {
-            (name.clone(), settings.worker_replicas.get(name).copied().unwrap_or(1))
-        });
+        let workers =
+            spec.workers.keys().map(|name| (name.clone(), settings.worker_replicas.get(name).copied().unwrap_or(1)));
         Instances { agent: live.or(settings.replicas).unwrap_or(1), workers: workers.collect() }
     }
 }
@@ -151,7 +148,7 @@ impl AgentState {
         rollout = next;
         let waits = plan.waiting.iter().find(|waiting| !matches!(waiting, WaitingOn::Healthy(_)));
         let refused = plan.errors().next().or_else(|| waits.map(|waiting| format!("waiting for {waiting}")));
-        self.tell_rollout(&mut record, &rollout, refused.as_deref(), now);
+        tell_rollout(&mut record, &rollout, refused.as_deref(), now);
         self.keep(&saved, &rollout, &mut record, now);
         if *ledger.record != record {
             for news in news {
@@ -207,7 +204,17 @@ impl AgentState {
                 let reason = reason.clone();
                 self.end_aborted(&target, &reason, rollout, record, now, actions);
             }
-            _ => {
+            Phase::Done { .. }
+            | Phase::Waiting
+            | Phase::Starting
+            | Phase::Smoke { .. }
+            | Phase::Mirror { .. }
+            | Phase::Step { .. }
+            | Phase::Experiment { .. }
+            | Phase::Promoting
+            | Phase::Baking { .. }
+            | Phase::Keeping { .. }
+            | Phase::Aborting { .. } => {
                 let mut record = record.clone();
                 record.rollout = None;
                 record.rollbacks = lately(rollout.rollbacks(), now);
@@ -266,17 +273,12 @@ impl AgentState {
             }
         }
         if let Some(admission) = self.admission.clone() {
-            if let Some(desired) = self.desired_release().filter(|id| !self.is_left(record, *id)) {
+            if let Some(desired) = self.desired_release().filter(|id| !is_left(record, *id)) {
                 let _ = told(&mut next, &Event::Desired(desired), news, now);
             }
             let _ = told(&mut next, &Event::Outside(admission.outside.clone()), news, now);
         }
         next
-    }
-
-    /// A person or a failure left this release: that Git still asks for it is no news.
-    fn is_left(&self, record: &AgentRecord, id: crate::model::ReleaseId) -> bool {
-        record.hold.as_ref().is_some_and(|hold| hold.left == id) || record.quarantined(id).is_some()
     }
 
     /// What is seen of instances and route, until nothing moves any more; with the plan for what is wanted then.
@@ -350,13 +352,14 @@ impl AgentState {
             return None;
         }
         let why = health.findings.iter().find(|finding| finding.fault == Fault::Environment);
-        Some(own.map(failed).unwrap_or_else(|| Event::Failed {
+        let nobody = || Event::Failed {
             why: why.map_or_else(
                 || "the candidate is not ready by its deadline, and nothing says why".to_owned(),
                 |finding| finding.sentence.clone(),
             ),
             by_release: false,
-        }))
+        };
+        Some(own.map_or_else(nobody, failed))
     }
 
     /// The judge of what the rollout is at, and what it wants to be measured.
@@ -387,7 +390,8 @@ impl AgentState {
     }
 
     fn smoke(&mut self, rollout: &Rollout, now: Timestamp, actions: &mut Vec<Action>) {
-        let (Phase::Smoke { passed: false }, Strategy::BlueGreen(declared)) = (rollout.phase(), &rollout.spec().strategy)
+        let (Phase::Smoke { passed: false }, Strategy::BlueGreen(declared)) =
+            (rollout.phase(), &rollout.spec().strategy)
         else {
             return;
         };
@@ -416,17 +420,6 @@ impl AgentState {
         }
     }
 
-    /// The conditions of an agent whose rollout is on its way.
-    fn tell_rollout(&self, record: &mut AgentRecord, rollout: &Rollout, refused: Option<&str>, now: Timestamp) {
-        let wait = rollout.wait(now);
-        let text = match &wait {
-            Some(wait) => format!("{}: waiting for {wait}", rollout.phase().word()),
-            None => rollout.phase().word().to_owned(),
-        };
-        let stalled = wait.as_ref().filter(|wait| wait.is_stalled()).map(|_| text.as_str());
-        Situation::Rolling { text: &text, stalled: refused.or(stalled) }.tell(record, now);
-    }
-
     /// Puts the rollout into the record, with what its judge knows where that is due.
     fn keep(&mut self, saved: &Rollout, rollout: &Rollout, record: &mut AgentRecord, now: Timestamp) {
         let due = self.memory.evidence_saved.is_none_or(|at| now.duration_since(at) >= EVIDENCE_KEPT);
@@ -450,6 +443,22 @@ fn told(rollout: &mut Rollout, event: &Event, news: &mut Vec<News>, now: Timesta
     Ok(())
 }
 
+/// A person or a failure left this release: that Git still asks for it is no news.
+fn is_left(record: &AgentRecord, id: ReleaseId) -> bool {
+    record.hold.as_ref().is_some_and(|hold| hold.left == id) || record.quarantined(id).is_some()
+}
+
+/// The conditions of an agent whose rollout is on its way.
+fn tell_rollout(record: &mut AgentRecord, rollout: &Rollout, refused: Option<&str>, now: Timestamp) {
+    let wait = rollout.wait(now);
+    let text = match &wait {
+        Some(wait) => format!("{}: waiting for {wait}", rollout.phase().word()),
+        None => rollout.phase().word().to_owned(),
+    };
+    let stalled = wait.as_ref().filter(|wait| wait.is_stalled()).map(|_| text.as_str());
+    Situation::Rolling { text: &text, stalled: refused.or(stalled) }.tell(record, now);
+}
+
 // === what people ask for ===
 
 /// Requests about a rollout that were not handled yet, the oldest first.
@@ -459,9 +468,10 @@ fn new_deeds(ledger: &Ledger) -> Vec<(&'static str, &Request)> {
     let stable = ledger.record.stable.as_ref().map(|stable| stable.release);
     // A rollback to another release than the stable one takes the candidate back first, and is done after that.
     let leaves = rollback.filter(|asked| {
-        asked.to.as_ref().is_none_or(|to| {
-            stable.is_some_and(|stable| *to == stable.short() || *to == stable.digest().to_string())
-        })
+        asked
+            .to
+            .as_ref()
+            .is_none_or(|to| stable.is_some_and(|stable| *to == stable.short() || *to == stable.digest().to_string()))
     });
     let asked = [
         ("abort", requests.abort.as_ref()),
@@ -553,7 +563,8 @@ impl AgentState {
         };
         record.finish(outcome, now);
         if what_follows.quarantine || what_follows.hold {
-            let refused = Refused { desired: candidate.release, why: format!("{} went back here: {why}", candidate.release) };
+            let refused =
+                Refused { desired: candidate.release, why: format!("{} went back here: {why}", candidate.release) };
             course::differ(&mut record, Some(&refused), true, now);
             record.left = Some(candidate);
         }

@@ -36,13 +36,10 @@ pub(super) fn set_of(standing: &Standing) -> Set {
 /// # Errors
 ///
 /// In one sentence, when one of them cannot be rendered.
-pub(super) fn sides(
-    state: &mut AgentState,
-    record: &AgentRecord,
-    rollout: &Rollout,
-) -> Result<Sides<Side>, String> {
+pub(super) fn sides(state: &mut AgentState, record: &AgentRecord, rollout: &Rollout) -> Result<Sides<Side>, String> {
     let missing = || "the record of a rollout lacks one of its releases".to_owned();
-    let (stable, candidate) = (record.stable.clone().ok_or_else(missing)?, record.candidate.clone().ok_or_else(missing)?);
+    let (stable, candidate) =
+        (record.stable.clone().ok_or_else(missing)?, record.candidate.clone().ok_or_else(missing)?);
     let wanted = rollout.wanted();
     let all_sets = rollout.carrier() == Carrier::Counted && (1..100).contains(&wanted.routes.split.weight());
     let Sides { candidate: ours, stable: theirs } = wanted.instances;
@@ -101,7 +98,8 @@ impl Side {
         now: Timestamp,
     ) -> AgentHealth {
         let live = &state.live;
-        let stand = deployments.into_iter().filter_map(|manifest| live.objects.get(&manifest.object)).map(AsRef::as_ref);
+        let stand =
+            deployments.into_iter().filter_map(|manifest| live.objects.get(&manifest.object)).map(AsRef::as_ref);
         let of = |group, kind| live.of_kind(group, kind).map(AsRef::as_ref).collect::<Vec<&LiveObject>>();
         let id = &self.release.id;
         agent_health(id, &stand.collect::<Vec<_>>(), &of("apps", "ReplicaSet"), &of("", "Pod"), now)
@@ -218,9 +216,8 @@ pub(super) fn is_in_force(state: &AgentState, rollout: &Rollout, plan: &Plan) ->
         Carrier::Routed => (ROUTE_GROUP, ROUTE_KIND),
         Carrier::Counted => ("", "Service"),
     };
-    let is_carrier = |object: &ObjectRef| {
-        object.group == group && object.kind == kind && object.name == state.agent.as_str()
-    };
+    let is_carrier =
+        |object: &ObjectRef| object.group == group && object.kind == kind && object.name == state.agent.as_str();
     let waits = plan.steps.iter().any(|step| is_carrier(step.object()));
     let live = state.live.of_kind(group, kind).find(|live| is_carrier(&live.object));
     match (rollout.carrier(), live) {

@@ -12,8 +12,8 @@ use crate::model::{
 };
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, MAX_SETTINGS, Requests, RolloutRecord, Standing};
-use crate::rollout::{Carrier, Instances, Judging, Rollout};
 use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
+use crate::rollout::{Carrier, Instances, Judging, Rollout};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);

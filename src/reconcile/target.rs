@@ -53,12 +53,9 @@ impl Target {
         let mut rendered = rendering(state, &release, &settings, &standing, surge, None, false)?;
         let before = record.stable.clone().filter(|_| record.operation.is_some());
         let previous = match before {
-            Some(before) => content(state, &before)
-                .ok()
-                .filter(|(_, found)| found.digest == before.settings)
-                .and_then(|(release, settings)| {
-                    rendering(state, &release, &settings, &before, false, None, false).ok()
-                }),
+            Some(before) => content(state, &before).ok().filter(|(_, found)| found.digest == before.settings).and_then(
+                |(release, settings)| rendering(state, &release, &settings, &before, false, None, false).ok(),
+            ),
             None => Some(Arc::clone(&rendered)),
         };
         if standing.own_set
@@ -352,13 +349,31 @@ impl AgentState {
 /// How an agent stands, for its conditions.
 pub(super) enum Situation<'a> {
     Suspended(&'a Requests),
-    Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
+    Progressing {
+        waiting: &'a [WaitingOn],
+        stalled: Option<&'a str>,
+    },
     /// A rollout is on its way: how far, and what a person must do.
-    Rolling { text: &'a str, stalled: Option<&'a str> },
-    Stalled { word: &'static str, why: &'a str },
-    Failed { why: &'a str },
-    Unhealthy { word: &'static str, why: &'a str, contested: Option<&'a str> },
-    Ready { contested: Option<&'a str>, blocked: &'a [WaitingOn] },
+    Rolling {
+        text: &'a str,
+        stalled: Option<&'a str>,
+    },
+    Stalled {
+        word: &'static str,
+        why: &'a str,
+    },
+    Failed {
+        why: &'a str,
+    },
+    Unhealthy {
+        word: &'static str,
+        why: &'a str,
+        contested: Option<&'a str>,
+    },
+    Ready {
+        contested: Option<&'a str>,
+        blocked: &'a [WaitingOn],
+    },
     Kept(&'a Reason),
     Removed,
 }
@@ -480,6 +495,9 @@ fn behind(record: &mut AgentRecord, now: Timestamp) {
             Some((Told::Refused(why), _)) => format!("Git could not be told of the failure, and is tried again: {why}"),
             Some((Told::ByHand, release)) => {
                 format!("{release} failed, and this environment does not tell Git: revert it there")
+            }
+            Some((Told::Commit(proposed), _)) if proposed.contains("://") => {
+                format!("a person must merge what takes it back: {proposed}")
             }
             Some((Told::Pending | Told::Commit(_), _)) | None => {
                 return record.clear_condition(ConditionKind::GitBehind);

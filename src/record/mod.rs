@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::model::AgentName;
 
 pub use agent::{
-    AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_EVIDENCE, MAX_INVENTORY, MAX_MAKING, ROLLOUT_FORMAT,
-    MAX_OPERATIONS, MAX_QUARANTINE, MAX_SETTINGS, Owned, Phase, Quarantined, Standing, Told, Truth,
+    AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_EVIDENCE, MAX_INVENTORY,
+    MAX_MAKING, MAX_OPERATIONS, MAX_QUARANTINE, MAX_SETTINGS, Owned, Phase, Quarantined, ROLLOUT_FORMAT, Standing,
+    Told, Truth,
 };
 pub use environment::{EnvironmentRecord, EnvironmentRequests, RefusedMove, SyncRequest};
 pub use operation::{Cause, Evidence, Operation, OperationId, OperationKind, Outcome, ShortId};

@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 use super::merge::without_nulls;
 use super::names::{
     AGENT_LABEL, ARTIFACT_SOURCE_ANNOTATION, DRAIN_ANNOTATION, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
-    NAME_LABEL, PART_OF_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, ROUTE_ANNOTATION,
-    SET_LABEL,
+    NAME_LABEL, PART_OF_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, ROUTE_ANNOTATION, SET_LABEL,
     applyset_id, base64, config_map_name, deployment_name, service_name,
 };
 use super::pod::selector;

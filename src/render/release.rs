@@ -230,9 +230,9 @@ impl Rendered {
 
     /// One object more, in its place.
     pub fn add(&mut self, role: Role, manifest: Manifest) {
-        let at = self.manifests.partition_point(|other| {
-            self.roles.get(&other.object).is_some_and(|other| other.rank() <= role.rank())
-        });
+        let at = self
+            .manifests
+            .partition_point(|other| self.roles.get(&other.object).is_some_and(|other| other.rank() <= role.rank()));
         self.roles.insert(manifest.object.clone(), role);
         self.manifests.insert(at, manifest);
     }

@@ -46,8 +46,8 @@ mod wave;
 
 pub use course::{bake, experiment, judged};
 pub use event::{Answer, Deed, Event, Illegal, News, Outside, Person};
-pub use judging::Judging;
 pub use instances::{Carrier, Instances, Sides, rounded};
+pub use judging::Judging;
 pub use outline::{Known, outline};
 pub use question::{Measurement, Measurements, Question};
 pub use reason::{Aftermath, Reason, evidence};

@@ -113,7 +113,9 @@ fn rounded(value: f64) -> String {
     }
     let digits = if value.abs() >= 100.0 { 0 } else { 4 };
     let text = format!("{value:.digits$}");
-    if digits == 0 { return text }
+    if digits == 0 {
+        return text;
+    }
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

@@ -39,7 +39,11 @@ struct Users {
 fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool, sent: Instant) {
     let mut got = got.lock().expect("no panic before");
     let entry = got.entry(release.unwrap_or_else(|| "nobody".to_owned())).or_default();
-    if good { entry.answered += 1 } else { entry.failed += 1 }
+    if good {
+        entry.answered += 1
+    } else {
+        entry.failed += 1
+    }
     entry.last = Some(sent);
 }
 
@@ -175,12 +179,13 @@ async fn people_hold_a_rollout_promote_and_abort_it() {
     river.repo.commit("Ask a person first");
     river.settled(&river.repo.head()).await;
     river.repo.commit_greeting("Ahoy!");
-    river.recorded("it waits for a person", |record| {
-        crate::daemon::condition(record, "Progressing").is_some_and(|found| {
-            found["message"].as_str().is_some_and(|message| message.contains("backstay promote"))
+    river
+        .recorded("it waits for a person", |record| {
+            crate::daemon::condition(record, "Progressing").is_some_and(|found| {
+                found["message"].as_str().is_some_and(|message| message.contains("backstay promote"))
+            })
         })
-    })
-    .await;
+        .await;
     let status = daemon.done(&["status", "support"]);
     assert!(status.contains("promote"), "{status}");
     daemon.done(&["abort", "support", "--reason", "not today"]);

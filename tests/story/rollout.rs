@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use backstay::desired::RolloutSpec;
-use backstay::desired::rollout::{
-    BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until,
-};
 use backstay::desired::Settings;
+use backstay::desired::rollout::{BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until};
 use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
 use backstay::rollout::{Phase, Rollout};
 use jiff::SignedDuration;
@@ -16,7 +14,8 @@ use super::world::World;
 
 /// 5 % for a minute, 50 % for a minute, all; watched for two minutes; the default metrics.
 fn canary() -> RolloutSpec {
-    let step = |weight| Step::Weight { weight, until: Until::Time(SignedDuration::from_mins(1)), limits: BTreeMap::new() };
+    let step =
+        |weight| Step::Weight { weight, until: Until::Time(SignedDuration::from_mins(1)), limits: BTreeMap::new() };
     RolloutSpec {
         strategy: Strategy::Canary(Canary { steps: vec![step(5), step(50)], mirror: None, reach: None }),
         analysis: RolloutSpec::default_metrics(),
@@ -128,7 +127,8 @@ fn a_bad_candidate_goes_back_and_git_is_told() {
     assert!(matches!(&record.operations[0].outcome, Some(Outcome::Failed(_))), "{:?}", record.operations[0]);
     assert!(world.find("Deployment", &format!("support--{candidate}")).is_none());
     // The revert arrives: nothing new is deployed, and nothing is reverted again.
-    let (operations, told) = (record.operations.len(), world.writes.iter().filter(|w| w.starts_with("tell git")).count());
+    let (operations, told) =
+        (record.operations.len(), world.writes.iter().filter(|w| w.starts_with("tell git")).count());
     let mut world = world;
     assert!(world.git.arrive());
     let world = world.settle().later(SignedDuration::from_mins(20)).settle();
@@ -197,7 +197,9 @@ fn a_newer_commit_supersedes_a_rollout_or_waits_for_its_end() {
         let world = world.git_with("best", by(spec())).settle();
         assert_eq!(world.candidate() == first, waits);
         let world = world.until("the last", |world| {
-            world.is_at_rest() && world.stable().is_some_and(|stable| stable != first) && world.record().history.len() > usize::from(waits)
+            world.is_at_rest()
+                && world.stable().is_some_and(|stable| stable != first)
+                && world.record().history.len() > usize::from(waits)
         });
         let best = super::world::desired(&super::world::agent(), "best", by(spec())).release.id.short();
         assert_eq!(world.stable(), Some(best));

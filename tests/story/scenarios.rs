@@ -145,11 +145,14 @@ pub(crate) const ALL: [Scenario; 18] = [
     Scenario {
         name: "canary with abort and revert",
         promises: &["T1", "T3", "D9"],
-        words: &[|world| split(world, "hello", canary()), |world| {
-            let id = desired(&agent(), "bad", by(canary())).release.id.short();
-            world.traffic.errors.insert(id, 0.5);
-            split(world, "bad", canary());
-        }],
+        words: &[
+            |world| split(world, "hello", canary()),
+            |world| {
+                let id = desired(&agent(), "bad", by(canary())).release.id.short();
+                world.traffic.errors.insert(id, 0.5);
+                split(world, "bad", canary());
+            },
+        ],
     },
     Scenario {
         name: "blue-green switch and back",

@@ -72,9 +72,7 @@ impl Traffic {
             let totals = match metric.source.measure() {
                 Measure::Rate { .. } => Totals::Binary { n, x },
                 Measure::Mean => Totals::Mean { n, sum: n, squares: Some(n) },
-                Measure::Duration { .. } => {
-                    latencies(n)
-                }
+                Measure::Duration { .. } => latencies(n),
             };
             Ok(vec![Reading { instance: "proxy".to_owned(), started: None, totals }])
         };

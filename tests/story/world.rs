@@ -17,10 +17,10 @@ use serde_json::Value;
 pub(crate) use super::cluster::NAMESPACE;
 use super::cluster::{Cluster, No};
 use super::git::Git;
-use super::traffic::Traffic;
 pub(crate) use super::git::{agent, desired, revision, start};
 use super::oracle::{self, Oracle};
 use super::plane::{Class, Past, Plane};
+use super::traffic::Traffic;
 
 #[path = "strike.rs"]
 mod strike;
