@@ -29,6 +29,7 @@ pub mod host;
 pub mod keeper;
 pub mod proxy;
 pub mod supervisor;
+pub mod measure;
 pub mod daemon;
 pub mod web;
 pub mod cli;

@@ -22,6 +22,8 @@ mod release;
 mod river;
 #[path = "machine/serving.rs"]
 mod serving;
+#[path = "machine/split.rs"]
+mod split;
 #[path = "machine/store.rs"]
 mod store;
 #[path = "machine/telling.rs"]

@@ -14,3 +14,5 @@ mod health;
 mod host;
 #[path = "render/objects.rs"]
 mod objects;
+#[path = "render/route.rs"]
+mod route;

@@ -49,3 +49,7 @@ mod river;
 mod shapes;
 #[path = "story/table.rs"]
 mod table;
+#[path = "story/traffic.rs"]
+mod traffic;
+#[path = "story/rollout.rs"]
+mod rollout;

@@ -65,6 +65,8 @@ pub(crate) struct Environment {
     /// News that were heard since it was decided what follows.
     undecided: usize,
     pub(super) admitted_at: Timestamp,
+    /// When time alone changes what agents may do.
+    pub(super) admit_at: Option<Timestamp>,
     /// What each track came to at the last look that was another one.
     settled: BTreeMap<String, Result<source::Settled, SourceError>>,
     /// Why Git cannot be read, as it was first said.
@@ -109,6 +111,8 @@ pub(super) enum Finished {
     /// What the ledger holds of the environment now: written by us, or read since somebody else wrote.
     Recorded(Result<Option<Box<EnvironmentEntry>>, Failure>),
     Journalled,
+    /// What was asked for beside the effects.
+    Answered { agent: AgentName, epoch: u64, observation: Box<Observation> },
 }
 
 impl Environment {
@@ -135,6 +139,7 @@ impl Environment {
             admit_again: false,
             undecided: 0,
             admitted_at: Timestamp::UNIX_EPOCH,
+            admit_at: None,
             settled: BTreeMap::new(),
             away: None,
             round: 0,
@@ -446,6 +451,11 @@ impl Environment {
                 }
             }
             Finished::Journalled => self.journalling = false,
+            Finished::Answered { agent, epoch, observation } => {
+                if Some(epoch) == self.epoch {
+                    self.observe(&agent, *observation);
+                }
+            }
         }
     }
 
@@ -521,6 +531,7 @@ impl Environment {
         self.listening = true;
         let (git, environment) = (Arc::clone(&self.parts.git), self.name().clone());
         let target = self.parts.config.target;
+        let write_backs = Arc::clone(&self.parts.write_backs);
         let (record, records, now) = (self.record(), self.records.clone(), self.now());
         let rule = self.word.as_ref().and_then(|word| word.desired.spec.after.clone());
         let shared = Arc::clone(&self.parts.shared);
@@ -540,6 +551,7 @@ impl Environment {
                 records: &records,
                 elsewhere,
                 now,
+                people: &write_backs.people,
             };
             let heard = listen(&ask, &mut cache);
             Finished::Heard { heard: Box::new(heard), cache: Box::new(cache), round: status.round }

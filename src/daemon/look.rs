@@ -60,6 +60,7 @@ pub async fn look(
     let mut elsewhere = Config::clone(config);
     elsewhere.state.folder = folder.to_owned();
     let git = Arc::new(Git::start(&elsewhere, 0)?);
+    let people = super::run::people(config)?;
     let mut tracks = vec![Track::Branch(git.branch().to_owned())];
     let mut pins = vec![];
     let mut cache = Cache::default();
@@ -78,6 +79,7 @@ pub async fn look(
             (Arc::clone(&git), target.environment.clone(), record.clone(), records.clone());
         let kind = target.kind();
         let elsewhere = elsewhere_records.clone();
+        let people = people.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let ask = Ask {
                 git: &asked,
@@ -88,6 +90,7 @@ pub async fn look(
                 records: &records,
                 elsewhere: elsewhere.as_ref(),
                 now,
+                people: &people,
             };
             let heard = listen(&ask, &mut cache);
             (heard, cache)
@@ -114,7 +117,7 @@ pub async fn look(
         Looked { errors: heard.errors, refused: heard.refused.map(|refused| refused.why), ..Looked::default() };
     let Some(word) = heard.word else { return Ok(looked) };
     looked.revision = Some(word.desired.tracked.to_string());
-    let Admitted { agents, prune_blocked } = word.admit(&records, &namespace, target.prune.limits(), now);
+    let Admitted { agents, prune_blocked, again: _ } = word.admit(&records, &namespace, target.prune.limits(), now);
     looked.prune_blocked = prune_blocked;
     let kinds = Arc::new(Kinds::new(api.clone()));
     let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
@@ -127,6 +130,8 @@ pub async fn look(
         target: target.kind(),
         gate: gate(target),
         observe: true,
+        carrier: target.carrier(),
+        measure_every: target.measure_every(),
     });
     for (agent, admission) in agents {
         let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);

@@ -64,6 +64,7 @@ impl Environment {
         let admitted = self.admitted(word);
         self.admit_again = false;
         self.admitted_at = self.now();
+        self.admit_at = admitted.again;
         self.parts.metrics.prune_blocked(self.name(), usize::from(admitted.prune_blocked.is_some()));
         for (name, admission) in admitted.agents {
             self.agent(&name);
@@ -224,6 +225,26 @@ impl Environment {
                 let now = self.now();
                 self.herald.tell(name.clone(), news, now);
             }
+            Action::Measure(question) => {
+                let (agent, now) = (name.clone(), self.now());
+                let providers = Arc::clone(&self.parts.providers);
+                self.effects.spawn(async move {
+                    let measured = providers.measure(&question, now).await;
+                    Finished::Answered {
+                        agent,
+                        epoch,
+                        observation: Box::new(Observation::Measured(Box::new(measured))),
+                    }
+                });
+            }
+            Action::Smoke(smoke) => {
+                let (agent, front) = (name.clone(), self.parts.front.clone());
+                self.effects.spawn(async move {
+                    let answer = super::smoke::smoke(front, &smoke).await;
+                    let observation = Box::new(Observation::Smoked(smoke.release, answer));
+                    Finished::Answered { agent, epoch, observation }
+                });
+            }
             effect @ (Action::Record { .. }
             | Action::Write(_)
             | Action::DryRun(_)
@@ -253,7 +274,7 @@ impl Environment {
 
     pub(super) fn next_alarm(&self) -> Option<Timestamp> {
         let timer = self.timers.first_key_value().map(|(at, _)| *at);
-        [timer, self.due].into_iter().flatten().min()
+        [timer, self.due, self.admit_at].into_iter().flatten().min()
     }
 
     pub(super) fn ring_alarms(&mut self) {
@@ -268,6 +289,9 @@ impl Environment {
                     self.observe(&agent, Observation::Woken);
                 }
             }
+        }
+        if self.admit_at.take_if(|at| *at <= now).is_some() {
+            self.admit_again = true;
         }
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;

@@ -14,6 +14,7 @@ mod metrics;
 mod notes;
 mod parts;
 mod run;
+mod smoke;
 mod status;
 pub mod telemetry;
 mod told;

@@ -7,10 +7,12 @@ use tokio::sync::watch;
 
 use super::git::Git;
 use super::notes::Notes;
+use super::smoke::Front;
 use super::write_back::WriteBacks;
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Journal, LeaseFence, Ledger, Role};
+use crate::measure::Providers;
 use crate::model::EnvironmentName;
 use crate::observe::Observer;
 use crate::reconcile::{AgentConfig, PruneLimits};
@@ -37,6 +39,9 @@ pub(crate) struct Parts {
     pub(crate) status: Status,
     pub(crate) shared: Shared,
     pub(crate) write_backs: Arc<WriteBacks>,
+    pub(crate) providers: Arc<Providers>,
+    /// Where the preview of a second set is reached.
+    pub(crate) front: Option<Front>,
     pub(crate) instance: String,
     /// Requests that are asked for before the next agent gets its turn.
     pub(crate) at_work: usize,

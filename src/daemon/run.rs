@@ -1,6 +1,7 @@
 //! The daemon: its tasks, started, watched and joined.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,12 @@ use super::git::{Git, GitError};
 use super::host::{Claim, HostError, Machine, Opening};
 use super::notes::Notes;
 use super::parts::{Parts, Settled, Shared};
+use super::smoke::Front;
 use super::write_back::{Turn, WriteBacks};
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
+use crate::measure::Providers;
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person, SigningKey};
@@ -102,11 +105,7 @@ impl Daemon {
         let status = Status::serving(config.target.iter().map(|target| target.environment.clone()));
         let journal = Arc::new(std::sync::Mutex::new(journal(&config.journal.path)?));
         let shared = Shared::default();
-        let person = |text: &str| text.parse::<Person>().map_err(|error| DaemonError::Person(error.to_string()));
-        let mut people = BTreeMap::new();
-        for someone in &config.person {
-            people.insert(someone.username.clone(), person(&someone.git.to_string())?);
-        }
+        let people = people(config)?;
         let committer = person(COMMITTER)?;
         let signing_key = config.source.signing_key.clone();
         look_at_signing(&git, signing_key.as_deref())?;
@@ -170,6 +169,8 @@ impl Daemon {
                     target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
+                    carrier: target.carrier(),
+                    measure_every: target.measure_every(),
                 }),
                 limits: target.prune.limits(),
                 git: Arc::clone(&git),
@@ -185,6 +186,8 @@ impl Daemon {
                 status: status.clone(),
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
+                providers: Arc::new(Providers::default()),
+                front: front(config, target),
                 instance: instance.clone(),
                 at_work: 2 * target.in_flight(),
                 settled: publish,
@@ -361,4 +364,34 @@ pub(super) fn gate(target: &Target) -> crate::plan::GatePolicy {
 /// Names this process among all that may lead.
 fn instance() -> String {
     format!("{}-{}", crate::sys::machine_name(), std::process::id())
+}
+
+/// The people of the configuration, as whom they commit by the name that they are known by.
+pub(super) fn people(config: &Config) -> Result<BTreeMap<String, Person>, DaemonError> {
+    let known = config.person.iter().map(|someone| Ok((someone.username.clone(), person(&someone.git.to_string())?)));
+    known.collect()
+}
+
+fn person(text: &str) -> Result<Person, DaemonError> {
+    text.parse::<Person>().map_err(|error| DaemonError::Person(error.to_string()))
+}
+
+/// Where the preview of a second set is reached.
+fn front(config: &Config, target: &Target) -> Option<Front> {
+    match target.place() {
+        Place::Host(_) => {
+            let on = config.proxy.as_ref().and_then(|proxy| proxy.listen.first())?;
+            Some(Front::Proxy(reached(on.0)))
+        }
+        Place::Kubernetes(_) => Some(Front::Cluster(target.namespace().to_owned())),
+    }
+}
+
+/// Where a listener is reached from this machine.
+fn reached(on: SocketAddr) -> SocketAddr {
+    if !on.ip().is_unspecified() {
+        return on;
+    }
+    let here = if on.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { IpAddr::from(Ipv6Addr::LOCALHOST) };
+    SocketAddr::new(here, on.port())
 }

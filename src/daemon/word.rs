@@ -1,6 +1,6 @@
 //! Git's word for one environment: read from the mirror, verified, resolved, and put into the terms of the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::git::{Git, key};
@@ -12,8 +12,10 @@ use crate::model::{
 use crate::plan::GatePolicy;
 use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason, admit, after, returns};
 use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
-use crate::revert::{History, Step, evidence, paths_of};
-use crate::source::{Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
+use crate::render::{ROUTE_GROUP, ROUTE_KIND};
+use crate::revert::{History, Step, evidence, paths_of, touches};
+use crate::rollout;
+use crate::source::{self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified};
 
 /// Commits on the way of a revert that are looked at, and before them for what messages name.
 const WAY: usize = 200;
@@ -32,6 +34,8 @@ pub(crate) struct Ask<'a> {
     /// The records of the environment that `after` names, where this daemon serves it.
     pub(crate) elsewhere: Option<&'a Records>,
     pub(crate) now: Timestamp,
+    /// As whom people commit, and the name that they are known by.
+    pub(crate) people: &'a BTreeMap<String, source::Person>,
 }
 
 /// Git's word for one environment.
@@ -41,6 +45,8 @@ pub(crate) struct Word {
     pub(crate) standing: BTreeMap<AgentName, Arc<DesiredAgent>>,
     pub(crate) reverts: BTreeMap<AgentName, (Evidence, Vec<CommitId>)>,
     pub(crate) held: BTreeMap<AgentName, Reason>,
+    /// Who wrote the commits that ask for a new release, where people must agree to it.
+    pub(crate) authors: BTreeMap<AgentName, BTreeSet<rollout::Person>>,
     /// What is accepted now, per reference.
     pub(crate) accepted: BTreeMap<String, Revision>,
     /// When time alone changes it.
@@ -58,18 +64,22 @@ impl Word {
             standing: &self.standing,
             reverts: &self.reverts,
             held: &self.held,
+            authors: &self.authors,
             namespace,
             limits,
             now,
         })
     }
 
-    /// The kinds that agents' own manifests ask for.
+    /// The kinds that agents' own manifests ask for, and that of routes where one may be split.
     ///
     /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
     pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
-        manifests.map(|manifest| manifest.object.group_kind()).filter(|kind| gate.kinds.contains(kind))
+        let declared = manifests.map(|manifest| manifest.object.group_kind());
+        let splits = self.desired.agents.values().flatten().any(|agent| agent.settings.rollout.is_some());
+        let route = splits.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
+        declared.chain(route).filter(|kind| gate.kinds.contains(kind))
     }
 }
 
@@ -246,11 +256,35 @@ fn hear(
     let desired = at(ask, &head, &tracked, &pinned, trust, cache, heard)?;
     let standing = standing(ask, &head, &tracked, &desired, &held, cache, heard);
     let reverts = reverts(ask, &desired);
+    let authors = if desired.spec.approvals > 0 { authors(ask, &desired) } else { BTreeMap::new() };
     let mut accepted = BTreeMap::from([(head_track.key(), head.revision.clone())]);
     if let Some(track) = &track {
         accepted.insert(track.key(), tracked.revision.clone());
     }
-    Ok(Some(Word { desired, standing, reverts, held, accepted, due }))
+    Ok(Some(Word { desired, standing, reverts, held, authors, accepted, due }))
+}
+
+/// Who wrote the commits between what stands and what Git asks for, for each agent whose release is another one.
+fn authors(ask: &Ask<'_>, desired: &DesiredState) -> BTreeMap<AgentName, BTreeSet<rollout::Person>> {
+    let store = ask.git.mirror.store();
+    let known = |author: &str| {
+        let person = ask.people.iter().find(|(_, person)| author.contains(&format!("<{}>", person.email)));
+        rollout::Person(person.map_or_else(|| author.to_owned(), |(username, _)| username.clone()))
+    };
+    let of = |asked: &DesiredAgent| {
+        let stands = ask.records.get(&asked.name)?.stable.as_ref()?;
+        if stands.release == asked.release.id {
+            return None;
+        }
+        let paths = paths_of(&asked.name, ask.environment);
+        let walk = store.commits_between(&stands.revision.commit, &asked.revision.commit, WAY).ok()?;
+        let theirs = walk.commits.into_iter().filter(|commit| {
+            store.changed_paths(&commit.id).is_ok_and(|changed| touches(&changed, &paths))
+        });
+        Some(theirs.map(|commit| known(&commit.author)).collect())
+    };
+    let agents = desired.agents.iter().filter_map(|(name, asked)| Some((name.clone(), of(asked.as_ref().ok()?)?)));
+    agents.collect()
 }
 
 /// Resolves with some agents at commits of their own.

@@ -9,7 +9,7 @@ use super::agent::sorted;
 use super::layer::{refused, source};
 use super::read::{MAX_BYTES, Node, Period, check, closest, list_of, one_document};
 use super::written::{self, TrackSpec, WriteBackSpec};
-use super::{After, EnvironmentSpec, Freeze, Track, Waves, WriteBack, undelivered};
+use super::{After, EnvironmentSpec, Freeze, Track, Waves, WriteBack};
 use crate::model::{AgentName, Diagnostic, Diagnostics, EnvironmentName, Origin};
 use crate::source::{EntryKind, Tree};
 
@@ -71,7 +71,6 @@ pub(super) fn read(tree: &dyn Tree, name: &EnvironmentName) -> Result<(Environme
     let mut found = check(written::environment(), &node).0;
     if let Some(spec) = node.get("spec") {
         freezes_last(spec, &mut found);
-        undelivered::refuse_environment(spec, &mut found);
     }
     if !found.is_empty() {
         return Err(sorted(found));

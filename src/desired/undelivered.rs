@@ -23,30 +23,18 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
             found.push(error.hint("an overlay takes it away here: `code: {artifact: null}`"));
         }
     }
-    for field in spec.get("rollout").map(Node::fields).unwrap_or_default() {
-        if field.key != "strategy" {
-            refuse(field, &format!("rollout.{}", field.key), found);
-            continue;
+    let strategies = spec.get("rollout").and_then(|rollout| rollout.get("strategy")).map(Node::fields);
+    for strategy in strategies.unwrap_or_default() {
+        let what = format!("rollout.strategy.{}", strategy.key);
+        if target == Some(TargetKind::Kubernetes) && strategy.key != "rolling" {
+            refuse(strategy, &format!("{what} on Kubernetes"), found);
         }
-        for strategy in
-            field.value.fields().iter().filter(|strategy| ["canary", "blueGreen", "abTest"].contains(&&*strategy.key))
-        {
-            refuse(strategy, &format!("rollout.strategy.{}", strategy.key), found);
+        let steps = strategy.value.get("steps").map(|steps| match &steps.kind {
+            Kind::List(items) => items.as_slice(),
+            _ => &[],
+        });
+        for gate in steps.unwrap_or_default().iter().filter_map(|step| step.field("gate")) {
+            refuse(gate, &format!("{what}.steps.gate"), found);
         }
-    }
-}
-
-/// Refuses what an environment's `spec` asks for in vain.
-pub(super) fn refuse_environment(spec: &Node, found: &mut Vec<Diagnostic>) {
-    for key in ["waves", "freezes"] {
-        let empty = |field: &&Field| !matches!(&field.value.kind, Kind::List(items) if items.is_empty());
-        if let Some(field) = spec.field(key).filter(empty) {
-            refuse(field, key, found);
-        }
-    }
-    if let Some(field) = spec.get("approvals").and_then(|approvals| approvals.field("required"))
-        && field.value.to_value().as_u64().is_some_and(|required| required > 0)
-    {
-        refuse(field, "approvals", found);
     }
 }

@@ -15,8 +15,9 @@ pub(super) struct Kind {
     pub(super) has_status: bool,
 }
 
-/// What an agent is made of, what keeps the one leader, and the ledger; and kinds that are kept and have no effect on one
-/// machine (budgets, autoscalers, jobs, routes of a gateway), so that an agent's files need not differ. Who declares one is told so.
+/// What an agent is made of, what splits its requests, what keeps the one leader, and the ledger; and kinds that are kept and
+/// have no effect on one machine (budgets, autoscalers, jobs), so that an agent's files need not differ. Who declares one is
+/// told so.
 pub(super) const KINDS: [Kind; 18] = [
     kind("", "v1", "ConfigMap", "configmaps", false),
     kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),

@@ -5,6 +5,7 @@ mod evidence;
 mod fault;
 mod health;
 mod host;
+mod route;
 
 pub use agent::{AgentHealth, agent_health};
 pub use evidence::{
@@ -16,4 +17,5 @@ pub use evidence::{
 };
 pub use fault::{Cause, Fault, Finding};
 pub use health::{Health, health};
+pub use route::route_is_in_force;
 pub use host::{HostReason, LAUNCH_ANNOTATION, PROXY_UNREACHABLE};

@@ -195,10 +195,10 @@ mod tests {
     // R7
     #[test]
     fn a_newer_record_is_read_only_even_when_it_cannot_be_read() {
-        let newer = json!({"format": FORMAT + 1, "phase": "Hovering", "novel": 1});
-        assert_eq!(record(&newer).format, FORMAT + 1);
+        let newer = json!({"format": ROLLOUT_FORMAT + 1, "phase": "Hovering", "novel": 1});
+        assert_eq!(record(&newer).format, ROLLOUT_FORMAT + 1);
         assert!(!record(&newer).is_writable());
-        let kept = json!({"format": FORMAT + 1, "novel": {"a": 1}});
+        let kept = json!({"format": ROLLOUT_FORMAT + 1, "novel": {"a": 1}});
         assert_eq!(record(&kept).unknown["novel"], json!({"a": 1}));
     }
 

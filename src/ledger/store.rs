@@ -98,7 +98,7 @@ impl Ledger {
         if !record.is_writable() {
             return Err(newer(&deed, record.format));
         }
-        let status = agent_status(&AgentRecord { format: FORMAT, ..record.clone() });
+        let status = agent_status(&AgentRecord { format: record.format.max(record.least_format()), ..record.clone() });
         let kept = self
             .swap("agentreleases", "AgentRelease", agent.as_str(), expected, status)
             .await

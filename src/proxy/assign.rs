@@ -68,9 +68,14 @@ impl Routes {
 /// has one, else by `chance` (below [`WHOLE`]).
 pub fn arm_of(agent: &Agent, route: &Route, headers: &HeaderMap, chance: u32) -> Option<usize> {
     let named = route.release.or_else(|| {
-        let fits = |rule: &&super::table::Match| match &rule.value {
-            Some(value) => headers.get_all(&rule.header).iter().any(|found| found.as_bytes() == value.as_bytes()),
-            None => headers.contains_key(&rule.header),
+        let fits = |rule: &&super::table::Match| match (&rule.cookie, &rule.value) {
+            (Some(name), value) => {
+                cookie(headers, name).is_some_and(|found| value.as_ref().is_none_or(|value| found == value.as_bytes()))
+            }
+            (None, Some(value)) => {
+                headers.get_all(&rule.header).iter().any(|found| found.as_bytes() == value.as_bytes())
+            }
+            (None, None) => headers.contains_key(&rule.header),
         };
         agent.matches.iter().find(fits).map(|rule| rule.release)
     });

@@ -1,6 +1,6 @@
 //! What the core asks the shell rooms to do, and what they answer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::desired::{Consent, DesiredAgent, WriteBack};
@@ -8,11 +8,12 @@ use crate::model::{
     AgentName, CommitId, LiveObject, LiveState, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid,
 };
 use crate::record::{AgentRecord, Evidence, OperationId, Requests, Standing};
+use crate::rollout::{Measurements, Outside, Person, Question};
 
 /// One thing to do for one agent.
 ///
 /// `Record` to `TellGit` are effects: one of an agent is outstanding at a time, and the core waits for its
-/// [`Observation::Done`]. `Announce` and `Wake` are not waited for.
+/// [`Observation::Done`]. The others are not waited for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Writes the record, if the ledger still holds `expected`; nothing expected: makes it.
@@ -43,6 +44,10 @@ pub enum Action {
     TellGit(TellGit),
     /// Tells people: a Kubernetes Event and a line of the journal.
     Announce(Announcement),
+    /// Measures both releases of a rollout: answered by [`Observation::Measured`], or not at all.
+    Measure(Box<Question>),
+    /// Looks at the second set through its preview: answered by [`Observation::Smoked`].
+    Smoke(Smoke),
     /// Sends [`Observation::Woken`] at that time, or a little later; a later `Wake` replaces an earlier one.
     Wake(Timestamp),
 }
@@ -88,6 +93,21 @@ pub enum How {
         /// Only as it was read.
         version: ResourceVersion,
     },
+}
+
+/// A look at the second set through its preview, before it gets any traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smoke {
+    /// Whose.
+    pub agent: AgentName,
+    /// Which release must answer.
+    pub release: ReleaseId,
+    /// The name of the host at which it is seen.
+    pub host: String,
+    /// The path that must answer with success.
+    pub path: String,
+    /// The port of the release.
+    pub port: u16,
 }
 
 /// The target went back: Git shall agree.
@@ -137,6 +157,10 @@ pub enum Observation {
     Done(Done),
     /// The time that was asked for has come.
     Woken,
+    /// What was asked to be measured.
+    Measured(Box<Measurements>),
+    /// What the preview of a release answered: success, or why not.
+    Smoked(ReleaseId, Result<(), String>),
 }
 
 /// What the environment admits for one agent, with all that is needed to do it.
@@ -156,6 +180,12 @@ pub struct Admission {
     pub leaves: BTreeMap<ObjectRef, bool>,
     /// How Git is told of a rollback.
     pub write_back: WriteBack,
+    /// What the environment says about a rollout of it.
+    pub outside: Outside,
+    /// People who must agree before a rollout starts.
+    pub approvals: u32,
+    /// Who wrote the commit that asks for it: their own word does not count.
+    pub authors: BTreeSet<Person>,
 }
 
 /// What shall be of one agent.
@@ -280,6 +310,9 @@ impl Admission {
             && self.takes == other.takes
             && self.leaves == other.leaves
             && self.write_back == other.write_back
+            && self.outside == other.outside
+            && self.approvals == other.approvals
+            && self.authors == other.authors
     }
 }
 

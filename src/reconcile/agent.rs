@@ -24,6 +24,12 @@ pub fn step(mut state: AgentState, observation: Observation, now: Timestamp, see
         Observation::Ledger(entry) => state.read_entry(entry),
         Observation::Done(done) => state.end_effect(done, now, seed, &mut actions),
         Observation::Woken => state.woken_at = None,
+        Observation::Measured(measured) => {
+            if let Some(judging) = &mut state.judging {
+                judging.take(*measured, now);
+            }
+        }
+        Observation::Smoked(release, answer) => state.smoked = Some((release, answer)),
     }
     state.expire(now);
     if state.pending.is_none() && state.fenced.is_none() && !state.config.observe {
@@ -74,6 +80,9 @@ impl AgentState {
         if self.handle_requests(&ledger, now, actions) {
             return;
         }
+        if ledger.record.rollout.is_some() && !self.is_removed() {
+            return self.roll(&ledger, now, actions);
+        }
         let Some(admission) = self.admission.clone() else {
             // Git has not spoken yet: an operation that is open goes on, if the ledger and what runs suffice for it.
             return self.go_on(&ledger.record, None, now, actions);
@@ -106,7 +115,11 @@ impl AgentState {
     fn handle_requests(&mut self, ledger: &Ledger, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let new = |kind: &str, id: &str| ledger.record.handled.get(kind).is_none_or(|handled| handled != id);
         let mut record = AgentRecord::clone(&ledger.record);
-        if let Some(asked) = ledger.requests.rollback.as_ref().filter(|asked| new("rollback", &asked.request.id)) {
+        if self.refuse_idle_deeds(ledger, &mut record, actions) {
+            return true;
+        }
+        let asked = ledger.requests.rollback.as_ref().filter(|asked| new("rollback", &asked.request.id));
+        if let Some(asked) = asked.filter(|_| !self.heeds_rollbacks(&record)) {
             record.handled.insert("rollback".to_owned(), asked.request.id.clone());
             match course::rollback(asked, &record, now) {
                 Ok((begin, hold)) => {
@@ -166,6 +179,7 @@ impl AgentState {
                 record.hold = None;
             }
         }
+        let begin = self.with_its_set(begin, &record);
         let kind = begin.kind;
         let text = match (kind, &begin.to) {
             (OperationKind::Removal, _) | (_, None) => format!("removal begins ({})", begin.cause),
@@ -173,6 +187,7 @@ impl AgentState {
             (OperationKind::Release, Some(to)) => format!("{} is on its way ({})", to.release, begin.cause),
         };
         course::open(&mut record, begin, now);
+        self.open_rollout(&mut record, now);
         // What it makes is ours by name before it stands: who restarts may not be able to render it any more.
         if let Ok(Some(target)) = Target::of(self, &record) {
             self.set_out(&target, &mut record);
@@ -212,6 +227,9 @@ impl AgentState {
 
     pub(super) fn save(&mut self, mut record: AgentRecord, actions: &mut Vec<Action>) {
         record.drift_healed += std::mem::take(&mut self.memory.untold);
+        if record.format > 0 {
+            record.format = record.format.max(record.least_format());
+        }
         let expected = self.ledger.as_ref().and_then(|ledger| ledger.version.clone());
         let record = Arc::new(record);
         let action = Action::Record { expected, record: Arc::clone(&record) };
@@ -235,6 +253,11 @@ impl AgentState {
             Wanted::Run(desired) => Some(desired.release.id),
             Wanted::Remove | Wanted::Keep(_) => None,
         }
+    }
+
+    /// Git no longer asks for it.
+    fn is_removed(&self) -> bool {
+        self.admission.as_deref().is_some_and(|admission| admission.wanted == Wanted::Remove)
     }
 
     pub(super) fn desires(&self, id: ReleaseId) -> bool {

@@ -80,6 +80,7 @@ fn run(
         settings: desired.settings.digest,
         renderer,
         since: now,
+        own_set: false,
     };
     let cause = cause(state, admission, desired, record);
     (Some(Begin { kind: OperationKind::Release, cause, to: Some(to) }), None)
@@ -224,6 +225,7 @@ pub(super) fn open(record: &mut AgentRecord, begin: Begin, now: Timestamp) {
         outcome: None,
     });
     record.candidate = begin.to;
+    record.rollout = None;
     if begin.kind != OperationKind::Removal {
         record.phase = Phase::Active;
     }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::{Admission, Reason, Wanted};
-use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState};
+use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState, frozen, next_freeze};
 use crate::model::{AgentName, CommitId, Diagnostics, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
-use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Records, Truth};
+use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Records, RolloutRecord, Truth};
+use crate::rollout::{Outside, Person, WaveStanding, wave};
 
 /// How much may be removed at once without a consent for each agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct EnvironmentInput<'a> {
     pub reverts: &'a BTreeMap<AgentName, (Evidence, Vec<CommitId>)>,
     /// Agents that may not follow Git yet, with why.
     pub held: &'a BTreeMap<AgentName, Reason>,
+    /// Who wrote the commits that ask for a new release.
+    pub authors: &'a BTreeMap<AgentName, BTreeSet<Person>>,
     /// The namespace of the target.
     pub namespace: &'a str,
     /// How much may be removed at once.
@@ -47,6 +50,8 @@ pub struct Admitted {
     pub agents: BTreeMap<AgentName, Arc<Admission>>,
     /// Why removals wait for a person, if they do.
     pub prune_blocked: Option<String>,
+    /// When time alone changes what an agent may do.
+    pub again: Option<Timestamp>,
 }
 
 /// Decides what each agent of an environment may do.
@@ -82,7 +87,7 @@ pub fn admit(input: &EnvironmentInput<'_>) -> Admitted {
         let admission = Arc::new(admission(input, &name, wanted, moves.get(&name).unwrap_or(&none)));
         (name, admission)
     });
-    Admitted { agents: agents.collect(), prune_blocked }
+    Admitted { agents: agents.collect(), prune_blocked, again: next_freeze(&input.desired.spec.freezes, input.now) }
 }
 
 fn follow(input: &EnvironmentInput<'_>, name: &AgentName, asked: &Result<Arc<DesiredAgent>, Diagnostics>) -> Wanted {
@@ -215,6 +220,35 @@ fn moves(input: &EnvironmentInput<'_>, wanted: &BTreeMap<AgentName, Wanted>) -> 
     moves
 }
 
+/// What the environment says about a rollout of one agent.
+fn outside(input: &EnvironmentInput<'_>, name: &AgentName) -> Outside {
+    let spec = &input.desired.spec;
+    let waves = spec.waves.max_agents.is_some() || spec.waves.stop_after_aborts.is_some();
+    let asked = input.desired.agents.get(name).and_then(|asked| asked.as_ref().ok()).filter(|_| waves);
+    let wave = asked.and_then(|asked| {
+        let of_commit = input.desired.agents.iter().filter_map(|(other, theirs)| {
+            let theirs = theirs.as_ref().ok().filter(|theirs| theirs.revision.commit == asked.revision.commit)?;
+            Some((other, wave_standing(input.records.get(other).map(AsRef::as_ref), theirs.release.id)))
+        });
+        wave(spec.waves, name, of_commit)
+    });
+    Outside { freeze: frozen(&spec.freezes, input.now), dependency: None, wave }
+}
+
+/// How the rollout of an agent to the release that Git asks for stands.
+fn wave_standing(record: Option<&AgentRecord>, asked: ReleaseId) -> WaveStanding {
+    let Some(record) = record else { return WaveStanding::Over };
+    let on_its_way = record.candidate.as_ref().is_some_and(|candidate| candidate.release == asked);
+    let waits = || record.rollout.as_ref().is_some_and(RolloutRecord::is_waiting);
+    match (&record.stable, on_its_way) {
+        _ if record.quarantined(asked).is_some() => WaveStanding::Aborted,
+        (Some(stable), _) if stable.release == asked => WaveStanding::Over,
+        (Some(_), true) if !waits() => WaveStanding::Runs,
+        (Some(_), _) => WaveStanding::Waits,
+        (None, _) => WaveStanding::Over,
+    }
+}
+
 fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, moves: &Moves) -> Admission {
     Admission {
         wanted,
@@ -224,6 +258,9 @@ fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, mov
         takes: moves.takes.clone(),
         leaves: moves.leaves.clone(),
         write_back: input.desired.spec.write_back,
+        outside: outside(input, name),
+        approvals: input.desired.spec.approvals,
+        authors: input.authors.get(name).cloned().unwrap_or_default(),
     }
 }
 
@@ -232,6 +269,8 @@ fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, mov
 pub struct Ties {
     /// Agents that wait, are waited for, or have another name now.
     agents: BTreeSet<AgentName>,
+    /// Agents of one commit wait for each other.
+    waves: bool,
     /// Who asks for what by name.
     asked: HashMap<ObjectRef, AgentName>,
 }
@@ -241,7 +280,9 @@ pub struct Ties {
 impl Ties {
     /// The ties of an environment.
     pub fn of(desired: &DesiredState, namespace: &str) -> Self {
-        let mut ties = Self::default();
+        let waves = &desired.spec.waves;
+        let waves = waves.max_agents.is_some() || waves.stop_after_aborts.is_some();
+        let mut ties = Self { waves, ..Self::default() };
         for agent in desired.agents.values().flatten() {
             let waits = &agent.settings.depends_on;
             ties.agents.extend(waits.iter().chain(&agent.renamed_from).cloned());
@@ -263,7 +304,7 @@ impl Ties {
         before: Option<&AgentRecord>,
         after: Option<&AgentRecord>,
     ) -> bool {
-        if self.agents.contains(name) || !desired.agents.contains_key(name) {
+        if self.waves || self.agents.contains(name) || !desired.agents.contains_key(name) {
             return true;
         }
         let moves = |record: &AgentRecord, other: Option<&AgentRecord>| {

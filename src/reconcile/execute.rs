@@ -13,7 +13,7 @@ use crate::model::{Manifest, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn, differences};
 use crate::record::{
     AgentRecord, Cause, Condition, ConditionKind, FORMAT, Operation, OperationId, OperationKind, Outcome, Phase,
-    Quarantined, Standing, Told,
+    Quarantined, Standing,
 };
 use crate::render::OPERATION_ANNOTATION;
 
@@ -138,7 +138,7 @@ impl AgentState {
         let mut record = record.clone();
         let Some(candidate) = record.candidate.take() else { return };
         record.quarantine.retain(|entry| entry.release != candidate.release);
-        let failed = Quarantined { release: candidate.release, since: now, reason: why.to_owned() };
+        let failed = Quarantined::new(candidate.release, now, why);
         record.quarantine.insert(0, failed);
         self.collect_inventory(target, &mut record);
         record.finish(Outcome::Failed(why.to_owned()), now);
@@ -160,7 +160,7 @@ impl AgentState {
     }
 
     /// All of it is done and healthy.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         target: &Target,
         record: &AgentRecord,
@@ -382,41 +382,50 @@ impl AgentState {
         }
     }
 
-    /// Git is told of a rollback once the target has moved.
+    /// Git is told once the target has moved: of a rollback, or of a release that failed.
     fn tell_git(&mut self, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) -> bool {
-        let (Some(hold), Some(stable), Some(admission)) = (&record.hold, &record.stable, self.admission.as_deref())
-        else {
-            return false;
+        let (Some(stable), Some(admission)) = (&record.stable, self.admission.as_deref()) else { return false };
+        let Some(asked) = self.desired_release() else { return false };
+        let held = record.hold.as_ref().filter(|hold| hold.left == asked && hold.git.is_due());
+        let failed = record.quarantined(asked).filter(|failed| failed.git.is_due());
+        let mut known = record.left.iter().chain(&record.history);
+        let Some(left) = known.find(|standing| standing.release == asked) else { return false };
+        let told = |by, reason, word: &str, evidence: &[String]| super::TellGit {
+            agent: self.agent.clone(),
+            left: left.clone(),
+            back_to: stable.clone(),
+            by,
+            reason,
+            word: word.to_owned(),
+            evidence: evidence.to_vec(),
+            write_back: admission.write_back,
         };
-        let due = matches!(hold.git, Told::Pending | Told::Refused(_));
-        let Some(left) = record.history.iter().find(|standing| standing.release == hold.left) else { return false };
-        if !due || !self.desires(hold.left) {
-            return false;
-        }
+        let tell = match (held, failed) {
+            (Some(hold), _) => told(Some(hold.by.clone()), why_left(record), "manual", &[]),
+            (None, Some(failed)) => told(None, failed.reason.clone(), &failed.word, &failed.evidence),
+            (None, None) => return false,
+        };
         if self.git_backoff.holds(now) {
             self.wake_at(self.git_backoff.until);
             return false;
         }
-        let reason = record.operations.iter().find_map(|operation| {
-            if let Cause::Rollback { reason, .. } = &operation.cause { Some(reason.clone()) } else { None }
-        });
-        let tell = super::TellGit {
-            agent: self.agent.clone(),
-            left: left.clone(),
-            back_to: stable.clone(),
-            by: Some(hold.by.clone()),
-            reason: reason.unwrap_or_default(),
-            word: "manual".to_owned(),
-            evidence: vec![],
-            write_back: admission.write_back,
-        };
         self.send(Pending::TellGit(tell.clone()), Action::TellGit(tell), actions);
         true
     }
 }
 
+/// Why a person left a release, in their words.
+fn why_left(record: &AgentRecord) -> String {
+    let newest = record.operations.iter().find_map(|operation| match (&operation.cause, &operation.outcome) {
+        (Cause::Rollback { reason, .. }, _) => Some(reason.clone()),
+        (_, Some(Outcome::Failed(why))) => Some(why.clone()),
+        (_, _) => None,
+    });
+    newest.unwrap_or_default()
+}
+
 impl AgentState {
-    fn effect(&mut self, step: &Step, operation: OperationId, actions: &mut Vec<Action>) {
+    pub(super) fn effect(&mut self, step: &Step, operation: OperationId, actions: &mut Vec<Action>) {
         let write = |manifest: &Manifest, how| Write { manifest: manifest.clone(), how };
         let write = match step {
             Step::Create { manifest } => write(manifest, How::Create { operation }),

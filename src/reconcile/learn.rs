@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::state::{AgentState, Ledger, Pending, Refusal};
-use super::{Action, Done, Failure, FailureKind, How, LedgerEntry, Write};
+use super::{Action, Done, Failure, FailureKind, How, LedgerEntry, TellGit, Write};
 use crate::model::{Digest, LiveObject, ObjectRef, Timestamp};
 use crate::plan::{differences, drift};
 use crate::record::{AgentRecord, Told};
@@ -72,7 +72,7 @@ impl AgentState {
                 self.backoff.clear();
                 self.note(&object, live, now);
             }
-            (Pending::TellGit(_), Done::Told(commit)) => self.told(commit, actions),
+            (Pending::TellGit(tell), Done::Told(commit)) => self.told(&tell, commit, actions),
             // An answer to something else: the shell broke the protocol, and a fresh look mends it.
             (
                 Pending::Record(_)
@@ -134,14 +134,14 @@ impl AgentState {
         }
     }
 
-    fn told(&mut self, commit: Option<String>, actions: &mut Vec<Action>) {
+    fn told(&mut self, tell: &TellGit, commit: Option<String>, actions: &mut Vec<Action>) {
         self.git_backoff.clear();
         let Some(ledger) = &mut self.ledger else { return };
         let mut record = AgentRecord::clone(&ledger.record);
-        if let Some(hold) = &mut record.hold {
-            let commit = commit.unwrap_or_else(|| "the tip already says so".to_owned());
-            let message = format!("Git is told of the rollback from {}: {commit}", hold.left);
-            hold.git = Told::Commit(commit);
+        let commit = commit.unwrap_or_else(|| "the tip already says so".to_owned());
+        let message = format!("Git is told that {} was left: {commit}", tell.left.release);
+        if let Some(git) = git_of(&mut record, tell) {
+            *git = Told::Commit(commit);
             actions.push(Action::Announce(self.announcement(false, "GitTold", message)));
             self.save(record, actions);
         }
@@ -165,9 +165,9 @@ impl AgentState {
                 self.backoff.fail(&message, retry_after(&kind), now, seed);
                 self.ledger_again();
             }
-            (Pending::TellGit(_), kind) => {
+            (Pending::TellGit(tell), kind) => {
                 self.git_backoff.fail(&message, retry_after(&kind), now, seed);
-                self.git_refused(message, actions);
+                self.git_refused(&tell, message, actions);
             }
             (Pending::Read(_), kind) => self.backoff.fail(&message, retry_after(&kind), now, seed),
             (
@@ -233,11 +233,11 @@ impl AgentState {
         self.memory.refused.insert(object, Refusal { asked, why, kind, until });
     }
 
-    fn git_refused(&mut self, message: String, actions: &mut Vec<Action>) {
+    fn git_refused(&mut self, tell: &TellGit, message: String, actions: &mut Vec<Action>) {
         let Some(ledger) = &self.ledger else { return };
         let mut record = AgentRecord::clone(&ledger.record);
-        if let Some(hold) = record.hold.as_mut().filter(|hold| hold.git != Told::Refused(message.clone())) {
-            hold.git = Told::Refused(message);
+        if let Some(git) = git_of(&mut record, tell).filter(|git| **git != Told::Refused(message.clone())) {
+            *git = Told::Refused(message);
             self.save(record, actions);
         }
     }
@@ -245,6 +245,15 @@ impl AgentState {
     /// The last read or write of the ledger did not come through: look again before anything else.
     fn ledger_again(&mut self) {
         self.memory.ledger_unsure = true;
+    }
+}
+
+/// Where a record says whether Git was told of this.
+fn git_of<'r>(record: &'r mut AgentRecord, tell: &TellGit) -> Option<&'r mut Told> {
+    let left = tell.left.release;
+    match &tell.by {
+        Some(_) => record.hold.as_mut().filter(|hold| hold.left == left).map(|hold| &mut hold.git),
+        None => record.quarantine.iter_mut().find(|entry| entry.release == left).map(|entry| &mut entry.git),
     }
 }
 

@@ -11,12 +11,14 @@ mod execute;
 mod learn;
 mod preview;
 mod rebuild;
+mod roll;
+mod sides;
 mod state;
 mod target;
 
 pub use crate::model::LiveState;
 pub use action::{
-    Action, Admission, Announcement, Done, Failure, FailureKind, How, LedgerEntry, Observation, Reason, TellGit,
+    Action, Admission, Announcement, Done, Failure, FailureKind, How, LedgerEntry, Observation, Reason, Smoke, TellGit,
     Wanted, Write,
 };
 pub use agent::step;

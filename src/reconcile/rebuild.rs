@@ -7,7 +7,9 @@ use super::state::{AgentState, read_release, to_keep};
 use crate::desired::DesiredAgent;
 use crate::model::{CommitId, Digest, LiveObject, Revision, Timestamp};
 use crate::record::{AgentRecord, Cause, FORMAT, Operation, OperationId, OperationKind, Outcome, ShortId, Standing};
-use crate::render::{INSTALLATION_ANNOTATION, OPERATION_ANNOTATION, RELEASE_ID_ANNOTATION, RENDERER_ANNOTATION};
+use crate::render::{
+    INSTALLATION_ANNOTATION, OPERATION_ANNOTATION, PROCESS_LABEL, RELEASE_ID_ANNOTATION, RENDERER_ANNOTATION, SET_LABEL,
+};
 
 /// What the record would have said, as far as what runs tells it; nothing where nothing of ours runs.
 ///
@@ -18,8 +20,7 @@ pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<Agent
         live.annotation(INSTALLATION_ANNOTATION) == Some(&*state.config.installation) && !has_controller(live)
     };
     let objects: Vec<_> = state.live.objects.values().filter(ours).collect();
-    let main =
-        objects.iter().find(|live| live.object.kind == "Deployment" && live.object.name == state.agent.as_str())?;
+    let main = serving(state, &objects)?;
     let running: Digest = main.annotation(RELEASE_ID_ANNOTATION)?.parse().ok()?;
     // What this very daemon began before its record was written is an operation's work, not a lost ledger.
     let desired = match state.admission.as_deref().map(|admission| &admission.wanted) {
@@ -36,6 +37,7 @@ pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<Agent
             settings: known.map_or_else(|| Digest::of(b""), |desired| desired.settings.digest),
             renderer,
             since: now,
+            own_set: has_own_set(main),
         })
     };
     let mut known: Vec<_> =
@@ -63,6 +65,34 @@ pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<Agent
     record.inventory.0 = objects.iter().map(|live| (live.object.clone(), live.uid.clone())).collect();
     record.unconfirmed = true;
     Some(record)
+}
+
+/// The Deployment that has the traffic: of several, the one that the route gives most to, else the largest.
+fn serving<'l>(state: &AgentState, objects: &[&'l Arc<LiveObject>]) -> Option<&'l Arc<LiveObject>> {
+    let is_main = |live: &&&Arc<LiveObject>| {
+        live.object.kind == "Deployment" && live.label(PROCESS_LABEL).is_none_or(|process| process == "main")
+    };
+    let is_route = |live: &&&Arc<LiveObject>| {
+        live.object.kind == "HTTPRoute" && live.object.name == state.agent.as_str()
+    };
+    let route = objects.iter().find(is_route);
+    let number = |value: Option<&serde_json::Value>| value.and_then(serde_json::Value::as_u64);
+    let weight = |live: &LiveObject| {
+        let rules = route?.body.pointer("/spec/rules")?.as_array()?;
+        let backends = rules.iter().filter_map(|rule| rule.get("backendRefs")?.as_array()).flatten();
+        let service = format!("{}--{}", state.agent, live.label(SET_LABEL)?);
+        backends
+            .filter(|backend| backend.get("name").and_then(serde_json::Value::as_str) == Some(&*service))
+            .filter_map(|backend| number(backend.get("weight")))
+            .max()
+    };
+    let mains = objects.iter().copied().filter(|live| is_main(&live));
+    mains.max_by_key(|live| (weight(live), number(live.body.pointer("/spec/replicas")).unwrap_or(1)))
+}
+
+/// Whether a Deployment is of one release alone.
+fn has_own_set(main: &LiveObject) -> bool {
+    main.label(SET_LABEL).is_some_and(|set| set != "rolling")
 }
 
 /// The revision of a release that nobody knows any more.

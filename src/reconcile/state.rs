@@ -11,7 +11,8 @@ use crate::model::{
     AgentName, Digest, EnvironmentName, LiveObject, LiveState, ObjectRef, ReleaseId, ResourceVersion, Timestamp,
 };
 use crate::plan::GatePolicy;
-use crate::record::{AgentRecord, MAX_SETTINGS, Requests, Standing};
+use crate::record::{AgentRecord, MAX_SETTINGS, Requests, RolloutRecord, Standing};
+use crate::rollout::{Carrier, Instances, Judging, Rollout};
 use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
@@ -36,6 +37,10 @@ pub struct AgentConfig {
     pub gate: GatePolicy,
     /// Nothing is written, neither to the target nor to the ledger.
     pub observe: bool,
+    /// How traffic is split between two releases.
+    pub carrier: Carrier,
+    /// How often a rollout is measured, where its metrics do not say it.
+    pub measure_every: SignedDuration,
 }
 
 /// What the machine of one agent knows.
@@ -53,6 +58,10 @@ pub struct AgentState {
     /// What the ledger holds was read past all caches, or written by us, since the start.
     pub(super) ledger_confirmed: bool,
     pub(super) fenced: Option<String>,
+    /// The judge of the rollout that is on its way.
+    pub(super) judging: Option<Judging>,
+    /// What the preview of a release answered, until the rollout has heard it.
+    pub(super) smoked: Option<(ReleaseId, Result<(), String>)>,
     seen: Arc<LiveState>,
     overlay: BTreeMap<ObjectRef, Overlay>,
     /// `seen` with `overlay` over it.
@@ -125,6 +134,16 @@ pub(super) struct Memory {
     pub(super) untold: u64,
     /// When this decision wants to be looked at again.
     pub(super) alarm: Option<Timestamp>,
+    /// Since when the candidate of a rollout has fewer instances than it shall have.
+    pub(super) unsized_since: Option<Timestamp>,
+    /// When the evidence of a rollout was recorded last.
+    pub(super) evidence_saved: Option<Timestamp>,
+    /// When the preview of a rollout was asked last.
+    pub(super) smoke_asked: Option<Timestamp>,
+    /// How often it failed in a row.
+    pub(super) smoke_failed: u32,
+    /// The rollout that the record holds, read.
+    pub(super) rollout: Option<(RolloutRecord, Rollout)>,
     /// What Git asked for when it could last be used.
     pub(super) last_run: Option<Arc<DesiredAgent>>,
     releases: Vec<Arc<Release>>,
@@ -139,6 +158,11 @@ pub(super) struct RenderKey {
     pub(super) settings: Digest,
     pub(super) renderer: u32,
     pub(super) surge: bool,
+    pub(super) own_set: bool,
+    /// As many instances, and not as the settings say.
+    pub(super) instances: Option<Instances>,
+    /// Callers inside the cluster reach all sets.
+    pub(super) all_sets: bool,
 }
 
 /// The server refused an object.
@@ -176,6 +200,8 @@ impl AgentState {
             git_backoff: Backoff::default(),
             ledger_confirmed: false,
             fenced: None,
+            judging: None,
+            smoked: None,
             seen: Arc::default(),
             overlay: BTreeMap::new(),
             live: Arc::default(),
@@ -393,6 +419,8 @@ impl Memory {
         self.heals.clear();
         self.asked_who.clear();
         self.contested.clear();
+        (self.unsized_since, self.evidence_saved, self.smoke_asked) = (None, None, None);
+        self.smoke_failed = 0;
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::learn::body_digest;
+use super::sides::{set_of, whole_route};
 use super::state::{AgentState, RenderKey, kept, to_keep};
 use super::{FailureKind, Reason, Wanted};
 use crate::desired::{Release, Settings};
@@ -13,7 +14,8 @@ use crate::judge::{AgentHealth, Health, agent_health};
 use crate::model::{LiveObject, Manifest, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
 use crate::plan::{Plan, PlanInput, WaitingOn, owns, plan};
 use crate::record::{AgentRecord, ConditionKind, MAX_MAKING, Operation, OperationKind, Requests, Standing, Truth};
-use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Set, render};
+use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Role, render};
+use crate::rollout::{Carrier, Instances};
 
 /// Renderings kept in memory for one agent.
 const RENDERINGS: usize = 3;
@@ -48,19 +50,39 @@ impl Target {
         };
         let Some(standing) = standing.cloned() else { return Ok(None) };
         let (release, settings) = content(state, &standing)?;
-        let rendered = rendering(state, &release, &settings, standing.renderer, surge)?;
+        let mut rendered = rendering(state, &release, &settings, &standing, surge, None, false)?;
         let before = record.stable.clone().filter(|_| record.operation.is_some());
         let previous = match before {
             Some(before) => content(state, &before)
                 .ok()
                 .filter(|(_, found)| found.digest == before.settings)
-                .and_then(|(release, settings)| rendering(state, &release, &settings, before.renderer, false).ok()),
+                .and_then(|(release, settings)| {
+                    rendering(state, &release, &settings, &before, false, None, false).ok()
+                }),
             None => Some(Arc::clone(&rendered)),
         };
-        let key = RenderKey { release: release.id, settings: settings.digest, renderer: standing.renderer, surge };
+        if standing.own_set
+            && state.config.carrier == Carrier::Routed
+            && let Some(manifest) = whole_route(state, &standing, &release, &settings)
+        {
+            Arc::make_mut(&mut rendered).add(Role::Route, manifest);
+        }
+        let key = key(&release, &settings, &standing, surge, None, false);
         let release = Some(standing.release);
         let (rendered, settings, key) = (Some(rendered), Some(settings), Some(key));
         Ok(Some(Self { release, rendered, previous, settings, key, ..nothing }))
+    }
+
+    /// Both sides of a rollout.
+    pub(super) fn of_sides(
+        state: &AgentState,
+        candidate: ReleaseId,
+        rendered: Arc<Rendered>,
+        previous: Arc<Rendered>,
+        settings: Arc<Settings>,
+    ) -> Self {
+        let (release, rendered, settings) = (Some(candidate), Some(rendered), Some(settings));
+        Self { release, rendered, previous: Some(previous), settings, ..Self::nothing(state) }
     }
 
     /// Nothing of one's own, as while an agent goes.
@@ -109,9 +131,6 @@ impl Target {
 
     /// What brings the target to it.
     pub(super) fn plan(&self, state: &AgentState, record: &AgentRecord, health: &AgentHealth) -> Plan {
-        let admission = state.admission.as_deref();
-        let none: BTreeMap<ObjectRef, Uid> = BTreeMap::new();
-        let consents = admission.map_or(&[][..], |admission| &admission.consents);
         let missing = self.rendered.iter().flat_map(|rendered| rendered.deployments());
         let missing = missing.map(|manifest| &manifest.object).find(|object| !state.live.objects.contains_key(object));
         let unhealthy = match (&health.health, missing) {
@@ -122,6 +141,14 @@ impl Target {
             }
             (Health::Missing | Health::Unknown, None) => Some("its pods to be seen".to_owned()),
         };
+        self.plan_where(state, record, unhealthy.as_deref())
+    }
+
+    /// The same, where it is known what is still waited for before anything is pruned; nothing: no more.
+    pub(super) fn plan_where(&self, state: &AgentState, record: &AgentRecord, unhealthy: Option<&str>) -> Plan {
+        let admission = state.admission.as_deref();
+        let none: BTreeMap<ObjectRef, Uid> = BTreeMap::new();
+        let consents = admission.map_or(&[][..], |admission| &admission.consents);
         // Digests are taken of what was refused alone: that is seldom anything.
         let asked = |object: &ObjectRef| {
             let manifest = self.manifests().iter().find(|manifest| manifest.object == *object)?;
@@ -150,7 +177,7 @@ impl Target {
             refused: &refused,
             handed_over: &state.memory.handed_over,
             dropped: &state.memory.dropped,
-            unhealthy: unhealthy.as_deref(),
+            unhealthy,
             gate: &state.config.gate,
         });
         if record.unconfirmed {
@@ -178,7 +205,7 @@ impl Target {
 }
 
 /// Release and settings of a standing.
-fn content(state: &mut AgentState, standing: &Standing) -> Result<(Arc<Release>, Arc<Settings>), String> {
+pub(super) fn content(state: &mut AgentState, standing: &Standing) -> Result<(Arc<Release>, Arc<Settings>), String> {
     let release = state.release(standing.release).ok_or_else(|| {
         format!("the content of {} is not known: neither Git nor a ConfigMap has it", standing.release)
     })?;
@@ -188,29 +215,53 @@ fn content(state: &mut AgentState, standing: &Standing) -> Result<(Arc<Release>,
     Ok((release, settings))
 }
 
-fn rendering(
-    state: &mut AgentState,
+fn key(
     release: &Release,
     settings: &Settings,
-    renderer: u32,
+    standing: &Standing,
     surge: bool,
-) -> Result<Arc<Rendered>, String> {
-    let key = RenderKey { release: release.id, settings: settings.digest, renderer, surge };
-    if let Some((_, rendered)) = state.memory.renderings.iter().find(|(known, _)| *known == key) {
-        return Ok(Arc::clone(rendered));
-    }
-    let version = RendererVersion::known(renderer).map_err(|error| error.to_string())?;
+    instances: Option<Instances>,
+    all_sets: bool,
+) -> RenderKey {
+    let (renderer, own_set) = (standing.renderer, standing.own_set);
+    RenderKey { release: release.id, settings: settings.digest, renderer, surge, own_set, instances, all_sets }
+}
+
+/// Whose objects are rendered, and where.
+pub(super) fn identity(state: &AgentState) -> Identity<'_> {
     let config = &state.config;
-    let identity = Identity {
+    Identity {
         agent: &state.agent,
         environment: &config.environment,
         namespace: &config.namespace,
         installation: &config.installation,
         target: config.target,
+    }
+}
+
+/// The objects of one release as it stands, from memory where they were rendered before.
+pub(super) fn rendering(
+    state: &mut AgentState,
+    release: &Release,
+    settings: &Settings,
+    standing: &Standing,
+    surge: bool,
+    instances: Option<Instances>,
+    all_sets: bool,
+) -> Result<Arc<Rendered>, String> {
+    let key = key(release, settings, standing, surge, instances, all_sets);
+    if let Some((_, rendered)) = state.memory.renderings.iter().find(|(known, _)| *known == key) {
+        return Ok(Arc::clone(rendered));
+    }
+    let version = RendererVersion::known(standing.renderer).map_err(|error| error.to_string())?;
+    let options = RenderOptions {
+        surge: surge.then(|| "100%".to_owned()),
+        replicas: key.instances.as_ref().map(|instances| instances.agent),
+        workers: key.instances.as_ref().map(|instances| instances.workers.clone()).unwrap_or_default(),
+        all_sets,
+        origin: None,
     };
-    let surge = surge.then(|| "100%".to_owned());
-    let options = RenderOptions { surge, ..RenderOptions::default() };
-    let rendered = render(&identity, release, settings, version, Set::Rolling, &options);
+    let rendered = render(&identity(state), release, settings, version, set_of(standing), &options);
     let rendered = Arc::new(rendered.map_err(|error| error.to_string())?);
     state.memory.renderings.insert(0, (key, Arc::clone(&rendered)));
     state.memory.renderings.truncate(RENDERINGS);
@@ -302,6 +353,8 @@ impl AgentState {
 pub(super) enum Situation<'a> {
     Suspended(&'a Requests),
     Progressing { waiting: &'a [WaitingOn], stalled: Option<&'a str> },
+    /// A rollout is on its way: how far, and what a person must do.
+    Rolling { text: &'a str, stalled: Option<&'a str> },
     Stalled { word: &'static str, why: &'a str },
     Failed { why: &'a str },
     Unhealthy { word: &'static str, why: &'a str, contested: Option<&'a str> },
@@ -339,6 +392,15 @@ impl Situation<'_> {
                 }
                 match stalled.map(str::to_owned).or(person) {
                     Some(why) => record.set_condition(Stalled, Truth::True, "Waiting", &why, now),
+                    None => record.clear_condition(Stalled),
+                }
+            }
+            Self::Rolling { text, stalled } => {
+                set(Progressing, Truth::True, "Rollout", text);
+                set(Ready, Truth::False, "Rollout", text);
+                record.clear_condition(PruneBlocked);
+                match stalled {
+                    Some(why) => record.set_condition(Stalled, Truth::True, "Waiting", why, now),
                     None => record.clear_condition(Stalled),
                 }
             }
@@ -410,8 +472,19 @@ fn contest(record: &mut AgentRecord, why: Option<&str>, now: Timestamp) {
 
 fn behind(record: &mut AgentRecord, now: Timestamp) {
     use crate::record::Told;
+    let failed = record.differs.as_ref().and_then(|differs| record.quarantined(differs.desired));
+    let failed = failed.filter(|failed| !failed.word.is_empty());
     let text = match record.hold.as_ref().map(|hold| (&hold.git, hold)) {
         Some((Told::Refused(why), _)) => format!("Git could not be told of the rollback, and is tried again: {why}"),
+        None if failed.is_some() => match failed.map(|failed| (&failed.git, failed.release)) {
+            Some((Told::Refused(why), _)) => format!("Git could not be told of the failure, and is tried again: {why}"),
+            Some((Told::ByHand, release)) => {
+                format!("{release} failed, and this environment does not tell Git: revert it there")
+            }
+            Some((Told::Pending | Told::Commit(_), _)) | None => {
+                return record.clear_condition(ConditionKind::GitBehind);
+            }
+        },
         Some((Told::ByHand, hold)) => {
             format!("{} moved the target back without telling Git: revert {} there", hold.by, hold.left)
         }

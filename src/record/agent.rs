@@ -9,8 +9,12 @@ use serde_json::Value;
 use super::{Operation, OperationId, Outcome, RolloutRecord};
 use crate::model::{Digest, ObjectRef, ReleaseId, Revision, Timestamp, Uid};
 
-/// The format of records that this version writes.
+/// The format of records that this version writes where an older one may go on with them.
 pub const FORMAT: u32 = 1;
+/// The format of records of releases with a set of their own, which an older version would take for one that rolls.
+pub const ROLLOUT_FORMAT: u32 = 2;
+/// Lines of evidence that a quarantined release keeps.
+pub const MAX_EVIDENCE: usize = 10;
 /// Finished operations that a record keeps.
 pub const MAX_OPERATIONS: usize = 50;
 /// Objects that one agent may own, old releases' ConfigMaps apart.
@@ -73,6 +77,13 @@ pub struct AgentRecord {
     /// Set by a rollback: the release that is not rolled forward to again while Git still asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// The candidate that was taken back last, as it stood: what Git is told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left: Option<Standing>,
+    /// When candidates went back by themselves within the last hour: too many of them wait for a person.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub rollbacks: Vec<Timestamp>,
     /// Where Git and the target differ, since when and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub differs: Option<Differs>,
@@ -144,6 +155,9 @@ pub struct Standing {
     /// Since when it stands so; for an entry of the history, since when it was stable.
     #[schemars(with = "String")]
     pub since: Timestamp,
+    /// It has a set of instances of its own; else the agent has one set, which rolls from release to release.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_set: bool,
 }
 
 /// A release that failed here and is not tried again without consent.
@@ -158,6 +172,15 @@ pub struct Quarantined {
     pub since: Timestamp,
     /// What failed, in one sentence.
     pub reason: String,
+    /// The same in one word: `error_rate_high`, `health_check_failed`, …
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub word: String,
+    /// The figures behind it, at most [`MAX_EVIDENCE`] lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// Whether Git was asked to agree, and how that stands.
+    #[serde(default, skip_serializing_if = "Told::is_by_hand")]
+    pub git: Told,
 }
 
 /// A person left a release by a rollback: it is not rolled forward to while Git still asks for it.
@@ -281,9 +304,15 @@ pub enum Truth {
 // === impl AgentRecord ===
 
 impl AgentRecord {
-    /// Whether a version that knows [`FORMAT`] may write it.
+    /// Whether this version may write it.
     pub fn is_writable(&self) -> bool {
-        self.format <= FORMAT
+        self.format <= ROLLOUT_FORMAT
+    }
+
+    /// The lowest format in which all of it is understood.
+    pub fn least_format(&self) -> u32 {
+        let mut standing = self.stable.iter().chain(&self.candidate);
+        if self.rollout.is_some() || standing.any(|standing| standing.own_set) { ROLLOUT_FORMAT } else { FORMAT }
     }
 
     /// The number for the next operation.
@@ -340,6 +369,30 @@ impl AgentRecord {
         while self.operations.len() > 1 && serde_json::to_vec(self).map_or(0, |bytes| bytes.len()) > MAX_BYTES {
             self.operations.pop();
         }
+    }
+}
+
+// === impl Quarantined ===
+
+impl Quarantined {
+    /// A failure that a person tells Git of.
+    pub fn new(release: ReleaseId, since: Timestamp, reason: impl Into<String>) -> Self {
+        Self { release, since, reason: reason.into(), word: String::new(), evidence: vec![], git: Told::ByHand }
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Whether a person does it.
+    #[must_use]
+    pub fn is_by_hand(&self) -> bool {
+        *self == Self::ByHand
+    }
+
+    /// Whether it is still to be written.
+    pub fn is_due(&self) -> bool {
+        matches!(self, Self::Pending | Self::Refused(_))
     }
 }
 

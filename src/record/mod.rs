@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::model::AgentName;
 
 pub use agent::{
-    AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_INVENTORY, MAX_MAKING,
+    AgentRecord, Condition, ConditionKind, Differs, FORMAT, Hold, Inventory, MAX_BYTES, MAX_EVIDENCE, MAX_INVENTORY, MAX_MAKING, ROLLOUT_FORMAT,
     MAX_OPERATIONS, MAX_QUARANTINE, MAX_SETTINGS, Owned, Phase, Quarantined, Standing, Told, Truth,
 };
 pub use environment::{EnvironmentRecord, EnvironmentRequests, RefusedMove, SyncRequest};

@@ -23,6 +23,15 @@ pub struct RolloutRecord {
     pub evidence: Option<String>,
 }
 
+// === impl RolloutRecord ===
+
+impl RolloutRecord {
+    /// Whether it has not started yet, as far as that can be told without reading all of it.
+    pub fn is_waiting(&self) -> bool {
+        self.state.get("phase").and_then(Value::as_str) == Some("waiting")
+    }
+}
+
 /// Nothing of the state is pruned by who keeps it.
 fn anything(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     true.into()

@@ -45,10 +45,18 @@ pub const IGNORE_ANNOTATION: &str = "backstay.dev/ignore";
 pub const ARTIFACT_ANNOTATION: &str = "backstay.dev/artifact";
 /// Annotation of a host's Deployments: where the artifact's bytes come from, an `ArtifactSource` as JSON.
 pub const ARTIFACT_SOURCE_ANNOTATION: &str = "backstay.dev/artifact-source";
-/// Annotation of a host's Service: how requests from outside reach the agent, `{"hosts": […], "path": "/"}`.
+/// Annotation of a host's Service and HTTPRoute: how requests from outside reach the agent, `{"hosts": […], "path": "/"}`.
 pub const ROUTE_ANNOTATION: &str = "backstay.dev/route";
-/// Annotation of a host's Service: how requests in flight are ended, `{"mode": "finish", "max": "600s"}`.
+/// Annotation of a host's Service and HTTPRoute: how requests in flight are ended, `{"mode": "finish", "max": "600s"}`.
 pub const DRAIN_ANNOTATION: &str = "backstay.dev/drain";
+/// Annotation of a host's HTTPRoute: what its proxy does beside the weights, a `HostSplit` as JSON.
+pub const SPLIT_ANNOTATION: &str = "backstay.dev/split";
+/// The value of the label [`SET_LABEL`] of a Deployment that goes from release to release.
+pub const ROLLING_SET: &str = "rolling";
+/// What answers for the routes of a host: the name of their only parent.
+pub const HOST_PARENT: &str = "proxy";
+/// Who says in a host's HTTPRoute that it is in force.
+pub const HOST_CONTROLLER: &str = "backstay.dev/proxy";
 /// Where an agent finds its release's files.
 pub const AGENT_DIR: &str = "/etc/backstay/agent";
 

@@ -8,12 +8,13 @@ use super::merge::without_nulls;
 use super::names::{
     AGENT_LABEL, ARTIFACT_SOURCE_ANNOTATION, DRAIN_ANNOTATION, INSTALLATION_ANNOTATION, MANAGED_BY, MANAGED_BY_LABEL,
     NAME_LABEL, PART_OF_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL, RENDERER_ANNOTATION, ROUTE_ANNOTATION,
+    SET_LABEL,
     applyset_id, base64, config_map_name, deployment_name, service_name,
 };
 use super::pod::selector;
 use super::release::{Identity, RenderError, RenderOptions, RendererVersion, Set};
 use crate::desired::{Release, Route, Settings, TargetKind};
-use crate::model::{Manifest, ObjectRef, Origin, WorkerName};
+use crate::model::{AgentName, Manifest, ObjectRef, Origin, WorkerName};
 
 /// The files of a release together, in bytes.
 const FILES_LIMIT: usize = 900 * 1024;
@@ -93,19 +94,28 @@ impl Context<'_> {
 
     /// The labels of every object.
     pub(super) fn labels(&self) -> Map<String, Value> {
-        let identity = &self.identity;
-        Map::from_iter([
-            (NAME_LABEL.to_owned(), json!(identity.agent)),
-            (MANAGED_BY_LABEL.to_owned(), json!(MANAGED_BY)),
-            (AGENT_LABEL.to_owned(), json!(identity.agent)),
-            (PART_OF_LABEL.to_owned(), json!(applyset_id(identity.agent, identity.namespace))),
-        ])
+        labels(&self.identity)
     }
 
     /// The annotations of every object.
     pub(super) fn annotations(&self) -> Map<String, Value> {
-        Map::from_iter([(INSTALLATION_ANNOTATION.to_owned(), json!(self.identity.installation))])
+        annotations(&self.identity)
     }
+}
+
+/// The labels of every object of an agent.
+pub(super) fn labels(identity: &Identity<'_>) -> Map<String, Value> {
+    Map::from_iter([
+        (NAME_LABEL.to_owned(), json!(identity.agent)),
+        (MANAGED_BY_LABEL.to_owned(), json!(MANAGED_BY)),
+        (AGENT_LABEL.to_owned(), json!(identity.agent)),
+        (PART_OF_LABEL.to_owned(), json!(applyset_id(identity.agent, identity.namespace))),
+    ])
+}
+
+/// The annotations of every object of an agent.
+pub(super) fn annotations(identity: &Identity<'_>) -> Map<String, Value> {
+    Map::from_iter([(INSTALLATION_ANNOTATION.to_owned(), json!(identity.installation))])
 }
 
 /// The key in a ConfigMap of the file at `path`: keys cannot have a `/`.
@@ -166,16 +176,18 @@ pub(super) fn service_account(context: &Context<'_>, name: &str) -> Manifest {
 /// The Service for callers inside the cluster, and the one of the set for routes; none without a port.
 pub(super) fn services(context: &Context<'_>, target_port: Option<&Value>) -> Vec<Manifest> {
     let (Some(port), Some(target)) = (context.release.spec.workload.port, target_port) else { return vec![] };
-    let fields = json!({
-        "selector": selector(context, None),
-        "ports": [{"name": "http", "port": port, "protocol": "TCP", "targetPort": target}],
-    });
+    let of_set = selector(context, None);
+    let mut of_agent = of_set.clone();
+    if context.options.all_sets {
+        of_agent.remove(SET_LABEL);
+    }
+    let ports = json!([{"name": "http", "port": port, "protocol": "TCP", "targetPort": target}]);
+    let spec = |selector| json!({"spec": {"selector": selector, "ports": ports}});
     let agent = context.identity.agent;
     let set = service_name(agent, context.set, &context.release.id);
-    let spec = json!({"spec": fields});
     vec![
-        on_host(context, context.object("v1", "Service", agent.to_string(), Scope::Agent, spec.clone()), routed),
-        context.object("v1", "Service", set, Scope::Set(None), spec),
+        on_host(context, context.object("v1", "Service", agent.to_string(), Scope::Agent, spec(of_agent)), routed),
+        context.object("v1", "Service", set, Scope::Set(None), spec(of_set)),
     ]
 }
 
@@ -247,9 +259,13 @@ fn on_host(
 
 /// How requests reach the agent, and how those in flight are ended.
 fn routed(context: &Context<'_>) -> Vec<(&'static str, String)> {
-    let host = &context.settings.host;
-    let route = host.route.clone().unwrap_or_else(|| Route::of(context.identity.agent));
-    let drain = host.drain.unwrap_or_default();
+    ways(context.identity.agent, context.settings)
+}
+
+/// How requests reach an agent of a host, and how those in flight are ended, as annotations.
+pub(super) fn ways(agent: &AgentName, settings: &Settings) -> Vec<(&'static str, String)> {
+    let route = settings.host.route.clone().unwrap_or_else(|| Route::of(agent));
+    let drain = settings.host.drain.unwrap_or_default();
     let drain = json!({"mode": drain.mode, "max": format!("{}s", drain.max)});
     vec![(ROUTE_ANNOTATION, json!(route).to_string()), (DRAIN_ANNOTATION, drain.to_string())]
 }

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::desired::{Release, Settings, TargetKind};
 use crate::model::{AgentName, EnvironmentName, Manifest, ObjectRef, Origin, ReleaseId, WorkerName};
 
+use super::names::ROLLING_SET;
 use super::object::{self, Context};
-use super::{extra, pod};
+use super::{extra, pod, route};
 
 /// Whose objects are rendered, and where.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +47,12 @@ pub enum Set {
 pub struct RenderOptions {
     /// In place of `maxSurge`: `100%` for a rollback, so that it does not wait for one pod after another.
     pub surge: Option<String>,
-    /// In place of the main process's replicas, rendered even where an HPA would own them.
+    /// In place of the main process's replicas, rendered even where an HPA would own them: then there is no HPA.
     pub replicas: Option<u32>,
+    /// In place of the replicas of workers.
+    pub workers: BTreeMap<WorkerName, u32>,
+    /// Callers inside the cluster reach the pods of all sets, and not of this one alone.
+    pub all_sets: bool,
     /// Where the agent is declared; absent: `agents/<agent>/agent.yaml`.
     pub origin: Option<Origin>,
 }
@@ -71,6 +76,8 @@ pub enum Role {
     Disruption,
     /// The HorizontalPodAutoscaler.
     Autoscaler,
+    /// The HTTPRoute that splits requests between releases: of the agent and not of one release.
+    Route,
 }
 
 /// All objects of one release, in the order in which they are applied.
@@ -118,8 +125,27 @@ impl Set {
     /// The value of the label `backstay.dev/set`.
     pub fn label(self, release: &ReleaseId) -> String {
         match self {
-            Self::Rolling => "rolling".to_owned(),
+            Self::Rolling => ROLLING_SET.to_owned(),
             Self::PerRelease => release.short(),
+        }
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Its place in the order in which objects are applied.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Account => 0,
+            Self::Components => 1,
+            Self::Extra | Self::Job => 2,
+            Self::Service => 3,
+            Self::Route => 4,
+            Self::Workload(Some(_)) => 5,
+            Self::Workload(None) => 6,
+            Self::Disruption => 7,
+            Self::Autoscaler => 8,
         }
     }
 }
@@ -190,6 +216,27 @@ impl Rendered {
         deployment.object.kind == "Deployment" && deployment.body.pointer("/spec/replicas").is_none()
     }
 
+    /// All of it, and what `other` has beside it, in the order in which objects are applied.
+    #[must_use]
+    pub fn beside(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        for manifest in &other.manifests {
+            if let Some(role) = other.role(&manifest.object).filter(|_| !self.roles.contains_key(&manifest.object)) {
+                both.add(role.clone(), manifest.clone());
+            }
+        }
+        both
+    }
+
+    /// One object more, in its place.
+    pub fn add(&mut self, role: Role, manifest: Manifest) {
+        let at = self.manifests.partition_point(|other| {
+            self.roles.get(&other.object).is_some_and(|other| other.rank() <= role.rank())
+        });
+        self.roles.insert(manifest.object.clone(), role);
+        self.manifests.insert(at, manifest);
+    }
+
     /// What `manifests/` adds, Jobs included.
     pub fn extras(&self) -> impl Iterator<Item = &Manifest> {
         self.having(|role| matches!(role, Role::Extra | Role::Job))
@@ -248,6 +295,7 @@ pub fn render(
     let origin =
         options.origin.clone().unwrap_or_else(|| Origin::file(format!("agents/{}/agent.yaml", identity.agent)));
     let context = Context { identity: *identity, release, settings, renderer, set, options, origin };
+    route::check_extras(&context)?;
     let extras = settings.manifests.iter().map(|manifest| extra::render(&context, manifest));
     let mut extras = extras.collect::<Result<Vec<_>, _>>()?;
     extras.sort_by_cached_key(|(role, manifest)| {
@@ -270,7 +318,7 @@ pub fn render(
     let mut workloads = vec![];
     for (name, worker) in &release.spec.workers {
         let template = pod::worker(&context, name, worker)?;
-        let replicas = settings.worker_replicas.get(name).copied();
+        let replicas = options.workers.get(name).or_else(|| settings.worker_replicas.get(name)).copied();
         workloads.push((Some(name), template.body, replicas));
     }
     let services = object::services(&context, main.target_port.as_ref());
@@ -284,7 +332,8 @@ pub fn render(
     objects.extend(services.into_iter().map(|service| (Role::Service, service)));
     objects.extend(workloads);
     objects.extend(object::disruption_budget(&context).map(|budget| (Role::Disruption, budget)));
-    objects.extend(object::autoscaler(&context).map(|autoscaler| (Role::Autoscaler, autoscaler)));
+    let autoscaler = object::autoscaler(&context).filter(|_| options.replicas.is_none());
+    objects.extend(autoscaler.map(|autoscaler| (Role::Autoscaler, autoscaler)));
 
     let mut roles = BTreeMap::new();
     let mut origins: BTreeMap<ObjectRef, Origin> = BTreeMap::new();

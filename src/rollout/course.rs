@@ -29,7 +29,9 @@ pub fn judged(spec: &RolloutSpec) -> Option<judge::Spec> {
 
 /// How a promoted release is watched: by the limits that are declared; where none is, by errors of at most 5 % and a 99th
 /// percentile of the latency of at most two seconds.
-pub fn bake(spec: &RolloutSpec) -> judge::Spec {
+///
+/// The metrics as they are declared, and as they are judged.
+pub fn bake(spec: &RolloutSpec) -> (BTreeMap<String, Metric>, judge::Spec) {
     let limited = spec.analysis.iter().filter(|(_, metric)| metric.limit.is_some());
     let limited =
         limited.map(|(name, metric)| (name.clone(), Metric { compare: false, margin: None, ..metric.clone() }));
@@ -48,7 +50,8 @@ pub fn bake(spec: &RolloutSpec) -> judge::Spec {
         samples: None,
         limits: BTreeMap::new(),
     };
-    judge::Spec { metrics: metrics(&watched), steps: vec![step], mode: judge::Mode::Bake, ..judge::Spec::default() }
+    let metrics = metrics(&watched);
+    (watched, judge::Spec { metrics, steps: vec![step], mode: judge::Mode::Bake, ..judge::Spec::default() })
 }
 
 /// How an experiment is decided; nothing where none is declared.

@@ -34,6 +34,7 @@
 mod course;
 mod event;
 mod instances;
+mod judging;
 mod outline;
 mod question;
 mod reason;
@@ -44,10 +45,11 @@ mod wave;
 
 pub use course::{bake, experiment, judged};
 pub use event::{Answer, Deed, Event, Illegal, News, Outside, Person};
+pub use judging::Judging;
 pub use instances::{Carrier, Instances, Sides, rounded};
 pub use outline::{Known, outline};
 pub use question::{Measurement, Measurements, Question};
-pub use reason::{Aftermath, Reason};
+pub use reason::{Aftermath, Reason, evidence};
 pub use state::{Beginning, Phase, Rollout, Routes, Split, Unreadable, VERSION, Wanted, Way};
 pub use wait::Wait;
 pub use wave::{Standing as WaveStanding, Wave, wave};

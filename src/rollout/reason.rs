@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Person;
-use crate::judge::{Decision, Why};
+use crate::judge::{ArmFigures, Decision, Why};
 use crate::model::ReleaseId;
 
 /// Why a rollout went back.
@@ -75,6 +75,43 @@ impl Reason {
     pub fn is_automatic(&self) -> bool {
         matches!(self, Self::Judged(_) | Self::Failed { .. })
     }
+}
+
+/// The figures behind a reason, one line each, at most `most`: the metric that decided first.
+pub fn evidence(reason: &Reason, most: usize) -> Vec<String> {
+    let Reason::Judged(decision) = reason else { return vec![] };
+    let decided = decision.metric.as_deref();
+    let mut metrics: Vec<_> = decision.figures.metrics.iter().collect();
+    metrics.sort_by_key(|(name, _)| Some(name.as_str()) != decided);
+    let lasted = decision.at.duration_since(decision.figures.since);
+    let window = format!("step {} for {} s, until {}", decision.figures.step + 1, lasted.as_secs(), decision.at);
+    let harm = format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed));
+    let lines = metrics.into_iter().flat_map(|(name, figures)| {
+        let arms = [("candidate", &figures.candidate), ("stable", &figures.stable)];
+        arms.into_iter().filter_map(move |(side, figures)| Some(format!("{name}, {side}: {}", arm(figures.as_ref()?))))
+    });
+    [window, harm].into_iter().chain(lines).take(most).collect()
+}
+
+fn arm(figures: &ArmFigures) -> String {
+    let mut text = match (figures.x, figures.slow_above) {
+        (Some(x), Some(bound)) => format!("{x} of {} above {}", figures.n, rounded(bound)),
+        (Some(x), None) => format!("{x} of {}", figures.n),
+        (None, _) => format!("{} of {}", figures.value.map_or_else(|| "?".to_owned(), rounded), figures.n),
+    };
+    if let Some((low, high)) = figures.interval {
+        let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), rounded);
+        text.push_str(&format!(", between {} and {}", end(low), end(high)));
+    }
+    text
+}
+
+/// Four figures are enough for people.
+fn rounded(value: f64) -> String {
+    let digits = if value.abs() >= 100.0 { 0 } else { 4 };
+    let text = format!("{value:.digits$}");
+    if digits == 0 { return text }
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 impl fmt::Display for Reason {

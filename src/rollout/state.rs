@@ -336,6 +336,16 @@ impl Rollout {
         &self.rollbacks
     }
 
+    /// Whether a person may take it back: it goes forward, and is not back yet.
+    pub fn may_be_aborted(&self) -> bool {
+        self.way == Way::Forward && !self.is_over() && !matches!(self.phase, Phase::Aborting { .. })
+    }
+
+    /// The candidate has as many ready instances as it shall have now.
+    pub fn has_its_instances(&self) -> bool {
+        self.is_sized()
+    }
+
     /// Whether nothing more happens but a retry.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Done { .. } | Phase::Aborted { .. })

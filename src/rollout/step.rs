@@ -1,5 +1,7 @@
 //! The one place where a rollout moves.
 
+use jiff::SignedDuration;
+
 use super::event::{Answer, Deed, Event, Illegal, News, Person};
 use super::state::{Alarm, Phase, Rollout, Split, Way};
 use super::{Carrier, Reason, Wait};
@@ -7,6 +9,8 @@ use crate::desired::rollout::{OnNewCommit, Step, Strategy, Winner};
 use crate::judge::{Decision, Outcome, Report, Side, Verdict, Why};
 use crate::model::{ReleaseId, Timestamp};
 
+/// How long a step may be without figures before people are told.
+const BLIND: SignedDuration = SignedDuration::from_secs(30);
 /// Rollbacks whose times are remembered.
 const MOST_ROLLBACKS: usize = 60;
 
@@ -191,7 +195,9 @@ impl Rollout {
                 Ok(())
             }
             (_, Verdict::Hold) => {
-                let lasting = matches!(decision.why, Why::Undecided | Why::NoData);
+                // The first figures take a moment: only who stays blind is told of.
+                let blind = decision.at.duration_since(decision.figures.since) >= BLIND;
+                let lasting = decision.why == Why::Undecided || decision.why == Why::NoData && blind;
                 if lasting && self.told.insert(Alarm::Undecided) {
                     news.push(News::Undecided(decision.sentence.clone()));
                 }

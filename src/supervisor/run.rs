@@ -13,45 +13,40 @@ use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt as _};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::care::{GLANCE, Stamp};
-use super::decide::{Deed, Known, Main, clear, decide, next_end};
+use super::decide::{Deed, Known, Main, Still, clear, decide, left, next_end};
+use super::deeds::remove_pod;
+use super::http_route::HttpRoute;
 use super::instance::{Handle, Report, Said, Seen, Trouble};
-use super::launch;
 use super::launcher::Launcher;
 use super::ports::Ports;
-use super::view::{KEPT_UNTIL, LAUNCH, ORDINAL, PORT, Process, RETIRED, View, container, template_hash};
-use super::{status, table};
+use super::table::{self, Serving, Word};
+use super::view::{PORT, Process, View, owner};
 use crate::judge::HostReason;
 use crate::keeper::folder;
 use crate::ledger::{Clock, Role};
-use crate::model::{AgentName, ReleaseId, Timestamp};
+use crate::model::{AgentName, ReleaseId};
 use crate::proxy::{self, Client as Proxy, Table};
-use crate::render::{AGENT_LABEL, MANAGED_BY_LABEL};
 
 /// Who writes what the supervisor writes.
-const MANAGER: &str = "backstay-supervisor";
+pub(super) const MANAGER: &str = "backstay-supervisor";
 /// What is heard within this time is decided about together.
 const TOGETHER: Duration = Duration::from_millis(10);
 /// Between two looks at what tells nothing: what was drained, the table's file, a proxy that was away.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// How long a term may take to hear of every instance that serves.
 const FIRST_LOOKS: Duration = Duration::from_secs(15);
-/// How long open requests of a retired instance may last where the agent does not say.
-const DRAIN: Duration = Duration::from_mins(10);
 /// The annotation of a set that counts the templates of its Deployment.
-const REVISION: &str = "deployment.kubernetes.io/revision";
+pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// Where a host's processes live, and what they may use.
 #[derive(Debug, Clone)]
@@ -125,12 +120,14 @@ pub(super) struct Term {
     pub(super) shared: Arc<Shared>,
     pub(super) stores: Stores,
     clock: Arc<dyn Clock>,
-    instances: BTreeMap<String, Handle>,
+    pub(super) instances: BTreeMap<String, Handle>,
     reports: mpsc::UnboundedSender<Report>,
-    ports: Ports,
+    pub(super) ports: Ports,
     pub(super) proxy: Proxy,
-    /// The set that the proxy sends every new request of an agent to.
-    serving: BTreeMap<AgentName, String>,
+    /// What the proxy sends every new request to.
+    pub(super) serving: Serving,
+    /// What became of each HTTPRoute in the table in use.
+    pub(super) words: BTreeMap<AgentName, Word>,
     /// The table in use; none until the proxy took one of this term.
     pub(super) active: Option<Table>,
     /// How the table's file was when it was written last; none where it is to be written again.
@@ -151,6 +148,7 @@ pub(super) struct Stores {
     pub(super) sets: Store<ReplicaSet>,
     pub(super) pods: Store<Pod>,
     services: Store<Service>,
+    routes: Store<HttpRoute>,
 }
 
 /// The number of a set among those of its Deployment.
@@ -209,14 +207,16 @@ impl Supervisor {
         let sets = self.follow::<ReplicaSet>(&wake, &stop);
         let pods = self.follow::<Pod>(&wake, &stop);
         let services = self.follow::<Service>(&wake, &stop);
+        let routes = self.follow::<HttpRoute>(&wake, &stop);
         let _guard = stop.clone().drop_guard();
-        let read = futures::future::try_join4(
+        let read = tokio::try_join!(
             deployments.wait_until_ready(),
             sets.wait_until_ready(),
             pods.wait_until_ready(),
             services.wait_until_ready(),
+            routes.wait_until_ready(),
         );
-        if read.await.is_err() {
+        if read.is_err() {
             return;
         }
         let shared = Arc::new(Shared {
@@ -229,7 +229,7 @@ impl Supervisor {
             sets: sets.clone(),
         });
         let (reports, mut reported) = mpsc::unbounded_channel();
-        let stores = Stores { deployments, sets, pods, services };
+        let stores = Stores { deployments, sets, pods, services, routes };
         let mut term = Term::new(shared, stores, Arc::clone(&self.clock), reports);
         term.sweep().await;
         let mut glances = tokio::time::interval(GLANCE);
@@ -310,16 +310,11 @@ impl Shared {
 
     /// The Deployment whose set made a Pod.
     fn deployment_of(&self, pod: &Pod) -> Option<Arc<Deployment>> {
-        let set = controller(&pod.metadata)?;
+        let set = owner(&pod.metadata)?;
         let set = self.sets.state().into_iter().find(|one| one.metadata.uid.as_deref() == Some(set))?;
-        let deployment = controller(&set.metadata)?.to_owned();
+        let deployment = owner(&set.metadata)?.to_owned();
         self.deployments.state().into_iter().find(|one| one.metadata.uid.as_deref() == Some(&*deployment))
     }
-}
-
-fn controller(metadata: &ObjectMeta) -> Option<&str> {
-    let owners = metadata.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 // === impl Term ===
@@ -335,12 +330,7 @@ impl Term {
         }
         // What the last table sent requests to is what serves, until another one is in use.
         let last = proxy::load_table(&settings.table).ok().map(|loaded| loaded.table);
-        let mut serving = BTreeMap::new();
-        for (name, agent) in last.iter().flat_map(|table| &table.agents) {
-            let ids = agent.arms.iter().flat_map(|arm| &arm.instances);
-            let set = ids.filter_map(|instance| instance.id.rsplit_once('-')).map(|(set, _)| set.to_owned()).next();
-            serving.extend(set.map(|set| (name.clone(), set)));
-        }
+        let serving = last.as_ref().map(table::serving_of).unwrap_or_default();
         let generation = last.as_ref().filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
         let boot = crate::sys::boot_id().unwrap_or_default();
         Self {
@@ -352,6 +342,7 @@ impl Term {
             reports,
             ports,
             serving,
+            words: BTreeMap::new(),
             active: None,
             written: None,
             // After a start of the machine nothing of it runs any more.
@@ -385,13 +376,15 @@ impl Term {
             sets: self.stores.sets.state(),
             pods: self.stores.pods.state(),
             services: self.stores.services.state(),
+            routes: self.stores.routes.state(),
         }
     }
 
-    fn seen(&self, pod: &Pod) -> Seen {
+    pub(super) fn seen(&self, pod: &Pod) -> Seen {
         let handle = self.instances.get(&pod.name_any());
         let handle = handle.filter(|handle| Some(&handle.uid) == pod.metadata.uid.as_ref());
-        handle.map(|handle| handle.seen.clone()).unwrap_or_default()
+        let seen = |handle: &Handle| Seen { ready: handle.seen.ready && !handle.is_stopping(), ..handle.seen.clone() };
+        handle.map(seen).unwrap_or_default()
     }
 
     /// Decides and does; says when to look again at the latest.
@@ -405,23 +398,33 @@ impl Term {
         if self.obstacle.is_some() || self.active.is_none() || self.written.is_none() {
             wait = LOOK;
         }
+        // Workers of a release that has a Deployment of its own run beside the others', and follow nobody.
         let mains: BTreeMap<&AgentName, Main> = processes
             .iter()
-            .filter(|process| process.carries_traffic)
+            .filter(|process| process.carries_traffic && !process.per_release)
             .map(|process| (&process.agent, Main { wanted: process.release, serves: self.serves(process) }))
             .collect();
-        let mut deeds = clear(&view, now);
-        for process in &processes {
-            let known = Known {
-                serving: self.serving.get(&process.agent).map(String::as_str).filter(|_| process.carries_traffic),
-                main: mains.get(&process.agent).copied(),
-                keep_old: SignedDuration::try_from(self.shared.settings.keep_old).unwrap_or(SignedDuration::MAX),
-                now,
-            };
-            deeds.extend(decide(process, &known));
-            if let Some(at) = next_end(process, now) {
-                wait = wait.min(Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let keep_old = SignedDuration::try_from(self.shared.settings.keep_old).unwrap_or(SignedDuration::MAX);
+        let left = left(&view, &processes);
+        let mut deeds = vec![];
+        {
+            let names = |pod: &str| self.names(pod);
+            let still = Still { is_ready: &|pod: &Pod| self.seen(pod).ready, names: &names, keep_old, now };
+            deeds.extend(clear(&view, &left, &still));
+            for process in &processes {
+                let known = Known {
+                    serving: self.serving.get(&process.deployment.name_any()).map(String::as_str),
+                    names: &names,
+                    main: mains.get(&process.agent).copied().filter(|_| !process.per_release),
+                    left: left.get(&process.agent).copied().filter(|_| process.carries_traffic),
+                    keep_old,
+                    now,
+                };
+                deeds.extend(decide(process, &known));
             }
+        }
+        if let Some(at) = next_end(&view, &processes, now) {
+            wait = wait.min(Duration::try_from(at.duration_since(now)).unwrap_or_default());
         }
         let open = if deeds.iter().any(|deed| matches!(deed, Deed::Stop { .. })) { self.open().await } else { None };
         for deed in deeds {
@@ -433,7 +436,12 @@ impl Term {
     }
 
     fn serves(&self, process: &Process<'_>) -> Option<ReleaseId> {
-        process.set(self.serving.get(&process.agent)?)?.release()
+        process.set(self.serving.get(&process.deployment.name_any())?)?.release()
+    }
+
+    /// Whether the table in use names an instance, as far as that is known.
+    pub(super) fn names(&self, pod: &str) -> bool {
+        self.active.as_ref().or(self.last.as_ref()).is_some_and(|table| table::names(table, pod))
     }
 
     /// Has a task for every Pod.
@@ -456,11 +464,13 @@ impl Term {
         let same = |active: &Table| active.routes == chosen.table.routes && active.agents == chosen.table.agents;
         let stands = self.active.as_ref().is_some_and(same);
         if stands && self.obstacle.is_none() && self.written.is_some() {
+            self.words = chosen.words;
             return;
         }
         // A term begins without having looked: what serves goes on serving until it was asked how it is.
         let unlooked = self.active.is_none() && self.begun.elapsed() < FIRST_LOOKS;
-        if unlooked && self.last.as_ref().is_some_and(|last| table::loses(last, &chosen.table)) {
+        let loses = |last: &Table| table::loses(last, &chosen.table) || chosen.is_short_of(last);
+        if unlooked && self.last.as_ref().is_some_and(loses) {
             return;
         }
         if self.obstacle.is_some() && self.tried.is_some_and(|tried| tried.elapsed() < LOOK) {
@@ -476,6 +486,7 @@ impl Term {
                 }
                 tracing::debug!(generation = self.generation, "the proxy uses another table");
                 self.serving = chosen.serving;
+                self.words = chosen.words;
                 self.active = Some(chosen.table);
                 self.written = Some(Stamp::of(&self.shared.settings.table));
             }
@@ -505,252 +516,5 @@ impl Term {
         let state = self.proxy.state().await.ok().filter(|state| state.silent.is_empty())?;
         let open = state.instances.into_iter().map(|instance| ((instance.id, instance.generation), instance.in_flight));
         Some(open.collect())
-    }
-
-    /// Does one thing; false if it is to be tried again soon.
-    async fn carry_out(
-        &mut self,
-        view: &View,
-        deed: &Deed,
-        open: Option<&BTreeMap<(String, u64), u64>>,
-        now: Timestamp,
-    ) -> bool {
-        let done = match deed {
-            Deed::Stop { pod } => return self.stop(view, pod, open, now),
-            Deed::MakeSet { deployment, name } => self.make_set(view, deployment, name).await,
-            Deed::Launch { set, pod, ordinal } => self.launch(view, set, pod, *ordinal, now).await,
-            Deed::Scale { set, replicas } => {
-                self.patch::<ReplicaSet>(set, json!({"spec": {"replicas": replicas}})).await
-            }
-            Deed::Retire { pod, kept_until } => {
-                let patch = json!({"metadata": {
-                    "labels": {MANAGED_BY_LABEL: null},
-                    "annotations": {RETIRED: now.to_string(), KEPT_UNTIL: kept_until.to_string()},
-                }});
-                self.patch::<Pod>(pod, patch).await
-            }
-            Deed::Recall { pod } => {
-                let patch = json!({"metadata": {
-                    "labels": {MANAGED_BY_LABEL: crate::render::MANAGED_BY},
-                    "annotations": {RETIRED: null, KEPT_UNTIL: null},
-                }});
-                self.patch::<Pod>(pod, patch).await
-            }
-            Deed::DropSet { set } => {
-                let api: Api<ReplicaSet> = self.api();
-                let dropped = api.delete(set, &DeleteParams::default()).await.map(drop);
-                self.tidy(set).await;
-                dropped
-            }
-        };
-        match done {
-            Ok(()) => true,
-            // Done already, or gone: the next look shows it.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => true,
-            Err(error) => {
-                tracing::warn!(error = %folder::told(&error), ?deed, "not done");
-                false
-            }
-        }
-    }
-
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        Api::namespaced(self.shared.client.clone(), &self.shared.namespace)
-    }
-
-    async fn patch<K>(&self, name: &str, patch: Value) -> Result<(), kube::Error>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
-    {
-        let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        self.api::<K>().patch(name, &parameters, &Patch::Merge(patch)).await.map(drop)
-    }
-
-    async fn create<K>(&self, object: Value) -> Result<(), kube::Error>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
-    {
-        let object: K = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
-        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.api::<K>().create(&parameters, &object).await.map(drop)
-    }
-
-    async fn make_set(&self, view: &View, deployment: &str, name: &str) -> Result<(), kube::Error> {
-        let Some(deployment) = view.deployments.iter().find(|one| one.name_any() == deployment) else { return Ok(()) };
-        let spec = &deployment.spec;
-        let uid = deployment.uid().unwrap_or_default();
-        let owned = view.sets.iter().filter(|set| controller(&set.metadata) == Some(&*uid));
-        let last = owned.map(|set| revision(&set.metadata)).max().unwrap_or(0);
-        let mut template = json!(spec.template);
-        let hash = template_hash(&spec.template);
-        template["metadata"]["labels"]["pod-template-hash"] = json!(hash);
-        let mut labels = template["metadata"]["labels"].clone();
-        labels[MANAGED_BY_LABEL] = json!(crate::render::MANAGED_BY);
-        let mut selector = json!(spec.selector);
-        selector["matchLabels"]["pod-template-hash"] = json!(hash);
-        self.create::<ReplicaSet>(json!({
-            "apiVersion": "apps/v1", "kind": "ReplicaSet",
-            "metadata": {
-                "name": name, "namespace": self.shared.namespace, "labels": labels,
-                "annotations": {REVISION: (last + 1).to_string()},
-                "ownerReferences": [owner("apps/v1", "Deployment", &deployment.name_any(), &uid)],
-            },
-            "spec": {"replicas": 0, "selector": selector, "template": template},
-        }))
-        .await
-    }
-
-    async fn launch(
-        &mut self,
-        view: &View,
-        set: &str,
-        pod: &str,
-        ordinal: u32,
-        now: Timestamp,
-    ) -> Result<(), kube::Error> {
-        let Some(set) = view.sets.iter().find(|one| one.name_any() == set) else { return Ok(()) };
-        let Some(template) = &set.spec.template else { return Ok(()) };
-        let Some(spec) = &template.spec else { return Ok(()) };
-        let metadata = template.metadata.clone().unwrap_or_default();
-        let mut annotations = metadata.annotations.unwrap_or_default();
-        annotations.insert(ORDINAL.to_owned(), ordinal.to_string());
-        annotations.insert(LAUNCH.to_owned(), now.as_millisecond().to_string());
-        if launch::needs_port(spec) {
-            match self.ports.lease(pod) {
-                Some(port) => {
-                    annotations.insert(PORT.to_owned(), port.to_string());
-                }
-                None => {
-                    tracing::warn!(pod, "no port of `host.ports` is free; it waits for one");
-                    return Ok(());
-                }
-            }
-        }
-        let mut labels = metadata.labels.unwrap_or_default();
-        labels.insert(MANAGED_BY_LABEL.to_owned(), crate::render::MANAGED_BY.to_owned());
-        let made = self
-            .create::<Pod>(json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {
-                    "name": pod, "namespace": self.shared.namespace, "labels": labels, "annotations": annotations,
-                    "ownerReferences": [owner("apps/v1", "ReplicaSet", &set.name_any(), &set.uid().unwrap_or_default())],
-                },
-                "spec": spec,
-            }))
-            .await;
-        if made.is_err() && !self.instances.contains_key(pod) {
-            self.ports.release(pod);
-        }
-        made
-    }
-
-    /// Ends an instance that no table names and that answers nothing more; false if it does yet.
-    fn stop(&mut self, view: &View, pod: &str, open: Option<&BTreeMap<(String, u64), u64>>, now: Timestamp) -> bool {
-        let Some(object) = view.pods.iter().find(|one| one.name_any() == pod) else { return true };
-        let Some(handle) = self.instances.get_mut(pod) else { return true };
-        if handle.is_stopping() {
-            return true;
-        }
-        let agents = self.active.iter().flat_map(|table| &table.agents);
-        let listed = agents.flat_map(|(_, agent)| &agent.arms).flat_map(|arm| &arm.instances).any(|one| one.id == pod);
-        if listed {
-            return false;
-        }
-        let agent = object.labels().get(AGENT_LABEL);
-        let service = view.services.iter().find(|service| Some(&service.name_any()) == agent);
-        let carries =
-            object.spec.as_ref().and_then(container).is_some() && service.is_some() && handle.seen.address.is_some();
-        if carries {
-            let launch = table::launch(object.annotations());
-            let in_flight = open.map(|open| open.get(&(pod.to_owned(), launch)).copied().unwrap_or(0));
-            let retired =
-                object.annotations().get(RETIRED).and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
-            let waited = Duration::try_from(now.duration_since(retired)).unwrap_or_default();
-            let most = service.and_then(|service| table::drain_max(service)).unwrap_or(DRAIN);
-            // Without an answer nothing is known to be idle.
-            if in_flight != Some(0) && waited < most {
-                return false;
-            }
-        }
-        handle.stop();
-        true
-    }
-
-    /// Writes what is known into the status of each object where it says something else; gives the next deadline.
-    async fn tell(&self, view: &View, processes: &[Process<'_>], now: Timestamp) -> Duration {
-        let mut wait = Duration::from_mins(1);
-        for pod in &view.pods {
-            let before = serde_json::to_value(&pod.status).ok().filter(Value::is_object);
-            let after = status::of_pod(pod, &self.seen(pod), before.as_ref(), now);
-            self.write_status::<Pod>(&pod.name_any(), before.as_ref(), after).await;
-        }
-        for process in processes {
-            for set in &process.sets {
-                let before = serde_json::to_value(&set.object.status).ok().filter(Value::is_object);
-                self.write_status::<ReplicaSet>(&set.object.name_any(), before.as_ref(), status::of_set(set)).await;
-            }
-            let before = serde_json::to_value(&process.deployment.status).ok().filter(Value::is_object);
-            let serving = self.serving.get(&process.agent).map(String::as_str);
-            let obstacle = self.obstacle.as_deref().filter(|_| process.carries_traffic);
-            let after = status::of_deployment(process, serving, obstacle, before.as_ref(), now);
-            if let Some(at) = status::deadline(process.deployment, &after) {
-                wait = wait.min(Duration::try_from(at.duration_since(now)).unwrap_or_default().max(LOOK));
-            }
-            self.write_status::<Deployment>(&process.deployment.name_any(), before.as_ref(), after).await;
-        }
-        wait
-    }
-
-    async fn write_status<K>(&self, name: &str, before: Option<&Value>, after: Value)
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
-    {
-        // As the kind's own type writes it, so that equal is equal.
-        let typed = json!({"status": after});
-        if before.is_some_and(|before| includes(before, &typed["status"])) {
-            return;
-        }
-        let written = self.api::<K>().patch_status(name, &PatchParams::apply(MANAGER), &Patch::Merge(typed)).await;
-        match written {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => tracing::warn!(error = %folder::told(&error), name, "cannot write a status"),
-        }
-    }
-}
-
-/// Whether `whole` says all that `part` says.
-fn includes(whole: &Value, part: &Value) -> bool {
-    match (whole, part) {
-        (Value::Object(whole), Value::Object(part)) => part.iter().all(|(name, value)| match whole.get(name) {
-            Some(there) => includes(there, value),
-            // An empty field is left out.
-            None => value.is_null() || value == &json!({}) || value == &json!([]) || value == &json!(""),
-        }),
-        (Value::Array(whole), Value::Array(part)) => {
-            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| includes(whole, part))
-        }
-        (whole, part) => whole == part,
-    }
-}
-
-fn owner(api_version: &str, kind: &str, name: &str, uid: &str) -> Value {
-    json!({
-        "apiVersion": api_version, "kind": kind, "name": name, "uid": uid,
-        "controller": true, "blockOwnerDeletion": true,
-    })
-}
-
-async fn remove_pod(client: &kube::Client, namespace: &str, pod: &str, uid: &str) {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
-    match api.delete(pod, &parameters).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => tracing::warn!(error = %folder::told(&error), pod, "cannot remove the Pod of what has ended"),
     }
 }

@@ -7,11 +7,13 @@ use kube::ResourceExt as _;
 use serde_json::{Map, Value, json};
 
 use super::instance::{Seen, Trouble};
+use super::table::Word;
 use super::view::{Process, Set, container};
 use crate::judge::{HostReason, PROXY_UNREACHABLE};
 use crate::keeper::wire::{End, How, Phase};
 use crate::model::Timestamp;
 use crate::proxy::Address;
+use crate::render::{HOST_CONTROLLER, HOST_PARENT};
 
 /// What is said of a program that the system does not start.
 const CANNOT_START: &str =
@@ -83,7 +85,9 @@ pub(super) fn of_deployment(
     for set in &process.sets {
         let name = set.object.name_any();
         for member in set.members.iter().filter(|member| member.retired.is_none()) {
-            let serves = !process.carries_traffic || serving == Some(&name);
+            // What a release of its own gets is the route's affair: it is complete before that.
+            let own = process.per_release && name == newest;
+            let serves = own || !process.carries_traffic || serving == Some(&name);
             all += 1;
             updated += u32::from(name == newest);
             ready += u32::from(member.ready);
@@ -110,6 +114,34 @@ pub(super) fn of_deployment(
         fields.insert("conditions".to_owned(), json!(conditions));
     }
     status
+}
+
+/// The status of an HTTPRoute of which the table in use was made (Gateway API v1).
+pub(super) fn of_route(word: &Word, before: Option<&Value>, now: Timestamp) -> Value {
+    let parent = before.and_then(|before| before.pointer("/parents/0"));
+    let why = word.refused.as_ref().or(word.missing.as_ref()).or(word.short.as_ref());
+    let reason = match word {
+        Word { refused: Some(_), .. } => "UnsupportedValue",
+        Word { missing: Some(_), .. } => "BackendNotFound",
+        Word { short: Some(_), .. } => "NoReadyInstance",
+        Word { .. } => "Programmed",
+    };
+    let conditions = [
+        ("Accepted", word.refused.as_ref(), "UnsupportedValue"),
+        ("ResolvedRefs", word.missing.as_ref(), "BackendNotFound"),
+        ("Programmed", why, reason),
+    ]
+    .map(|(kind, why, reason)| {
+        let message = why.map_or("", String::as_str);
+        let mut condition =
+            condition(kind, why.is_none(), if why.is_none() { kind } else { reason }, message, parent, now);
+        condition["observedGeneration"] = json!(word.generation);
+        condition["message"] = json!(message);
+        condition
+    });
+    json!({"parents": [
+        {"parentRef": {"name": HOST_PARENT}, "controllerName": HOST_CONTROLLER, "conditions": conditions},
+    ]})
 }
 
 /// When a Deployment will have made no progress for too long; none where it is complete, or that was said.

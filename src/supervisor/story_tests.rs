@@ -4,46 +4,51 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use super::decide::{Deed, Known, Main, clear, decide};
-use super::table;
+use super::decide::{Deed, Known, Main, Still, clear, decide, left};
+use super::table::{self, Serving, Word};
 use super::view::{KEPT_UNTIL, LAUNCH, ORDINAL, RETIRED, View, template_hash};
 use super::{probe, status};
 use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
 use crate::proxy::Table;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION};
 
-const KEEP: i64 = 300;
+pub(super) const KEEP: i64 = 300;
 
 /// A host without processes: its objects, what is ready, and what the proxy was told.
-struct Host {
-    view: View,
+pub(super) struct Host {
+    pub(super) view: View,
     ready: BTreeSet<String>,
     /// Pods whose release never gets ready are not made so.
-    broken: BTreeSet<String>,
-    serving: BTreeMap<AgentName, String>,
-    table: Table,
-    proxy_answers: bool,
+    pub(super) broken: BTreeSet<String>,
+    serving: Serving,
+    pub(super) table: Table,
+    /// What became of the route in that table.
+    pub(super) word: Option<Word>,
+    pub(super) proxy_answers: bool,
+    /// Pods at which requests are open.
+    pub(super) open: BTreeSet<String>,
     now: Timestamp,
     uids: u32,
     /// Ended, in their order.
-    ended: Vec<String>,
+    pub(super) ended: Vec<String>,
 }
 
-fn release(name: &str) -> ReleaseId {
+pub(super) fn release(name: &str) -> ReleaseId {
     ReleaseId::from(Digest::of(name.as_bytes()))
 }
 
-fn agent() -> AgentName {
+pub(super) fn agent() -> AgentName {
     "support".parse().unwrap()
 }
 
 // === impl Host ===
 
 impl Host {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let service = json!({"metadata": {"name": "support", "namespace": "n"}, "spec": {}});
         Self {
             view: View { services: vec![Arc::new(serde_json::from_value(service).unwrap())], ..View::default() },
@@ -51,20 +56,22 @@ impl Host {
             broken: BTreeSet::new(),
             serving: BTreeMap::new(),
             table: Table::empty(1, 0, ""),
+            word: None,
             proxy_answers: true,
+            open: BTreeSet::new(),
             now: Timestamp::UNIX_EPOCH,
             uids: 0,
             ended: vec![],
         }
     }
 
-    fn uid(&mut self) -> String {
+    pub(super) fn uid(&mut self) -> String {
         self.uids += 1;
         format!("uid{}", self.uids)
     }
 
     /// Declares a process, as an apply does: the same object with another template.
-    fn apply(&mut self, process: &str, of: &str, replicas: u32) {
+    pub(super) fn apply(&mut self, process: &str, of: &str, replicas: u32) {
         let name = if process == "main" { "support".to_owned() } else { format!("support--{process}") };
         let known = self.view.deployments.iter().find(|one| one.name_any() == name).and_then(|one| one.uid());
         let uid = known.unwrap_or_else(|| self.uid());
@@ -80,18 +87,23 @@ impl Host {
     }
 
     /// Looks once, as the task does: the table first, then the deeds. Gives what was done.
-    fn pass(&mut self) -> Vec<Deed> {
-        let broken = &self.broken;
+    pub(super) fn pass(&mut self) -> Vec<Deed> {
         for pod in &self.view.pods {
             let of = pod.annotations().get(RELEASE_ID_ANNOTATION).unwrap();
-            if !broken.contains(of) {
+            if self.broken.contains(of) {
+                self.ready.remove(&pod.name_any());
+            } else {
                 self.ready.insert(pod.name_any());
             }
         }
         let ready = self.ready.clone();
-        let processes = self.view.processes(|pod| ready.contains(&pod.name_any()));
-        let chosen =
-            table::choose(&self.view, &processes, &self.serving, |_| Some(probe::local(1)), Table::empty(1, 0, ""));
+        let is_ready = |pod: &Pod| ready.contains(&pod.name_any());
+        let processes = self.view.processes(is_ready);
+        let pods: Vec<_> = self.view.pods.iter().map(|pod| pod.name_any()).collect();
+        let port = |pod: &str| pods.iter().position(|one| one == pod).map(|at| u16::try_from(at + 1).unwrap());
+        let address = |pod: &str| Some(probe::local(port(pod)?));
+        let chosen = table::choose(&self.view, &processes, &self.serving, address, Table::empty(1, 0, ""));
+        chosen.table.check().unwrap();
         for (name, agent) in &chosen.table.agents {
             for instance in agent.arms.iter().flat_map(|arm| &arm.instances) {
                 assert!(ready.contains(&instance.id), "{name} gets traffic at {}, which is not ready", instance.id);
@@ -99,18 +111,25 @@ impl Host {
         }
         if self.proxy_answers {
             self.serving = chosen.serving;
+            self.word = chosen.words.into_values().next();
             self.table = chosen.table;
         }
-        let mut deeds = clear(&self.view, self.now);
+        let names = |pod: &str| table::names(&self.table, pod);
+        let keep_old = SignedDuration::from_secs(KEEP);
+        let left = left(&self.view, &processes);
+        let still = Still { is_ready: &is_ready, names: &names, keep_old, now: self.now };
+        let mut deeds = clear(&self.view, &left, &still);
         for process in &processes {
-            let main = processes.iter().find(|one| one.carries_traffic).map(|main| Main {
+            let main = processes.iter().find(|one| one.carries_traffic && !one.per_release).map(|main| Main {
                 wanted: main.release,
-                serves: self.serving.get(&main.agent).and_then(|name| main.set(name)?.release()),
+                serves: self.serving.get(&main.deployment.name_any()).and_then(|name| main.set(name)?.release()),
             });
             let known = Known {
-                serving: self.serving.get(&process.agent).map(String::as_str).filter(|_| process.carries_traffic),
-                main,
-                keep_old: SignedDuration::from_secs(KEEP),
+                serving: self.serving.get(&process.deployment.name_any()).map(String::as_str),
+                names: &names,
+                main: main.filter(|_| !process.per_release),
+                left: left.get(&process.agent).copied().filter(|_| process.carries_traffic),
+                keep_old,
                 now: self.now,
             };
             deeds.extend(decide(process, &known));
@@ -127,6 +146,12 @@ impl Host {
             Deed::MakeSet { deployment, name } => {
                 let deployment =
                     self.view.deployments.iter().find(|one| one.name_any() == *deployment).unwrap().clone();
+                let known = self.view.sets.iter_mut().find(|one| one.name_any() == *name);
+                if let Some(orphan) = known {
+                    let owners = vec![serde_json::from_value(owner(&deployment.uid().unwrap())).unwrap()];
+                    Arc::make_mut(orphan).metadata.owner_references = Some(owners);
+                    return;
+                }
                 let uid = self.uid();
                 let set = json!({
                     "metadata": {"name": name, "uid": uid, "ownerReferences": [owner(&deployment.uid().unwrap())],
@@ -142,12 +167,13 @@ impl Host {
             Deed::Launch { set, pod, ordinal } => {
                 assert!(self.view.pods.iter().all(|one| one.name_any() != *pod), "{pod} is launched twice");
                 let set = self.view.sets.iter().find(|one| one.name_any() == *set).unwrap().clone();
-                let mut annotations = set.spec.template.clone().unwrap().metadata.unwrap().annotations.unwrap();
+                let template = set.spec.template.clone().unwrap().metadata.unwrap();
+                let mut annotations = template.annotations.unwrap();
                 annotations.insert(ORDINAL.to_owned(), ordinal.to_string());
                 annotations.insert(LAUNCH.to_owned(), self.now.as_millisecond().to_string());
                 let uid = self.uid();
                 let object = json!({"metadata": {
-                    "name": pod, "uid": uid, "annotations": annotations, "ownerReferences": [owner(&set.uid().unwrap())],
+                    "name": pod, "uid": uid, "annotations": annotations, "labels": template.labels, "ownerReferences": [owner(&set.uid().unwrap())],
                 }});
                 self.view.pods.push(Arc::new(serde_json::from_value(object).unwrap()));
             }
@@ -163,9 +189,8 @@ impl Host {
                 annotations.remove(KEPT_UNTIL);
             }
             Deed::Stop { pod } => {
-                let named = self.table.agents.values().flat_map(|agent| &agent.arms).flat_map(|arm| &arm.instances);
-                // The task waits as long as a table names it.
-                if named.into_iter().all(|instance| instance.id != *pod) {
+                // The task waits as long as a table names it, or requests are open there.
+                if !table::names(&self.table, pod) && !self.open.contains(pod) {
                     self.view.pods.retain(|one| one.name_any() != *pod);
                     self.ready.remove(pod);
                     self.ended.push(pod.clone());
@@ -175,13 +200,13 @@ impl Host {
         }
     }
 
-    fn pod(&mut self, name: &str) -> &mut BTreeMap<String, String> {
+    pub(super) fn pod(&mut self, name: &str) -> &mut BTreeMap<String, String> {
         let pod = self.view.pods.iter_mut().find(|one| one.name_any() == name).unwrap();
         Arc::make_mut(pod).metadata.annotations.get_or_insert_default()
     }
 
     /// Until nothing more is done.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..20 {
             let before = self.serving.clone();
             if self.pass().is_empty() && before == self.serving {
@@ -191,12 +216,12 @@ impl Host {
         panic!("it does not come to rest: {:?}", self.pass());
     }
 
-    fn later(&mut self, seconds: i64) {
+    pub(super) fn later(&mut self, seconds: i64) {
         self.now = self.now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
     }
 
     /// The releases that run, by process: how many Pods, kept ones in the second number.
-    fn runs(&self, of: &str) -> (usize, usize) {
+    pub(super) fn runs(&self, of: &str) -> (usize, usize) {
         let digest = release(of).digest().to_string();
         let pods = self.view.pods.iter().filter(|pod| pod.annotations().get(RELEASE_ID_ANNOTATION) == Some(&digest));
         let (kept, live): (Vec<_>, Vec<_>) = pods.partition(|pod| pod.annotations().contains_key(RETIRED));
@@ -208,10 +233,13 @@ impl Host {
     }
 
     fn deployment_status(&self) -> Value {
-        let ready = self.ready.clone();
-        let processes = self.view.processes(|pod| ready.contains(&pod.name_any()));
-        let main = processes.iter().find(|one| one.carries_traffic).unwrap();
-        status::of_deployment(main, self.serving.get(&agent()).map(String::as_str), None, None, self.now)
+        self.status_of("support")
+    }
+
+    pub(super) fn status_of(&self, deployment: &str) -> Value {
+        let processes = self.view.processes(|pod| self.ready.contains(&pod.name_any()));
+        let one = processes.iter().find(|one| one.deployment.name_any() == deployment).unwrap();
+        status::of_deployment(one, self.serving.get(deployment).map(String::as_str), None, None, self.now)
     }
 }
 

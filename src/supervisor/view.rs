@@ -9,9 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use sha2::{Digest as _, Sha256};
 
+use super::http_route::HttpRoute;
 pub(super) use crate::judge::LAUNCH_ANNOTATION as LAUNCH;
 use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
-use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION};
+use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION, ROLLING_SET, SET_LABEL};
 
 /// Annotation of a Pod: its number within its set.
 pub(super) const ORDINAL: &str = "backstay.dev/ordinal";
@@ -33,6 +34,7 @@ pub(super) struct View {
     pub(super) sets: Vec<Arc<ReplicaSet>>,
     pub(super) pods: Vec<Arc<Pod>>,
     pub(super) services: Vec<Arc<Service>>,
+    pub(super) routes: Vec<Arc<HttpRoute>>,
 }
 
 /// One Deployment with what belongs to it.
@@ -41,8 +43,10 @@ pub(super) struct Process<'v> {
     pub(super) agent: AgentName,
     /// The release that its template runs.
     pub(super) release: Option<ReleaseId>,
-    /// It answers requests: the main process of an agent that has a Service.
+    /// It answers requests: the main process of an agent that has a Service or a route.
     pub(super) carries_traffic: bool,
+    /// It runs one release and no other.
+    pub(super) per_release: bool,
     pub(super) sets: Vec<Set<'v>>,
 }
 
@@ -90,17 +94,50 @@ impl View {
         let processes = self.deployments.iter().filter_map(|deployment| {
             let agent: AgentName = deployment.labels().get(AGENT_LABEL)?.parse().ok()?;
             let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
-            let is_main = deployment.labels().get(PROCESS_LABEL).is_none_or(|process| process == MAIN);
-            let serves = |service: &Arc<Service>| service.name_any() == agent.as_str();
-            let carries_traffic = is_main && self.services.iter().any(serves);
+            let carries_traffic = is_main(deployment.labels()) && self.is_reached(&agent);
+            let per_release = is_per_release(deployment.labels());
             let sets = sets.remove(uid).unwrap_or_default();
-            Some(Process { deployment, release: release_of(&deployment.spec.template), agent, carries_traffic, sets })
+            let release = release_of(&deployment.spec.template);
+            Some(Process { deployment, release, agent, carries_traffic, per_release, sets })
         });
         processes.collect()
     }
 
-    /// The sets whose Deployment is gone, and the Pods whose set is.
-    pub(super) fn orphans(&self) -> (Vec<&ReplicaSet>, Vec<Member<'_>>) {
+    pub(super) fn service(&self, name: &str) -> Option<&Service> {
+        self.services.iter().find(|service| service.metadata.name.as_deref() == Some(name)).map(|service| &**service)
+    }
+
+    /// The route that splits the requests of an agent.
+    pub(super) fn route(&self, agent: &AgentName) -> Option<&HttpRoute> {
+        let is_its = |route: &&Arc<HttpRoute>| {
+            route.metadata.name.as_deref() == Some(agent.as_str())
+                && route.labels().get(AGENT_LABEL).map(String::as_str) == Some(agent.as_str())
+        };
+        self.routes.iter().find(is_its).map(|route| &**route)
+    }
+
+    /// Whether requests can come to an agent at all.
+    pub(super) fn is_reached(&self, agent: &AgentName) -> bool {
+        self.service(agent.as_str()).is_some() || self.route(agent).is_some()
+    }
+
+    /// Whether a Service leads to the Pods of a Deployment.
+    pub(super) fn selects(&self, service: &str, process: &Process<'_>) -> bool {
+        let selector = self.service(service).and_then(|service| service.spec.as_ref()?.selector.as_ref());
+        let metadata = process.deployment.spec.template.metadata.as_ref();
+        let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
+        let has = |(key, value)| labels.is_some_and(|labels| labels.get(key) == Some(value));
+        selector.is_some_and(|selector| !selector.is_empty() && selector.iter().all(has))
+    }
+
+    /// Whether a Pod may serve again, though its Deployment is gone: a release that has one of its own comes back to it.
+    pub(super) fn may_return(&self, pod: &Pod) -> bool {
+        let agent = pod.labels().get(AGENT_LABEL).and_then(|name| name.parse().ok());
+        is_main(pod.labels()) && is_per_release(pod.labels()) && agent.is_some_and(|agent| self.is_reached(&agent))
+    }
+
+    /// The sets whose Deployment is gone, and the Pods whose set is, or whose set's Deployment.
+    pub(super) fn orphans(&self, is_ready: impl Fn(&Pod) -> bool) -> (Vec<&ReplicaSet>, Vec<Member<'_>>) {
         let uids =
             |objects: Vec<&ObjectMeta>| objects.into_iter().filter_map(|one| one.uid.clone()).collect::<Vec<_>>();
         let deployments = uids(self.deployments.iter().map(|one| &one.metadata).collect());
@@ -112,7 +149,7 @@ impl View {
         let owned = self.sets.iter().filter(|set| is_owned(&set.metadata, &deployments));
         let sets_that_stay = uids(owned.map(|set| &set.metadata).collect());
         let pods = self.pods.iter().filter(|pod| !is_owned(&pod.metadata, &sets_that_stay));
-        (sets, pods.map(|pod| Member::of(pod, false)).collect())
+        (sets, pods.map(|pod| Member::of(pod, is_ready(pod))).collect())
     }
 }
 
@@ -151,6 +188,15 @@ impl Set<'_> {
     }
 }
 
+// === impl Retired ===
+
+impl Retired {
+    /// Whether it is kept for a way back at all.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept_until > self.at
+    }
+}
+
 // === impl Member ===
 
 impl<'v> Member<'v> {
@@ -162,8 +208,16 @@ impl<'v> Member<'v> {
     }
 }
 
+fn is_main(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(PROCESS_LABEL).is_none_or(|process| process == MAIN)
+}
+
+fn is_per_release(labels: &BTreeMap<String, String>) -> bool {
+    labels.get(SET_LABEL).is_some_and(|set| set != ROLLING_SET)
+}
+
 /// The UID of the controller that owns an object.
-fn owner(metadata: &ObjectMeta) -> Option<&str> {
+pub(super) fn owner(metadata: &ObjectMeta) -> Option<&str> {
     let owners = metadata.owner_references.as_deref().unwrap_or_default();
     owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }

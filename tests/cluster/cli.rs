@@ -42,7 +42,7 @@ fn release(text: &str) -> Release {
 
 fn standing(id: ReleaseId, digit: char) -> Standing {
     let revision = Revision { reference: "main".to_owned(), commit: commit(digit) };
-    Standing { release: id, revision, settings: Digest::of(b""), renderer: 1, since: at(1_767_323_045) }
+    Standing { release: id, revision, settings: Digest::of(b""), renderer: 1, since: at(1_767_323_045), own_set: false }
 }
 
 fn operation(id: u64, cause: Cause, from: Option<ReleaseId>, to: &Standing, outcome: Outcome) -> Operation {
@@ -101,7 +101,7 @@ async fn seed(lab: &Lab) -> BTreeMap<&'static str, ReleaseId> {
     let why = "the new pods crash".to_owned();
     let mut research = AgentRecord {
         stable: Some(stood.clone()),
-        quarantine: vec![Quarantined { release: failed.id, since: at(1_767_323_087), reason: why.clone() }],
+        quarantine: vec![Quarantined::new(failed.id, at(1_767_323_087), why.clone())],
         differs: Some(Differs { desired: failed.id, since: at(1_767_323_087), why }),
         operations: vec![operation(
             2,

@@ -8,7 +8,7 @@ use backstay::observe::Api;
 use backstay::reconcile::{Announcement, FailureKind, LedgerEntry};
 use backstay::record::{
     AgentRecord, Cause, ConditionKind, EnvironmentRecord, Evidence, FORMAT, Operation, OperationId, OperationKind,
-    Outcome, Requests, Truth,
+    Outcome, ROLLOUT_FORMAT, Requests, Truth,
 };
 use futures::StreamExt as _;
 use http::Method;
@@ -171,7 +171,7 @@ async fn what_a_newer_version_wrote_is_kept_and_left_alone() {
     assert_eq!(object["status"]["novel"], json!({"deep": [1, {"b": 2}]}));
     assert_eq!(object["status"]["driftHealed"], 4);
     // Of a newer format: only read, also where it cannot be read.
-    lab.merge(AGENTS, path, "newer", &json!({"status": {"format": FORMAT + 1, "driftHealed": 9}})).await;
+    lab.merge(AGENTS, path, "newer", &json!({"status": {"format": ROLLOUT_FORMAT + 1, "driftHealed": 9}})).await;
     let before = lab.see(AGENTS, "support").await;
     let (record, _, version) = present(ledger.agent(&support).await.expect("read"));
     assert!(!record.is_writable() && record.drift_healed == 9);
@@ -180,7 +180,7 @@ async fn what_a_newer_version_wrote_is_kept_and_left_alone() {
     assert!(failure.message.contains("it only reads"), "{}", failure.message);
     lab.merge(AGENTS, path, "newer", &json!({"status": {"hold": {"left": "nonsense"}}})).await;
     let (record, ..) = present(ledger.agent(&support).await.expect("read"));
-    assert_eq!(record.format, FORMAT + 1);
+    assert_eq!(record.format, ROLLOUT_FORMAT + 1);
     // Of ours, and yet not to be read: somebody's hand. The others are not harmed.
     ledger.record(&agent("research"), None, &full()).await.expect("recorded");
     lab.merge(AGENTS, path, "hand", &json!({"status": {"format": FORMAT}})).await;
@@ -360,11 +360,11 @@ async fn a_namespace_has_one_installation_and_one_environment() {
     let ours = [a, b].into_iter().filter(|claim| matches!(claim, Ok(Claim::Ours(_)))).count();
     assert_eq!(ours, 1);
     // A newer version's is only read.
-    let newer = json!({"status": {"format": FORMAT + 1}});
+    let newer = json!({"status": {"format": ROLLOUT_FORMAT + 1}});
     lab.merge(ENVIRONMENTS, "production/status", "newer", &newer).await;
     let Claim::ReadOnly(why) = here.claim().await.expect("looked") else { panic!("it is newer") };
     assert!(why.contains("newer"), "{why}");
-    let record = EnvironmentRecord { format: FORMAT + 1, ..EnvironmentRecord::default() };
+    let record = EnvironmentRecord { format: ROLLOUT_FORMAT + 1, ..EnvironmentRecord::default() };
     assert_eq!(here.record_environment(None, &record).await.expect_err("newer").kind, FailureKind::Fenced);
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Lab {
     objects: Objects,
     folder: TempDir,
     proxy: Child,
-    ports: (u16, u16),
+    pub(crate) ports: (u16, u16),
     /// The program of keepers.
     pub(crate) keeper: PathBuf,
     /// More that a daemon's configuration says of this host.

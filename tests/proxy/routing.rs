@@ -97,8 +97,9 @@ fn a_header_or_a_host_leads_to_a_preview_and_nothing_else_does() {
     let (stable, preview) = (agent::Agent::start("stable"), agent::Agent::start("preview"));
     let arms = vec![arm("s", Role::Stable, WHOLE, &[&stable]), arm("p", Role::Preview, 0, &[&preview])];
     let matches = vec![
-        Match { header: "x-try".into(), value: Some("yes".into()), release: release("p") },
-        Match { header: "x-any".into(), value: None, release: release("p") },
+        Match { header: "x-try".into(), cookie: None, value: Some("yes".into()), release: release("p") },
+        Match { header: "x-any".into(), cookie: None, value: None, release: release("p") },
+        Match { header: "cookie".into(), cookie: Some("try".into()), value: Some("yes".into()), release: release("p") },
     ];
     let mut table = table(1, Agent { arms, matches, ..Agent::default() });
     let hosts = vec!["preview.example".to_owned()];
@@ -110,7 +111,17 @@ fn a_header_or_a_host_leads_to_a_preview_and_nothing_else_does() {
     assert_eq!(name_of(&get(proxy.address, "/", &[("X-Try", "no")])), "stable");
     assert_eq!(name_of(&get(proxy.address, "/", &[("X-Try", "yes")])), "preview");
     assert_eq!(name_of(&get(proxy.address, "/", &[("x-any", "")])), "preview");
+    for (cookies, name) in [("a=b; try=yes; c=d", "preview"), ("try=yes", "preview"), ("try=yess; a=try=yes", "stable")]
+    {
+        assert_eq!(name_of(&get(proxy.address, "/", &[("cookie", cookies)])), name, "{cookies}");
+    }
     assert_eq!(name_of(&Raw::connect(proxy.address).get("preview.example", "/", &[]).unwrap()), "preview");
+    // Nothing of it is ready any more: nobody else answers in its place.
+    (table.generation, table.agents.values_mut().next().unwrap().matches) = (2, vec![]);
+    table.agents.values_mut().next().unwrap().arms[1].instances.clear();
+    proxy.load(&table);
+    assert_eq!(Raw::connect(proxy.address).get("preview.example", "/", &[]).unwrap().status, 503);
+    assert_eq!(name_of(&get(proxy.address, "/", &[])), "stable");
 }
 
 #[test]

@@ -182,7 +182,7 @@ fn every_rule_of_a_table_is_kept() {
         arms!(table)[0].instances[0].address = Address::Unix(format!("/{}", "x".repeat(120)).into());
     });
     broken("which has no instance", &|table| {
-        let rule = Match { header: "x".into(), value: None, release: release("c") };
+        let rule = Match { header: "x".into(), cookie: None, value: None, release: release("c") };
         table.agents.values_mut().next().unwrap().matches.push(rule);
     });
     broken("which has no instance", &|table| {
@@ -190,6 +190,10 @@ fn every_rule_of_a_table_is_kept() {
     });
     broken("more than all", &|table| {
         table.agents.values_mut().next().unwrap().mirror = Some(Mirror { to: release("s"), percent: 101 });
+    });
+    broken("only the header `cookie`", &|table| {
+        let rule = Match { header: "x".into(), cookie: Some("a".into()), value: None, release: release("s") };
+        table.agents.values_mut().next().unwrap().matches.push(rule);
     });
     broken("which has no instance", &|table| table.routes[0].release = Some(release("c")));
     broken("there is no agent", &|table| table.routes[0].agent = "other".parse().unwrap());

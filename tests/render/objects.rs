@@ -68,7 +68,7 @@ fn settings_never_change_a_pod_template() {
     other.settings.disruption_budget = None;
     other.settings.autoscaling = Some(json!({"maxReplicas": 9}));
     other.settings.manifests.clear();
-    other.options = RenderOptions { surge: Some("100%".into()), replicas: Some(7), origin: None };
+    other.options = RenderOptions { surge: Some("100%".into()), replicas: Some(7), ..RenderOptions::default() };
     assert_eq!(templates(&other), before);
 }
 

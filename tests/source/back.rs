@@ -113,6 +113,7 @@ impl<'a> Back<'a> {
             revision: at("main", &self.good),
             settings: Digest::of(b""),
             renderer: 1,
+            own_set: false,
             since: Timestamp::UNIX_EPOCH,
         };
         let automatic = self.failed.is_some();

@@ -166,7 +166,19 @@ impl Cluster {
         for object in deployments {
             self.roll(&object);
         }
+        let routes: Vec<_> = self.objects.keys().filter(|object| object.kind == "HTTPRoute").cloned().collect();
+        for object in routes {
+            self.accept(&object);
+        }
         self.seen = (self.clock, self.sick.clone());
+    }
+
+    /// The gateway says of a route that it is in force.
+    fn accept(&mut self, object: &ObjectRef) {
+        let generation = self.body(object)["metadata"]["generation"].clone();
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "observedGeneration": generation});
+        let status = json!({"parents": [{"conditions": [condition("Accepted"), condition("ResolvedRefs")]}]});
+        self.edit(object, |body| body["status"] = status);
     }
 
     fn owned_by(&self, kind: &str, owner: &Value) -> Vec<ObjectRef> {

@@ -64,6 +64,7 @@ fn record(agent: &str, objects: usize) -> AgentRecord {
         revision: desired.revision.clone(),
         settings: desired.settings.digest,
         renderer: 1,
+        own_set: false,
         since: start(),
     });
     record.set_condition(ConditionKind::Ready, Truth::True, "Ready", "", start());
@@ -77,6 +78,7 @@ fn decide(told: &Told) -> Admitted {
         standing: &BTreeMap::new(),
         reverts: &BTreeMap::new(),
         held: &BTreeMap::new(),
+        authors: &BTreeMap::new(),
         namespace: NAMESPACE,
         limits: PruneLimits { max_objects: 20, max_percent: 50 },
         now: start(),

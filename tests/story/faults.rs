@@ -340,7 +340,7 @@ fn a_record_of_a_newer_version_is_kept_and_only_read() {
     assert_eq!(world.record().unknown.get("novelty"), Some(&json!({"a": 1})));
     assert_eq!(world.running(), Some(id("next")));
     // A newer format makes this version only read: no drift is healed, nothing is deployed.
-    world.ledger.get_mut(&agent()).expect("an entry").rewrite(|record| record.format += 1);
+    world.ledger.get_mut(&agent()).expect("an entry").rewrite(|record| record.format = backstay::record::ROLLOUT_FORMAT + 1);
     world.restart();
     world.writes.clear();
     let kept = world.record().clone();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backstay::desired::{Allow, Consent};
 use backstay::model::{AgentName, Digest, LiveObject, LiveState, ObjectRef, Timestamp};
 use backstay::reconcile::{Action, How, Write};
-use backstay::record::{AgentRecord, Cause, FORMAT, Operation, OperationKind, Outcome};
+use backstay::record::{AgentRecord, Cause, Operation, OperationKind, Outcome, ROLLOUT_FORMAT};
 use serde_json::Value;
 
 use super::cluster::Cluster;
@@ -196,7 +196,7 @@ impl Oracle {
     }
 
     fn record(&mut self, old: Option<&AgentRecord>, new: &AgentRecord, truth: &Truth<'_>) {
-        if new.format > FORMAT || old.is_some_and(|old| old.format > new.format) {
+        if new.format > ROLLOUT_FORMAT || old.is_some_and(|old| old.format > new.format) {
             self.broken("R7", format!("a record of format {:?} is overwritten", old.map(|old| old.format)));
         }
         let Some(old) = old else { return };
@@ -250,7 +250,7 @@ pub(crate) fn name_of(effect: &Action) -> String {
         Action::Read(object) => format!("read {object}"),
         Action::ReadLedger => "read the ledger".to_owned(),
         Action::TellGit(_) => "tell Git".to_owned(),
-        Action::Announce(_) | Action::Wake(_) => "nothing".to_owned(),
+        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => "nothing".to_owned(),
     }
 }
 

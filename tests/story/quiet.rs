@@ -9,7 +9,7 @@ use backstay::plan::GatePolicy;
 use backstay::reconcile::{
     Action, Admission, AgentConfig, AgentState, Done, Failure, FailureKind, LedgerEntry, Observation, Wanted, step,
 };
-use backstay::record::{AgentRecord, ConditionKind, FORMAT, Request, Requests, Truth};
+use backstay::record::{AgentRecord, ConditionKind, FORMAT, ROLLOUT_FORMAT, Request, Requests, Truth};
 
 use super::world::{NAMESPACE, agent, desired, start};
 
@@ -21,6 +21,8 @@ fn state(observe: bool) -> AgentState {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe,
+        carrier: backstay::rollout::Carrier::Routed,
+        measure_every: jiff::SignedDuration::from_secs(1),
     };
     AgentState::new(agent(), Arc::new(config))
 }
@@ -35,6 +37,9 @@ fn told(entry: LedgerEntry) -> Vec<Observation> {
         takes: BTreeMap::new(),
         leaves: BTreeMap::new(),
         write_back: WriteBack::Revert,
+        outside: backstay::rollout::Outside::default(),
+        approvals: 0,
+        authors: std::collections::BTreeSet::new(),
     };
     vec![
         Observation::Ledger(entry),
@@ -76,7 +81,7 @@ fn who_only_observes_writes_nothing() {
 // R7
 #[test]
 fn a_newer_record_is_never_written_over() {
-    let (_, effects) = effects(state(false), told(present(FORMAT + 1)));
+    let (_, effects) = effects(state(false), told(present(ROLLOUT_FORMAT + 1)));
     assert_eq!(effects, []);
 }
 

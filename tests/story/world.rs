@@ -17,6 +17,7 @@ use serde_json::Value;
 pub(crate) use super::cluster::NAMESPACE;
 use super::cluster::{Cluster, No};
 use super::git::Git;
+use super::traffic::Traffic;
 pub(crate) use super::git::{agent, desired, revision, start};
 use super::oracle::{self, Oracle};
 use super::plane::{Class, Past, Plane};
@@ -57,6 +58,10 @@ pub(crate) struct World {
     given: u64,
     /// Observations so far.
     observed: usize,
+    /// Who asks, and what is measured of it.
+    pub(crate) traffic: Traffic,
+    /// What the preview of a second set answers.
+    pub(crate) preview: Result<(), String>,
 }
 
 /// What the ledger holds of one agent.
@@ -99,6 +104,8 @@ impl World {
             late: BTreeSet::new(),
             given: 0,
             observed: 0,
+            traffic: Traffic::default(),
+            preview: Ok(()),
         }
     }
 
@@ -248,6 +255,22 @@ impl World {
         let object = self.find("Deployment", agent.as_str())?;
         let label = self.cluster.body(&object).pointer("/spec/template/metadata/labels/backstay.dev~1release")?;
         label.as_str().map(str::to_owned)
+    }
+
+    /// The share of the traffic that each release has, in percent, by its short id.
+    pub(crate) fn weights(&self, agent: &AgentName) -> BTreeMap<String, f64> {
+        let Some(route) = self.find("HTTPRoute", agent.as_str()) else {
+            return self.running_of(agent).into_iter().map(|release| (release, 100.0)).collect();
+        };
+        let backends = self.cluster.body(&route).pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten();
+        let backends = backends.filter_map(|rule| rule.get("backendRefs")?.as_array()).next_back();
+        let share = |backend: &Value| {
+            let (service, weight) = (backend["name"].as_str()?, backend["weight"].as_f64()?);
+            let set = service.rsplit("--").next()?;
+            let release = if set == "rolling" { self.running_of(agent)? } else { set.to_owned() };
+            Some((release, weight))
+        };
+        backends.into_iter().flatten().filter_map(share).collect()
     }
 
     pub(crate) fn holds(&self, kind: ConditionKind) -> bool {
@@ -444,6 +467,7 @@ impl World {
             standing: &standing.collect(),
             reverts: &reverts,
             held: &BTreeMap::new(),
+            authors: &BTreeMap::new(),
             namespace: NAMESPACE,
             limits: self.limits,
             now: self.now,
@@ -473,15 +497,25 @@ impl World {
         }
         let (state, actions) = step(state, observation, self.now, 7);
         machine.state = state;
-        let mut effects = vec![];
+        let (mut effects, mut questions, mut looks) = (vec![], vec![], vec![]);
         for action in actions {
             match action {
                 Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
                 Action::Wake(at) => machine.wake = Some(at),
+                Action::Measure(question) => questions.push(question),
+                Action::Smoke(look) => looks.push(look),
                 effect => effects.push(effect),
             }
         }
         assert!(effects.len() < 2, "more than one effect at once: {effects:?}");
+        for question in questions {
+            let weights = self.weights(name);
+            let measured = self.traffic.answer(&question, &weights, self.now);
+            queue.push_back(Observation::Measured(Box::new(measured)));
+        }
+        for look in looks {
+            queue.push_back(Observation::Smoked(look.release, self.preview.clone()));
+        }
         for effect in effects {
             self.effect(name, effect, queue);
         }
@@ -587,7 +621,9 @@ impl World {
                 self.writes.push(format!("tell git: {by} left {}", tell.left.release));
                 Observation::Done(Done::Told(self.git.told(&tell)))
             }
-            Action::Announce(_) | Action::Wake(_) => unreachable!("not an effect"),
+            Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => {
+                unreachable!("not an effect")
+            }
         }
     }
 
@@ -655,5 +691,7 @@ fn config() -> Arc<AgentConfig> {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,
+        carrier: backstay::rollout::Carrier::Routed,
+        measure_every: SignedDuration::from_secs(1),
     })
 }

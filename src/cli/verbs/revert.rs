@@ -329,6 +329,7 @@ mod tests {
             revision: "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision"),
             settings: Digest::of(b""),
             renderer: 1,
+            own_set: false,
             since: Timestamp::UNIX_EPOCH,
         }
     }
@@ -353,7 +354,7 @@ mod tests {
         let differs = Differs { desired: id("worse"), since: Timestamp::UNIX_EPOCH, why: "it failed".to_owned() };
         let failed = AgentRecord { differs: Some(differs), ..stable.clone() };
         assert_eq!(found(&failed, None), Ok((id("worse"), id("bad"))), "Git asks for what failed");
-        let entry = Quarantined { release: id("good"), since: Timestamp::UNIX_EPOCH, reason: String::new() };
+        let entry = Quarantined::new(id("good"), Timestamp::UNIX_EPOCH, "");
         let quarantined = AgentRecord { quarantine: vec![entry], ..stable.clone() };
         assert_eq!(found(&quarantined, None), Ok((id("bad"), id("older"))), "what failed is passed over");
     }

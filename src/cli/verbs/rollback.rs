@@ -94,16 +94,13 @@ mod tests {
             revision: "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision"),
             settings: Digest::of(b""),
             renderer: 1,
+            own_set: false,
             since: Timestamp::UNIX_EPOCH,
         }
     }
 
     fn record() -> AgentRecord {
-        let failed = Quarantined {
-            release: stood("failed").release,
-            since: Timestamp::UNIX_EPOCH,
-            reason: "it crashed at start".to_owned(),
-        };
+        let failed = Quarantined::new(stood("failed").release, Timestamp::UNIX_EPOCH, "it crashed at start");
         AgentRecord {
             stable: Some(stood("now")),
             history: vec![stood("before"), stood("failed")],

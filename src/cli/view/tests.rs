@@ -20,6 +20,7 @@ fn stood(content: &str, since: i64) -> Standing {
         revision: "main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision"),
         settings: Digest::of(b""),
         renderer: 1,
+        own_set: false,
         since: at(since),
     }
 }
@@ -103,11 +104,7 @@ fn an_agent_is_told_whole() {
         git: Told::Pending,
     });
     record.operation = Some(operation(Cause::Commit {}, None));
-    record.quarantine = vec![Quarantined {
-        release: stood("new", 0).release,
-        since: at(1_700_003_000),
-        reason: "crash loop".to_owned(),
-    }];
+    record.quarantine = vec![Quarantined::new(stood("new", 0).release, at(1_700_003_000), "crash loop")];
     record.drift_healed = 2;
     let lines =
         agent_lines(&name(), &environment(), &record, &Requests::default(), "backstay logs support", at(1_700_003_642));

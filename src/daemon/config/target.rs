@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -12,6 +13,7 @@ use crate::model::EnvironmentName;
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
 use crate::reconcile::PruneLimits;
+use crate::rollout::Carrier;
 
 /// Binds an environment to the place where it runs.
 #[derive(Debug, Clone, Deserialize)]
@@ -214,6 +216,27 @@ impl TryFrom<Written> for Target {
             (Some(_), Some(_)) | (None, None) => return Err("a target has either `kubernetes` or `host`"),
         };
         Ok(Self { environment, at, observe, prune })
+    }
+}
+
+// === impl Target: rollouts ===
+
+impl Target {
+    /// How traffic is split between two releases here.
+    pub fn carrier(&self) -> Carrier {
+        match &self.at {
+            At::Host(_) => Carrier::Routed,
+            At::Kubernetes(_) => Carrier::Counted,
+        }
+    }
+
+    /// How often a rollout is measured, where its metrics do not say it: this machine's proxy answers at once, pods are
+    /// asked one by one.
+    pub fn measure_every(&self) -> SignedDuration {
+        match &self.at {
+            At::Host(_) => SignedDuration::from_secs(1),
+            At::Kubernetes(_) => SignedDuration::from_secs(5),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ impl Table {
     /// # Guarantees
     ///
     /// In a table that passes, the weights of each agent sum to [`WHOLE`] (or it has no arm at all), and neither a weight,
-    /// a match, a mirror nor a route points at a release without instances.
+    /// a match nor a mirror points at a release without instances; a route does at most at a preview.
     ///
     /// # Errors
     ///
@@ -99,9 +99,9 @@ impl Check {
         }
     }
 
-    /// A route may name a release only where something of it serves.
+    /// A route may name a release only where something of it serves, or where it is its only way in.
     fn serves(&mut self, at: &str, name: &AgentName, agent: &Agent, release: &ReleaseId) {
-        if agent.arm(release).is_none_or(|arm| arm.instances.is_empty()) {
+        if agent.arm(release).is_none_or(|arm| arm.instances.is_empty() && arm.role != Role::Preview) {
             self.say(at, format!("points at {release} of `{name}`, which has no instance"));
         }
     }
@@ -130,6 +130,11 @@ impl Check {
         for (index, rule) in agent.matches.iter().enumerate() {
             let at = format!("{at}/matches/{index}");
             self.header(&at, &rule.header);
+            match &rule.cookie {
+                Some(name) if !token(name) => self.say(&at, format!("`{name}` is no name of a cookie")),
+                Some(_) if rule.header != "cookie" => self.say(&at, "only the header `cookie` has cookies"),
+                Some(_) | None => {}
+            }
             self.points(&at, agent, &rule.release);
         }
         match agent.sticky.as_ref().map(|sticky| &sticky.by) {

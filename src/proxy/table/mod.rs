@@ -57,7 +57,8 @@ pub struct Route {
     pub path: String,
     /// Whose it is.
     pub agent: AgentName,
-    /// Always this release, whatever the weights say: the host of a preview.
+    /// Always this release, whatever the weights say: the host of a preview. While nothing of a [`Role::Preview`] is ready,
+    /// it is answered 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseId>,
 }
@@ -109,7 +110,7 @@ pub enum Role {
     Stable,
     /// On its way.
     Candidate,
-    /// Reached by match or route alone; its weight is zero.
+    /// Reached by match or route alone; its weight is zero, and it may have no instance.
     Preview,
 }
 
@@ -151,12 +152,15 @@ pub enum Protocol {
     H2c,
 }
 
-/// Sends requests with a header to a release.
+/// Sends requests with a header or a cookie to a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Match {
     /// Lower-case name of the header.
     pub header: String,
+    /// The name of the one cookie that is looked at, where the header is `cookie`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<String>,
     /// Its whole value; absent: any value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,

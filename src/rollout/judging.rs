@@ -1,0 +1,234 @@
+//! The judge of a rollout on its way: what it wants to be measured, what it knows, and what it says.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+
+use super::course::{bake, experiment, judged};
+use super::{Event, Measurement, Measurements, Phase, Rollout};
+use crate::desired::rollout::Metric;
+use crate::judge::{
+    Arms, Counters, Decision, Experiment, Failure, InvalidSpec, Judge, Measured, Moments, NoData, Sample,
+};
+use crate::model::Timestamp;
+
+/// Judges what a rollout is at: its steps, its watch after the promotion, or its experiment.
+///
+/// Plain values; what it knows is [`saved`](Self::saved) beside the rollout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judging {
+    course: Course,
+    metrics: BTreeMap<String, Metric>,
+    counters: BTreeMap<String, Counters>,
+    /// Up to when a metric was asked for that gives values.
+    values: BTreeMap<String, Timestamp>,
+    asked: BTreeMap<String, Timestamp>,
+    warm_up: SignedDuration,
+    decision: Option<Decision>,
+}
+
+/// What is judged.
+#[derive(Debug, Clone, PartialEq)]
+enum Course {
+    Steps(Judge),
+    Bake(Judge),
+    Experiment(Box<Experiment>),
+}
+
+/// The same as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Kind {
+    Steps,
+    Bake,
+    Experiment,
+}
+
+/// What is kept of it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved {
+    course: Kind,
+    state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// What a phase is judged by; nothing where it is not.
+    fn of(rollout: &Rollout) -> Option<Self> {
+        match rollout.phase() {
+            Phase::Step { .. } => Some(Self::Steps),
+            Phase::Baking { .. } => Some(Self::Bake),
+            Phase::Experiment { since: Some(_), .. } => Some(Self::Experiment),
+            Phase::Waiting
+            | Phase::Starting
+            | Phase::Smoke { .. }
+            | Phase::Mirror { .. }
+            | Phase::Experiment { since: None, .. }
+            | Phase::Promoting
+            | Phase::Keeping { .. }
+            | Phase::Done { .. }
+            | Phase::Aborting { .. }
+            | Phase::Aborted { .. } => None,
+        }
+    }
+}
+
+// === impl Judging ===
+
+impl Judging {
+    /// The judge for what `rollout` is at: `known` goes on where it fits, then what was `saved`, else it begins anew.
+    ///
+    /// Nothing where nothing is judged: no phase for it, or no metric.
+    ///
+    /// # Errors
+    ///
+    /// When the declaration makes no sense to the judge.
+    pub fn of(
+        rollout: &Rollout,
+        known: Option<Self>,
+        saved: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Option<Self>, InvalidSpec> {
+        let Some(kind) = Kind::of(rollout) else { return Ok(None) };
+        let mut judging = match known.filter(|known| known.kind() == kind) {
+            Some(known) => known,
+            None => match Self::begin(rollout, kind, saved, now)? {
+                Some(fresh) => fresh,
+                None => return Ok(None),
+            },
+        };
+        if let (Course::Steps(judge), Some((step, since))) = (&mut judging.course, rollout.judged_step())
+            && (judge.step() != step || judge.since() < since)
+        {
+            judge.enter(step, since);
+            judging.decision = None;
+        }
+        Ok(Some(judging))
+    }
+
+    fn begin(rollout: &Rollout, kind: Kind, saved: Option<&str>, now: Timestamp) -> Result<Option<Self>, InvalidSpec> {
+        let spec = rollout.spec();
+        let saved = saved.and_then(|text| serde_json::from_str::<Saved>(text).ok());
+        let saved = saved.filter(|saved| saved.course == kind);
+        let state = saved.as_ref().map(|saved| saved.state.as_str());
+        let judge = |spec, step| match state {
+            Some(state) => Judge::restore(spec, Some(state), step, now),
+            None => Judge::new(spec, now),
+        };
+        let (course, metrics) = match kind {
+            Kind::Steps => {
+                let Some(judged) = judged(spec) else { return Ok(None) };
+                let step = rollout.judged_step().map_or(0, |(step, _)| step);
+                (Course::Steps(judge(judged, step)?), spec.analysis.clone())
+            }
+            Kind::Bake => {
+                let (declared, judged) = bake(spec);
+                (Course::Bake(judge(judged, 0)?), declared)
+            }
+            Kind::Experiment => {
+                let Some(judged) = experiment(spec) else { return Ok(None) };
+                let compared = spec.analysis.iter().filter(|(name, _)| judged.metrics.contains_key(*name));
+                let compared = compared.map(|(name, metric)| (name.clone(), metric.clone())).collect();
+                (Course::Experiment(Box::new(Experiment::restore(judged, state, now)?)), compared)
+            }
+        };
+        let decision = saved.and_then(|saved| saved.decision);
+        let (counters, values, asked) = Default::default();
+        Ok(Some(Self { course, metrics, counters, values, asked, warm_up: spec.warm_up, decision }))
+    }
+
+    fn kind(&self) -> Kind {
+        match &self.course {
+            Course::Steps(_) => Kind::Steps,
+            Course::Bake(_) => Kind::Bake,
+            Course::Experiment(_) => Kind::Experiment,
+        }
+    }
+
+    /// What is to be measured now, each metric as often as it says and `usual` where it does not; those that are asked for
+    /// count as asked.
+    pub fn asks(&mut self, usual: SignedDuration, now: Timestamp) -> BTreeMap<String, Metric> {
+        let is_due = |name: &str, metric: &Metric| {
+            let every = metric.interval.map_or(usual, |interval| interval.max(usual));
+            self.asked.get(name).is_none_or(|asked| now.duration_since(*asked) >= every)
+        };
+        let due: BTreeMap<_, _> = self
+            .metrics
+            .iter()
+            .filter(|(name, metric)| is_due(name, metric))
+            .map(|(name, metric)| (name.clone(), metric.clone()))
+            .collect();
+        self.asked.extend(due.keys().map(|name| (name.clone(), now)));
+        due
+    }
+
+    /// Takes in what was measured.
+    pub fn take(&mut self, measured: Measurements, now: Timestamp) {
+        let Measurements { at, metrics } = measured;
+        for (name, measurement) in metrics {
+            if !self.metrics.contains_key(&name) {
+                continue;
+            }
+            let sample = match measurement {
+                Measurement::Counters(Arms { candidate, stable }) => {
+                    let fresh = || Counters::new(self.warm_up);
+                    self.counters.entry(name.clone()).or_insert_with(fresh).read(at, candidate, stable)
+                }
+                Measurement::Value(arms) => value(self.values.insert(name.clone(), at), at, &arms),
+            };
+            let sample = sample.as_ref().map_err(Clone::clone);
+            match &mut self.course {
+                Course::Steps(judge) | Course::Bake(judge) => judge.observe(&name, sample, now),
+                Course::Experiment(experiment) => experiment.observe(&name, sample, now),
+            }
+        }
+    }
+
+    /// What it says now.
+    pub fn says(&mut self, failures: &[Failure], now: Timestamp) -> Event {
+        match &mut self.course {
+            Course::Steps(judge) | Course::Bake(judge) => {
+                let decision = judge.decide(now, failures);
+                self.decision = Some(decision.clone());
+                Event::Judged(Box::new(decision))
+            }
+            Course::Experiment(experiment) => Event::Experiment(Box::new(experiment.report(now))),
+        }
+    }
+
+    /// What it decided last; of an experiment nothing.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
+    /// What to keep beside the rollout.
+    ///
+    /// # Errors
+    ///
+    /// None that can be met: the state has no maps but those with texts for keys.
+    pub fn saved(&self) -> Result<String, serde_json::Error> {
+        let state = match &self.course {
+            Course::Steps(judge) | Course::Bake(judge) => judge.saved()?,
+            Course::Experiment(experiment) => experiment.saved()?,
+        };
+        serde_json::to_string(&Saved { course: self.kind(), state, decision: self.decision.clone() })
+    }
+}
+
+/// One value of each arm, for the time since the last one.
+fn value(since: Option<Timestamp>, at: Timestamp, arms: &Arms<Result<f64, NoData>>) -> Result<Sample, NoData> {
+    let measured = |value: &Result<f64, NoData>| {
+        let value = value.clone()?;
+        Moments::read(1.0, value, Some(value * value)).map(Measured::Mean)
+    };
+    let arms = Arms { candidate: measured(&arms.candidate)?, stable: measured(&arms.stable)? };
+    let Some(start) = since.filter(|start| *start < at) else {
+        return Err(NoData::Provider("the first value is the one that later times are counted from".to_owned()));
+    };
+    Ok(Sample { start, end: at, arms, warming: None, instances: vec![], failing: None })
+}

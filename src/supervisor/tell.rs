@@ -1,0 +1,87 @@
+//! What is known is written into the status of each object.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Resource, ResourceExt as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::http_route::HttpRoute;
+use super::run::{LOOK, MANAGER, Term};
+use super::status;
+use super::view::{Process, View};
+use crate::keeper::folder;
+use crate::model::Timestamp;
+
+// === impl Term ===
+
+impl Term {
+    /// Writes what is known into the status of each object where it says something else; gives the next deadline.
+    pub(super) async fn tell(&self, view: &View, processes: &[Process<'_>], now: Timestamp) -> Duration {
+        let mut wait = Duration::from_mins(1);
+        for pod in &view.pods {
+            let before = serde_json::to_value(&pod.status).ok().filter(Value::is_object);
+            let after = status::of_pod(pod, &self.seen(pod), before.as_ref(), now);
+            self.write_status::<Pod>(&pod.name_any(), before.as_ref(), after).await;
+        }
+        for process in processes {
+            for set in &process.sets {
+                let before = serde_json::to_value(&set.object.status).ok().filter(Value::is_object);
+                self.write_status::<ReplicaSet>(&set.object.name_any(), before.as_ref(), status::of_set(set)).await;
+            }
+            let before = serde_json::to_value(&process.deployment.status).ok().filter(Value::is_object);
+            let serving = self.serving.get(&process.deployment.name_any()).map(String::as_str);
+            let obstacle = self.obstacle.as_deref().filter(|_| process.carries_traffic);
+            let after = status::of_deployment(process, serving, obstacle, before.as_ref(), now);
+            if let Some(at) = status::deadline(process.deployment, &after) {
+                wait = wait.min(Duration::try_from(at.duration_since(now)).unwrap_or_default().max(LOOK));
+            }
+            self.write_status::<Deployment>(&process.deployment.name_any(), before.as_ref(), after).await;
+        }
+        for (agent, word) in &self.words {
+            let Some(route) = view.route(agent) else { continue };
+            let before = Some(&route.status).filter(|status| status.is_object());
+            let after = status::of_route(word, before, now);
+            self.write_status::<HttpRoute>(agent.as_str(), before, after).await;
+        }
+        wait
+    }
+
+    async fn write_status<K>(&self, name: &str, before: Option<&Value>, after: Value)
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+    {
+        // As the kind's own type writes it, so that equal is equal.
+        let typed = json!({"status": after});
+        if before.is_some_and(|before| includes(before, &typed["status"])) {
+            return;
+        }
+        let written = self.api::<K>().patch_status(name, &PatchParams::apply(MANAGER), &Patch::Merge(typed)).await;
+        match written {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(error) => tracing::warn!(error = %folder::told(&error), name, "cannot write a status"),
+        }
+    }
+}
+
+/// Whether `whole` says all that `part` says.
+fn includes(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => part.iter().all(|(name, value)| match whole.get(name) {
+            Some(there) => includes(there, value),
+            // An empty field is left out.
+            None => value.is_null() || value == &json!({}) || value == &json!([]) || value == &json!(""),
+        }),
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| includes(whole, part))
+        }
+        (whole, part) => whole == part,
+    }
+}

@@ -1,0 +1,369 @@
+//! A rollout from the push to its end: step by step, judged, taken back, told to Git, and never through a half state.
+
+use std::collections::BTreeMap;
+
+use backstay::desired::RolloutSpec;
+use backstay::desired::rollout::{
+    BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until,
+};
+use backstay::desired::Settings;
+use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
+use backstay::rollout::{Phase, Rollout};
+use jiff::SignedDuration;
+
+use super::traffic::Traffic;
+use super::world::World;
+
+/// 5 % for a minute, 50 % for a minute, all; watched for two minutes; the default metrics.
+fn canary() -> RolloutSpec {
+    let step = |weight| Step::Weight { weight, until: Until::Time(SignedDuration::from_mins(1)), limits: BTreeMap::new() };
+    RolloutSpec {
+        strategy: Strategy::Canary(Canary { steps: vec![step(5), step(50)], mirror: None, reach: None }),
+        analysis: RolloutSpec::default_metrics(),
+        default_analysis: true,
+        rollback: Rollback { bake: SignedDuration::from_mins(2), ..Rollback::default() },
+        ..RolloutSpec::default()
+    }
+}
+
+fn blue_green() -> RolloutSpec {
+    let switch = BlueGreen { preview: None, smoke: "/healthz".to_owned(), keep_old: SignedDuration::from_mins(5) };
+    RolloutSpec { strategy: Strategy::BlueGreen(switch), ..canary() }
+}
+
+fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
+    move |_, settings| settings.rollout = Some(spec)
+}
+
+/// `support` serves `good`, with a set of its own and 200 requests a second.
+fn serving() -> World {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    world.git_with("good", by(canary())).settle()
+}
+
+impl World {
+    fn rollout(&self) -> Rollout {
+        Rollout::read(self.record().rollout.as_ref().expect("a rollout")).expect("a state")
+    }
+
+    /// Lets time pass, second by second as the core asks for it, until something holds.
+    fn until(mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Self {
+        for _ in 0..3000 {
+            if holds(&self) {
+                return self;
+            }
+            self = self.until_woken();
+        }
+        panic!("never {what}: {:?}; told {:?}", self.record(), self.told);
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.record().operation.is_none()
+    }
+
+    fn weight_of(&self, release: &str) -> f64 {
+        self.weights(&super::world::agent()).get(release).copied().unwrap_or(0.0)
+    }
+
+    fn candidate(&self) -> String {
+        self.record().candidate.as_ref().expect("a candidate").release.short()
+    }
+
+    fn has_told(&self, word: &str) -> bool {
+        self.told.iter().any(|told| told.starts_with(&format!("{word}:")))
+    }
+}
+
+fn ask(id: &str) -> Request {
+    Request { id: id.to_owned(), by: "alice".to_owned(), reason: "it is wrong".to_owned() }
+}
+
+#[test]
+fn a_first_release_has_a_set_of_its_own_and_all_of_the_traffic() {
+    let world = serving();
+    let stable = world.stable().expect("a release");
+    assert!(world.record().stable.as_ref().expect("stable").own_set);
+    assert!(world.find("Deployment", &format!("support--{stable}")).is_some());
+    assert!(world.find("Deployment", "support").is_none());
+    assert!((world.weight_of(&stable) - 100.0).abs() < f64::EPSILON);
+    assert!(world.holds(ConditionKind::Ready));
+}
+
+#[test]
+fn a_good_candidate_goes_out_step_by_step() {
+    let world = serving().git_with("better", by(canary())).settle();
+    let (stable, candidate) = (world.stable().expect("stable"), world.candidate());
+    let world = world.until("at 5 %", |world| (world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON);
+    assert!((world.weight_of(&stable) - 95.0).abs() < f64::EPSILON);
+    let world = world.until("at 50 %", |world| (world.weight_of(&candidate) - 50.0).abs() < f64::EPSILON);
+    let world = world.until("baking", |world| matches!(world.rollout().phase(), Phase::Baking { .. }));
+    assert!((world.weight_of(&candidate) - 100.0).abs() < f64::EPSILON);
+    // The old set stays for the way back while the new one is watched.
+    assert!(world.find("Deployment", &format!("support--{stable}")).is_some());
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate.clone()));
+    assert!(world.find("Deployment", &format!("support--{stable}")).is_none(), "{:?}", world.writes);
+    assert_eq!(world.record().operations[0].outcome, Some(Outcome::Succeeded));
+    assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
+    let effects = world.effects;
+    let world = world.later(SignedDuration::from_mins(7)).settle();
+    assert_eq!(world.effects, effects, "at rest nothing is written");
+}
+
+#[test]
+fn a_bad_candidate_goes_back_and_git_is_told() {
+    let mut world = serving().git_with("bad", by(canary())).settle();
+    let (stable, candidate) = (world.stable().expect("stable"), world.candidate());
+    world.traffic.errors.insert(candidate.clone(), 0.5);
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(stable.clone()));
+    assert!(world.weight_of(&candidate) < f64::EPSILON);
+    let record = world.record();
+    let failed = &record.quarantine[0];
+    assert_eq!(failed.release.short(), candidate);
+    assert!(failed.word == "error_rate_high" || failed.word == "circuit_breaker", "{failed:?}");
+    assert!(!failed.evidence.is_empty(), "{failed:?}");
+    assert_eq!(failed.git, Told::Commit("c0ffee".to_owned()));
+    assert!(matches!(&record.operations[0].outcome, Some(Outcome::Failed(_))), "{:?}", record.operations[0]);
+    assert!(world.find("Deployment", &format!("support--{candidate}")).is_none());
+    // The revert arrives: nothing new is deployed, and nothing is reverted again.
+    let (operations, told) = (record.operations.len(), world.writes.iter().filter(|w| w.starts_with("tell git")).count());
+    let mut world = world;
+    assert!(world.git.arrive());
+    let world = world.settle().later(SignedDuration::from_mins(20)).settle();
+    assert_eq!(world.record().operations.len(), operations);
+    assert_eq!(world.writes.iter().filter(|w| w.starts_with("tell git")).count(), told);
+    assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
+    // The same content again stays out, with the reason.
+    let world = world.git_with("bad", by(canary())).settle().later(SignedDuration::from_mins(20)).settle();
+    assert_eq!(world.stable(), Some(stable));
+    assert!(!world.holds(ConditionKind::Ready));
+}
+
+#[test]
+fn traffic_goes_back_before_anything_else_does() {
+    let mut world = serving().git_with("bad", by(canary())).settle();
+    let candidate = world.candidate();
+    world.traffic.errors.insert(candidate.clone(), 1.0);
+    let before = world.writes.len();
+    let world = world.until("aborting", |world| world.has_told("Aborting")).settle();
+    let after: Vec<_> = world.writes[before..].iter().filter(|write| *write != "record").cloned().collect();
+    let route = after.iter().rposition(|write| write == "~ HTTPRoute/support").expect("the route is taken back");
+    let pruned = after.iter().position(|write| write.starts_with('-')).expect("the candidate is pruned");
+    assert!(route < pruned, "{after:?}");
+    let told = after.iter().position(|write| write.starts_with("tell git")).expect("Git is told");
+    assert!(route < told, "{after:?}");
+}
+
+#[test]
+fn a_candidate_that_crashes_gets_no_traffic_and_goes_back_at_once() {
+    let mut world = serving();
+    let stable = world.stable();
+    world = world.git_with("bad", by(canary()));
+    let bad = super::world::desired(&super::world::agent(), "bad", by(canary())).release.id.short();
+    world.cluster.sick.insert(bad.clone(), "CrashLoopBackOff");
+    let world = world.settle();
+    assert!(world.is_at_rest(), "{:?}", world.record());
+    assert_eq!(world.stable(), stable);
+    assert_eq!(world.record().quarantine[0].word, "health_check_failed");
+    assert_eq!(world.record().quarantine[0].release.short(), bad);
+    assert!(!world.has_told("TrafficShifted"));
+}
+
+#[test]
+fn a_revert_during_a_rollout_ends_it_at_once() {
+    let world = serving().git_with("better", by(canary())).settle();
+    let (stable, candidate) = (world.stable(), world.candidate());
+    let world = world.until("at 5 %", |world| world.weight_of(&candidate) > 1.0);
+    let world = world.git_with("good", by(canary())).settle();
+    assert!(world.is_at_rest(), "{:?}", world.record());
+    assert_eq!(world.stable(), stable);
+    assert!(world.weight_of(&candidate) < f64::EPSILON);
+    assert!(world.record().quarantine.is_empty());
+    assert!(!world.writes.iter().any(|write| write.starts_with("tell git")));
+    assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
+}
+
+#[test]
+fn a_newer_commit_supersedes_a_rollout_or_waits_for_its_end() {
+    for (rule, waits) in [(OnNewCommit::Supersede, false), (OnNewCommit::Queue, true)] {
+        let spec = || RolloutSpec { on_new_commit: rule, ..canary() };
+        let mut world = World::new();
+        world.traffic = Traffic::of(200.0);
+        world = world.git_with("good", by(spec())).settle().git_with("better", by(spec())).settle();
+        let first = world.candidate();
+        let world = world.until("at 5 %", |world| world.weight_of(&first) > 1.0);
+        let world = world.git_with("best", by(spec())).settle();
+        assert_eq!(world.candidate() == first, waits);
+        let world = world.until("the last", |world| {
+            world.is_at_rest() && world.stable().is_some_and(|stable| stable != first) && world.record().history.len() > usize::from(waits)
+        });
+        let best = super::world::desired(&super::world::agent(), "best", by(spec())).release.id.short();
+        assert_eq!(world.stable(), Some(best));
+    }
+}
+
+#[test]
+fn people_pause_promote_and_abort() {
+    let mut world = serving().git_with("better", by(canary())).settle();
+    let (stable, candidate) = (world.stable(), world.candidate());
+    world = world.until("at 5 %", |world| world.weight_of(&candidate) > 1.0);
+    world.requests().pause = Some(ask("1"));
+    world = world.settle().later(SignedDuration::from_mins(30)).settle();
+    for _ in 0..200 {
+        world = world.until_woken();
+    }
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "paused");
+    world.requests().promote = Some(ask("2"));
+    world = world.settle().until("at 50 %", |world| world.weight_of(&candidate) > 6.0);
+    world.requests().abort = Some(ask("3"));
+    let world = world.settle();
+    assert!(world.is_at_rest());
+    assert_eq!(world.stable(), stable);
+    let hold = world.record().hold.clone().expect("a hold");
+    assert_eq!((hold.left.short(), &*hold.by), (candidate, "alice"));
+    assert_eq!(hold.git, Told::Commit("c0ffee".to_owned()));
+    assert!(world.record().quarantine.is_empty());
+}
+
+#[test]
+fn a_deed_without_a_rollout_is_refused_and_does_not_wait_for_the_next() {
+    let mut world = serving();
+    world.requests().abort = Some(ask("1"));
+    let world = world.settle();
+    assert!(world.record().handled["abort/refused"].contains("no rollout is on its way"));
+    let world = world.git_with("better", by(canary())).settle();
+    assert!(!world.is_at_rest());
+}
+
+#[test]
+fn a_rollback_during_a_rollout_takes_the_candidate_back() {
+    let mut world = serving().git_with("better", by(canary())).settle();
+    let (stable, candidate) = (world.stable(), world.candidate());
+    world = world.until("at 5 %", |world| world.weight_of(&candidate) > 1.0);
+    world.requests().rollback = Some(RollbackRequest { request: ask("1"), to: None, no_git: false });
+    let world = world.settle();
+    assert!(world.is_at_rest());
+    assert_eq!(world.stable(), stable);
+    assert_eq!(world.record().hold.as_ref().map(|hold| hold.left.short()), Some(candidate));
+}
+
+#[test]
+fn going_back_to_a_known_release_needs_no_canary() {
+    let world = serving().git_with("better", by(canary())).settle();
+    let (old, candidate) = (world.stable().expect("stable"), world.candidate());
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate.clone()));
+    let now = world.now;
+    let world = world.git_with("good", by(canary())).settle();
+    assert!(world.is_at_rest(), "{:?}", world.record());
+    assert_eq!((world.stable(), world.now), (Some(old.clone()), now), "at once");
+    assert!((world.weight_of(&old) - 100.0).abs() < f64::EPSILON);
+    assert!(world.has_told("Reverted"), "{:?}", world.told);
+}
+
+#[test]
+fn settings_alone_start_no_rollout() {
+    let world = serving();
+    let operations = world.record().operations.len();
+    let more = |spec: RolloutSpec| {
+        move |_: &mut backstay::desired::ReleaseSpec, settings: &mut Settings| {
+            settings.rollout = Some(spec);
+            settings.replicas = Some(4);
+        }
+    };
+    let world = world.git_with("good", more(blue_green())).settle();
+    assert!(world.is_at_rest());
+    assert_eq!(world.record().operations.len(), operations + 1);
+    assert!(!world.has_told("RolloutStarted"));
+    let stable = world.stable().expect("stable");
+    assert_eq!(world.body("Deployment", &format!("support--{stable}")).pointer("/spec/replicas"), Some(&4.into()));
+}
+
+#[test]
+fn a_second_set_is_looked_at_and_switched_to_at_once() {
+    let mut world = World::new();
+    world.traffic = Traffic::of(50.0);
+    let world = world.git_with("good", by(blue_green())).settle().git_with("better", by(blue_green())).settle();
+    let (stable, candidate) = (world.stable().expect("stable"), world.candidate());
+    let world = world.until("switched", |world| world.weight_of(&candidate) > 0.0);
+    assert!((world.weight_of(&candidate) - 100.0).abs() < f64::EPSILON, "no half state");
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
+    assert_ne!(world.stable(), Some(stable));
+}
+
+#[test]
+fn a_second_set_that_does_not_answer_is_never_switched_to() {
+    let mut world = World::new().git_with("good", by(blue_green())).settle();
+    let stable = world.stable();
+    world.preview = Err("500".to_owned());
+    let world = world.git_with("bad", by(blue_green())).settle().until("at rest", World::is_at_rest);
+    assert_eq!(world.stable(), stable);
+    assert_eq!(world.record().quarantine.len(), 1);
+    assert!(!world.has_told("Promoted"));
+}
+
+#[test]
+fn a_change_of_strategy_never_leaves_the_traffic_with_a_set_that_is_not_ready() {
+    let rolling = || |_: &mut backstay::desired::ReleaseSpec, _: &mut Settings| {};
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    let world = world.git_with("one", rolling()).settle();
+    assert!(!world.record().stable.as_ref().expect("stable").own_set);
+    let world = world.git_with("two", by(canary())).settle().until("at rest", World::is_at_rest).settle();
+    assert!(world.record().stable.as_ref().expect("stable").own_set);
+    assert!(world.find("Deployment", "support").is_none(), "the rolling set is pruned after the promotion");
+    let world = world.git_with("three", by(blue_green())).settle().until("at rest", World::is_at_rest).settle();
+    let world = world.git_with("four", rolling()).settle().until("at rest", World::is_at_rest).settle();
+    assert!(!world.record().stable.as_ref().expect("stable").own_set);
+    assert_eq!(world.running(), world.stable());
+    assert!(world.find("HTTPRoute", "support").is_none(), "a rolling set needs no route: {:?}", world.writes);
+}
+
+#[test]
+fn a_silent_provider_promotes_nobody() {
+    let mut world = serving();
+    world.traffic.silent = true;
+    let mut world = world.git_with("better", by(canary())).settle();
+    let candidate = world.candidate();
+    for _ in 0..600 {
+        world = world.until_woken();
+    }
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "{:?}", world.record().conditions);
+    assert!(world.has_told("Undecided"), "{:?}", world.told);
+}
+
+#[test]
+fn a_restart_at_any_time_changes_nothing_of_the_end() {
+    for every in [1, 7, 23] {
+        let mut world = serving().git_with("bad", by(canary())).settle();
+        let (stable, candidate) = (world.stable(), world.candidate());
+        world.traffic.errors.insert(candidate.clone(), 0.3);
+        for turn in 0..2000 {
+            if world.is_at_rest() {
+                break;
+            }
+            if turn % every == 0 {
+                world.restart();
+                world = world.settle();
+            }
+            world = world.until_woken();
+        }
+        let world = world.settle();
+        assert_eq!((world.stable(), world.record().quarantine.len()), (stable, 1), "every {every}: {:?}", world.told);
+    }
+}
+
+#[test]
+fn an_agent_that_is_removed_during_a_rollout_goes_whole() {
+    let world = serving().git_with("better", by(canary())).settle();
+    let candidate = world.candidate();
+    let world = world.until("at 5 %", |world| world.weight_of(&candidate) > 1.0);
+    let world = world.git_removes().settle();
+    assert!(world.is_at_rest(), "{:?}", world.record());
+    for kind in ["Deployment", "Service", "HTTPRoute"] {
+        assert!(!world.cluster.objects.keys().any(|object| object.kind == kind), "{kind} is left");
+    }
+}
