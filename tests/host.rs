@@ -37,5 +37,7 @@ mod network {
 mod store;
 #[path = "host/people.rs"]
 mod people;
+#[path = "host/rollout.rs"]
+mod rollout;
 #[path = "host/socket.rs"]
 mod socket;

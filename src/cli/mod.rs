@@ -8,6 +8,7 @@ mod client;
 pub mod example_agent;
 mod exit;
 mod output;
+mod screen;
 mod verbs;
 mod view;
 mod wait;
@@ -99,6 +100,12 @@ enum Verb {
     Rollback(verbs::rollback::Args),
     /// Let a release that failed be tried again
     Retry(verbs::retry::Args),
+    /// Let a rollout go on: agree to its start, or end what it waits at
+    Promote(verbs::rollout::PromoteArgs),
+    /// Take a rollout back, now
+    Abort(verbs::rollout::AbortArgs),
+    /// Hold a rollout where it is, until it is promoted
+    Pause(verbs::rollout::PauseArgs),
     /// Leave an agent as it is until it is resumed
     Suspend(verbs::suspend::SuspendArgs),
     /// End a suspension
@@ -138,10 +145,10 @@ const OTHER_WORDS: &[(&[&str], &str)] = &[
     (&["reconcile", "refresh", "fetch", "pull"], "`backstay sync` looks at Git now"),
     (&["start", "serve", "daemon"], "`backstay run --config FILE` runs the daemon"),
     (&["delete", "remove", "rm", "uninstall"], "an agent goes when a commit takes its folder away"),
-    (
-        &["promote", "abort", "pause", "import", "drill", "flag", "memory", "backup"],
-        "this version does not deliver it yet",
-    ),
+    (&["approve", "continue", "advance", "unpause"], "`backstay promote AGENT` lets a rollout go on"),
+    (&["cancel", "stop"], "`backstay abort AGENT` takes a rollout back, `backstay pause AGENT` holds it"),
+    (&["watch", "top"], "`backstay status --watch AGENT` shows a rollout as it happens"),
+    (&["import", "drill", "flag", "memory", "backup"], "this version does not deliver it yet"),
 ];
 
 /// Does what `args` say, and gives the code to end with.
@@ -200,6 +207,9 @@ fn dispatch(Args { globals, verb }: Args, serve: Serve, out: &mut Out) -> Result
         Verb::Revert(args) => wait::on(verbs::revert::run(&args, &globals, out)),
         Verb::Rollback(args) => wait::on(verbs::rollback::run(&args, &globals, out)),
         Verb::Retry(args) => wait::on(verbs::retry::run(&args, &globals, out)),
+        Verb::Promote(args) => wait::on(verbs::rollout::promote(&args, &globals, out)),
+        Verb::Abort(args) => wait::on(verbs::rollout::abort(&args, &globals, out)),
+        Verb::Pause(args) => wait::on(verbs::rollout::pause(&args, &globals, out)),
         Verb::Suspend(args) => wait::on(verbs::suspend::suspend(&args, &globals, out)),
         Verb::Resume(args) => wait::on(verbs::suspend::resume(&args, &globals, out)),
         Verb::Schema(args) => verbs::schema::run(&args, out),

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::exit::CliError;
+use super::screen::{Line, Screen, Size};
 use crate::model::{Diagnostic, Diagnostics, Severity, Timestamp};
 
 /// How data is printed.
@@ -102,6 +103,31 @@ impl Out {
         self.data.write_all(bytes)?;
         self.data.flush()?;
         Ok(())
+    }
+
+    /// How large the terminal is that data goes to; nothing: it goes elsewhere, or cannot be drawn over.
+    pub(super) fn size() -> Option<Size> {
+        const USUAL: Size = Size { columns: 80, rows: 24 };
+        let able = std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        if !able || !io::stdout().is_terminal() {
+            return None;
+        }
+        let told = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let told = told.map(|told| Size { columns: told.ws_col.into(), rows: told.ws_row.into() });
+        Some(told.filter(|size| size.columns > 0 && size.rows > 0).unwrap_or(USUAL))
+    }
+
+    /// Draws a frame in the place of the one before it.
+    pub(super) fn draw(&mut self, screen: &mut Screen, lines: &[Line], size: Size) -> Result<(), CliError> {
+        let frame = screen.frame(lines, size, self.data_color);
+        self.raw(frame.as_bytes())
+    }
+
+    /// Writes data as JSON, in one line, at once.
+    pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let mut bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
+        bytes.push(b'\n');
+        self.raw(&bytes)
     }
 
     /// Writes data as JSON, indented.
@@ -215,7 +241,7 @@ pub(super) fn clean(text: &str) -> String {
     cleaned
 }
 
-fn painted(color: bool, paint: Paint, text: &str) -> String {
+pub(super) fn painted(color: bool, paint: Paint, text: &str) -> String {
     let code = match paint {
         Paint::Bad => "1;31",
         Paint::Doubtful => "1;33",

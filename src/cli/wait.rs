@@ -68,14 +68,23 @@ pub(super) async fn ask(
     }
     let look = async || Ok(came(&ask, &id, asker.at, &ledger.agent(agent).await?));
     let came = until(look, wait.timeout, out).await?;
-    conclude(out, &object, &id, &came, wait.timeout)
+    let refusal = match &ask {
+        Ask::Suspend | Ask::Resume | Ask::Rollback { .. } | Ask::Retry { .. } => Exit::Refused,
+        // Whether a rollout may move now is a question; the daemon's answer may be no.
+        Ask::Promote | Ask::Abort | Ask::Pause => Exit::No,
+    };
+    end(out, &object, &id, &came, wait.timeout, refusal)
 }
 
 /// Says how it ended.
 pub(super) fn conclude(out: &mut Out, object: &str, id: &str, came: &Came, timeout: Period) -> Result<Exit, CliError> {
+    end(out, object, id, came, timeout, Exit::Refused)
+}
+
+fn end(out: &mut Out, object: &str, id: &str, came: &Came, timeout: Period, refusal: Exit) -> Result<Exit, CliError> {
     match came {
         Came::Done(_) => told(out, object, id, came, Exit::Done),
-        Came::Not(_) => told(out, object, id, came, Exit::Refused),
+        Came::Not(_) => told(out, object, id, came, refusal),
         Came::Pending(what) => {
             told(out, object, id, came, Exit::Waiting)?;
             let message = format!("still waiting after {:?}: {what}", timeout.0);
@@ -139,6 +148,20 @@ fn came(ask: &Ask, id: &str, at: Timestamp, entry: &LedgerEntry) -> Came {
         Ask::Retry { .. } => Came::Done("may be tried again".to_owned()),
         Ask::Rollback { .. } if !is_handled(record, "rollback", id) => daemon(),
         Ask::Rollback { .. } => rolled_back(record, at),
+        Ask::Promote => moved(record, "promote", id, "may go on"),
+        Ask::Abort => moved(record, "abort", id, "goes back"),
+        Ask::Pause => moved(record, "pause", id, "is paused"),
+    }
+}
+
+/// How far a request is that moves a rollout, and what is so once it was taken.
+fn moved(record: &AgentRecord, kind: &str, id: &str, done: &str) -> Came {
+    if !is_handled(record, kind, id) {
+        return Came::Pending("waiting for the daemon to take the request".to_owned());
+    }
+    match record.handled.get(&format!("{kind}/refused")) {
+        Some(why) => Came::Not(why.clone()),
+        None => Came::Done(done.to_owned()),
     }
 }
 
@@ -276,6 +299,25 @@ mod tests {
         assert!(matches!(with(None, vec![operation(Some(Outcome::Superseded))]), Came::Not(_)));
         let long_ago = Operation { started: at(1), ..succeeded };
         assert!(matches!(with(None, vec![long_ago]), Came::Not(_)), "another rollback is not this one");
+    }
+
+    #[test]
+    fn what_moves_a_rollout_is_done_when_it_is_taken_and_refused_with_a_reason() {
+        for (ask, kind, done) in [
+            (Ask::Promote, "promote", "may go on"),
+            (Ask::Abort, "abort", "goes back"),
+            (Ask::Pause, "pause", "is paused"),
+        ] {
+            let look = |record: AgentRecord| came(&ask, "7", at(0), &entry(record));
+            assert!(matches!(look(AgentRecord::default()), Came::Pending(_)), "{kind}");
+            let mut other = handled(kind);
+            other.handled.insert(kind.to_owned(), "6".to_owned());
+            assert!(matches!(look(other), Came::Pending(_)), "{kind}: an older one is not this one");
+            assert_eq!(look(handled(kind)), Came::Done(done.to_owned()));
+            let mut refused = handled(kind);
+            refused.handled.insert(format!("{kind}/refused"), "cannot: alice wrote the commit".to_owned());
+            assert_eq!(look(refused), Came::Not("cannot: alice wrote the commit".to_owned()));
+        }
     }
 
     #[test]

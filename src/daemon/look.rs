@@ -10,12 +10,13 @@ use super::config::{Config, Place, Target};
 use super::git::{Git, Wish};
 use super::run::{DaemonError, gate, reach};
 use super::word::{Ask, listen};
-use crate::desired::{Cache, Track};
+use crate::desired::{Cache, RolloutSpec, Track};
 use crate::ledger::Ledger;
 use crate::model::{AgentName, Diagnostic, Diagnostics, LiveState, Origin, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
-use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, preview};
-use crate::record::Records;
+use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, Wanted, preview};
+use crate::record::{AgentRecord, Records};
+use crate::rollout::Carrier;
 
 /// How long the first list of every kind may take.
 const SIGHT: Duration = Duration::from_secs(30);
@@ -35,6 +36,21 @@ pub struct Looked {
     pub refused: Option<String>,
     /// Why removals wait for a person.
     pub prune_blocked: Option<String>,
+    /// How releases would get the traffic, of the agents that declare it.
+    pub rollouts: BTreeMap<AgentName, Rolled>,
+}
+
+/// How releases of one agent would get the traffic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rolled {
+    /// As it is declared.
+    pub spec: RolloutSpec,
+    /// How traffic is split there.
+    pub carrier: Carrier,
+    /// Instances of the agent.
+    pub instances: u32,
+    /// What is remembered of it.
+    pub record: Option<Arc<AgentRecord>>,
 }
 
 /// Looks at Git, the ledger and the target of one environment, and plans every agent. Writes nothing to any of them.
@@ -134,6 +150,15 @@ pub async fn look(
         measure_every: target.measure_every(),
     });
     for (agent, admission) in agents {
+        if let Wanted::Run(desired) = &admission.wanted
+            && let Some(spec) = &desired.settings.rollout
+        {
+            let record = records.get(&agent).cloned();
+            let instances = desired.settings.replicas.unwrap_or(1);
+            looked
+                .rollouts
+                .insert(agent.clone(), Rolled { spec: spec.clone(), carrier: target.carrier(), instances, record });
+        }
         let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
         let seen = live.get(&agent).cloned().unwrap_or_default();
         let planned = preview(&agent, &shared, &admission, entry, seen, now);

@@ -24,7 +24,7 @@ pub mod write_back;
 pub use app::{App, Serve, Serving};
 pub use git::GitError;
 pub use host::HostError;
-pub use look::{Looked, look};
+pub use look::{Looked, Rolled, look};
 pub use metrics::{Ended, HintFate, Metrics};
 pub use parts::Settled;
 pub use run::{COMMITTER, Daemon, DaemonError};

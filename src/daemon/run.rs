@@ -21,7 +21,7 @@ use super::write_back::{Turn, WriteBacks};
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
-use crate::measure::Providers;
+use crate::measure::{Ground, Providers, Proxy};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person, SigningKey};
@@ -143,6 +143,7 @@ impl Daemon {
                 ),
                 (None, Place::Host(_)) => continue,
             };
+            let ground = ground(config, target, own.clone());
             let api = Api::new(own.clone(), Arc::clone(&limiter));
             let writer = acting.map_or_else(|| api.clone(), |client| Api::new(client, Arc::clone(&limiter)));
             let namespace = target.namespace().to_owned();
@@ -186,7 +187,7 @@ impl Daemon {
                 status: status.clone(),
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
-                providers: Arc::new(Providers::default()),
+                providers: Arc::new(Providers::new(config.metrics.clone(), ground)),
                 front: front(config, target),
                 instance: instance.clone(),
                 at_work: 2 * target.in_flight(),
@@ -394,4 +395,16 @@ fn reached(on: SocketAddr) -> SocketAddr {
     }
     let here = if on.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { IpAddr::from(Ipv6Addr::LOCALHOST) };
     SocketAddr::new(here, on.port())
+}
+
+/// Where the releases run that are measured.
+fn ground(config: &Config, target: &Target, client: kube::Client) -> Ground {
+    let proxy = match target.place() {
+        Place::Host(_) => {
+            let proxy = config.proxy.clone().unwrap_or_default();
+            Some(Proxy { control: proxy.control, table: proxy.table })
+        }
+        Place::Kubernetes(_) => None,
+    };
+    Ground { client, namespace: target.namespace().to_owned(), proxy }
 }

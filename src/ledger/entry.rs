@@ -170,6 +170,7 @@ fn with_shown(mut status: Value, mut shown: Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::ROLLOUT_FORMAT;
 
     fn kept(status: &Value) -> Kept {
         let metadata = json!({"name": "support", "uid": "u", "resourceVersion": "7", "generation": 2});

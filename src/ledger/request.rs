@@ -27,6 +27,12 @@ pub enum Ask {
         /// Which one; absent: the one that Git asks for.
         release: Option<String>,
     },
+    /// The rollout on its way may go on.
+    Promote,
+    /// It goes back.
+    Abort,
+    /// It waits where it is.
+    Pause,
 }
 
 /// Who asks, why and when.
@@ -65,7 +71,7 @@ impl Ledger {
         let deed = format!("ask for {} of AgentRelease/{}/{agent}", ask.word(), self.namespace);
         // A merge keeps what it does not name: every optional field is named.
         let own = match ask {
-            Ask::Suspend | Ask::Resume => json!({}),
+            Ask::Suspend | Ask::Resume | Ask::Promote | Ask::Abort | Ask::Pause => json!({}),
             Ask::Rollback { to, no_git } => json!({"to": to, "noGit": no_git}),
             Ask::Retry { release } => json!({"release": release}),
         };
@@ -130,6 +136,9 @@ impl Ask {
             Self::Resume => "resume",
             Self::Rollback { .. } => "rollback",
             Self::Retry { .. } => "retry",
+            Self::Promote => "promote",
+            Self::Abort => "abort",
+            Self::Pause => "pause",
         }
     }
 }

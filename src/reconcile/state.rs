@@ -450,7 +450,7 @@ impl Backoff {
     }
 }
 
-/// The objects that the history keeps: ConfigMaps of known releases, and those that live ReplicaSets mount.
+/// The objects that the history keeps: ConfigMaps of known releases and of the one that went back last, and those that live ReplicaSets mount.
 pub(super) fn kept(agent: &AgentName, namespace: &str, record: &AgentRecord, live: &LiveState) -> BTreeSet<ObjectRef> {
     let config_map = |name: String| ObjectRef {
         group: String::new(),
@@ -458,7 +458,8 @@ pub(super) fn kept(agent: &AgentName, namespace: &str, record: &AgentRecord, liv
         namespace: namespace.to_owned(),
         name,
     };
-    let standing: Vec<&Standing> = record.stable.iter().chain(&record.candidate).chain(&record.history).collect();
+    let stood = record.stable.iter().chain(&record.candidate).chain(&record.history);
+    let standing: Vec<&Standing> = stood.chain(&record.left).collect();
     let known = standing.into_iter().map(|standing| config_map_name(agent, &standing.release));
     let has_pods = |set: &&Arc<LiveObject>| {
         let count = |path: &str| set.body.pointer(path).and_then(serde_json::Value::as_u64).unwrap_or(0);

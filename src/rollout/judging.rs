@@ -61,13 +61,14 @@ impl Kind {
     /// What a phase is judged by; nothing where it is not.
     fn of(rollout: &Rollout) -> Option<Self> {
         match rollout.phase() {
-            Phase::Step { .. } => Some(Self::Steps),
+            Phase::Step { .. } if rollout.gives() => Some(Self::Steps),
             Phase::Baking { .. } => Some(Self::Bake),
             Phase::Experiment { since: Some(_), .. } => Some(Self::Experiment),
             Phase::Waiting
             | Phase::Starting
             | Phase::Smoke { .. }
             | Phase::Mirror { .. }
+            | Phase::Step { .. }
             | Phase::Experiment { since: None, .. }
             | Phase::Promoting
             | Phase::Keeping { .. }

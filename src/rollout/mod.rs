@@ -38,6 +38,7 @@ mod judging;
 mod outline;
 mod question;
 mod reason;
+mod shown;
 mod state;
 mod step;
 mod wait;

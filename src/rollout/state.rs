@@ -341,6 +341,11 @@ impl Rollout {
         self.way == Way::Forward && !self.is_over() && !matches!(self.phase, Phase::Aborting { .. })
     }
 
+    /// Whether the candidate is asked to get anything.
+    pub fn gives(&self) -> bool {
+        self.granted.gives()
+    }
+
     /// The candidate has as many ready instances as it shall have now.
     pub fn has_its_instances(&self) -> bool {
         self.is_sized()

@@ -5,7 +5,7 @@
 //!                                                 └────► the proxy's table ◄─ HTTPRoute
 //! ```
 //!
-//! Deployments, Services, HTTPRoutes and Pods are read from the host's own API, so that whoever plans and judges need not know
+//! Deployments, Services, routes and Pods are read from the host's own API, so that whoever plans and judges need not know
 //! which kind of target it is. A Pod is the recorded intent of a launch: it stands before its process does, and goes
 //! after it. What is to be done is decided by pure functions (`decide`, `status`, `table`); `run` does it.
 //!
@@ -23,7 +23,7 @@
 //!
 //! # Two releases at once
 //!
-//! Where an HTTPRoute has the agent's name, the table's arms are what it asks for: each of its backends is a Service, and
+//! Where an `HTTPRoute` has the agent's name, the table's arms are what it asks for: each of its backends is a Service, and
 //! the Deployment that this selects. All of the above holds for each Deployment. What has nothing ready leaves its part to
 //! the other. The route says of itself what is in force, once the proxy has answered that it is. A Deployment of one
 //! release that is scaled to none, or is gone, ends as what was switched away from does: when the proxy sends it nothing

@@ -168,7 +168,7 @@ fn split(
     word: &mut Word,
     chosen: &mut Chosen,
 ) -> Option<Route> {
-    chosen.serving.extend(sides.iter().flat_map(Side::serving));
+    chosen.serving.extend(sides.iter().filter_map(Side::serving));
     agent.arms = arms(sides);
     let candidate = sides.get(1);
     let mirrored = candidate.is_some_and(|side| asked.mirror.as_ref() == Some(&side.name));

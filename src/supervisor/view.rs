@@ -98,7 +98,7 @@ impl View {
             let per_release = is_per_release(deployment.labels());
             let sets = sets.remove(uid).unwrap_or_default();
             let release = release_of(&deployment.spec.template);
-            Some(Process { deployment, release, agent, carries_traffic, per_release, sets })
+            Some(Process { deployment, agent, release, carries_traffic, per_release, sets })
         });
         processes.collect()
     }

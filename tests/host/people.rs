@@ -11,7 +11,7 @@ use backstay::sys;
 use super::socket::{Served, ledger};
 
 /// A configuration beside the state folder, whose repository nobody asks.
-fn configuration(folder: &Path) {
+pub(crate) fn configuration(folder: &Path) {
     let text = format!(
         "[source]\nurl = \"{}\"\n[state]\nfolder = \"{}\"\n[[target]]\nenvironment = \"development\"\nhost = {{}}\n",
         folder.join("agents.git").display(),
@@ -21,7 +21,7 @@ fn configuration(folder: &Path) {
 }
 
 /// What a command says, and how it ends.
-async fn typed(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
+pub(crate) async fn typed(folder: &Path, args: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_backstay"));
     command.args(args).arg("--config").arg(folder.join("backstay.toml")).env("NO_COLOR", "1");
     command.current_dir(folder).env_remove("KUBECONFIG");

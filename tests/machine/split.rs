@@ -185,8 +185,8 @@ impl Host {
         }
     }
 
-    /// Puts up a route, and waits until it says that it is in force.
-    async fn routed(&self, routing: &Routing<'_>) {
+    /// Puts up a route, and waits until it says that it is in force; gives its generation.
+    async fn routed(&self, routing: &Routing<'_>) -> i64 {
         let applied = self.apply(&route(&self.identity(), &settings(1), 8000, routing)).await;
         let generation = applied["metadata"]["generation"].as_i64().expect("a generation");
         let said = until("it says something of this generation", async || {
@@ -200,6 +200,7 @@ impl Host {
         })
         .await;
         assert_eq!(said["status"], "True", "{said}");
+        generation
     }
 
     /// One request, as whoever: the release that answered, and the status.
@@ -241,6 +242,7 @@ async fn requests_are_split_as_the_route_says_and_none_fails_while_it_changes() 
     }
     let part = seen.get(&two.id.short()).copied().unwrap_or(0);
     assert!(seen.len() <= 2 && is_share(part, 2_000, 5), "{seen:?}");
+    eprintln!("FIGURE split {seen:?}");
 
     // People ask all the while.
     let (going, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
@@ -281,6 +283,7 @@ async fn requests_are_split_as_the_route_says_and_none_fails_while_it_changes() 
     for person in people {
         assert_eq!(person.await.expect("no panic"), Vec::<String>::new(), "of {asked:?}");
     }
+    eprintln!("FIGURE shifts 20, asked {asked:?}");
     Arc::into_inner(host).expect("nobody else has it").end().await;
 }
 
@@ -291,6 +294,9 @@ async fn users_only_ever_move_towards_the_candidate() {
     host.deploy(&one, 1).await;
     host.deploy(&two, 1).await;
     let sticky = Field::Header("x-user".to_owned());
+    let plain = host.routed(&shared(&one, Some((&two, 0)))).await;
+    let with_users = host.routed(&Routing { sticky: Some(&sticky), ..shared(&one, Some((&two, 0))) }).await;
+    assert!(with_users > plain, "what the annotation says alone is a generation too");
     let mut before: BTreeSet<u32> = BTreeSet::new();
     for weight in [0, 5, 25, 50, 75, 100] {
         host.routed(&Routing { sticky: Some(&sticky), ..shared(&one, Some((&two, weight))) }).await;
@@ -308,6 +314,7 @@ async fn users_only_ever_move_towards_the_candidate() {
             "{} at {weight} %",
             moved.len()
         );
+        eprintln!("FIGURE sticky {weight} % {}", moved.len());
         before = moved;
     }
     assert_eq!(before.len(), 200);

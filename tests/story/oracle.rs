@@ -114,18 +114,47 @@ impl Oracle {
         if record.operation.as_ref().is_some_and(|open| open.kind == OperationKind::Removal) {
             self.broken("R6", format!("{object} is written while the record removes the agent"));
         }
+        if object.kind == "HTTPRoute" {
+            self.split(&write.manifest.body, truth);
+        }
         if !matches!(write.how, How::Create { .. }) {
             self.somebodys(write, record, truth);
         }
         if let Some(release) = released(&write.manifest.body) {
             let meant = record.operation.as_ref().map_or(record.stable.as_ref(), |_| record.candidate.as_ref());
-            if meant.is_none_or(|meant| meant.release.short() != release) {
+            // A rollout keeps both its releases as they shall be.
+            let other = record.stable.as_ref().filter(|_| record.rollout.is_some());
+            if meant.into_iter().chain(other).all(|meant| meant.release.short() != release) {
                 let meant = meant.map(|meant| meant.release.short());
                 self.broken("K2", format!("{object} goes to {release}, the record means {meant:?}"));
             }
             if record.quarantine.iter().any(|failed| failed.release.short() == release) {
                 self.broken("D9", format!("{object} goes to {release}, which is in quarantine"));
             }
+        }
+    }
+
+    /// Weights sum to the whole, and none points at a set with nothing ready while another set of the route is.
+    fn split(&mut self, body: &Value, truth: &Truth<'_>) {
+        let rules = body.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten();
+        let Some(backends) = rules.filter_map(|rule| rule["backendRefs"].as_array()).next_back() else { return };
+        let weights: Vec<_> = backends.iter().map(|backend| backend["weight"].as_u64().unwrap_or(1)).collect();
+        if weights.iter().sum::<u64>() != 100 {
+            self.broken("T1", format!("the weights are {weights:?}"));
+        }
+        let ready = |service: &str| {
+            let set = service.rsplit("--").next();
+            let pods = truth.cluster.objects.values().filter(|live| {
+                live.object.kind == "Pod"
+                    && live.label("backstay.dev/set") == set
+                    && live.label("backstay.dev/agent") == Some(truth.agent.as_str())
+            });
+            pods.filter(|pod| pod.body["status"]["conditions"][0]["status"] == "True").count()
+        };
+        let ready: Vec<_> = backends.iter().map(|backend| ready(backend["name"].as_str().unwrap_or(""))).collect();
+        let dead = weights.iter().zip(&ready).any(|(weight, ready)| *weight > 0 && *ready == 0);
+        if dead && ready.iter().any(|ready| *ready > 0) {
+            self.broken("T1", format!("weights {weights:?} for {ready:?} ready instances"));
         }
     }
 

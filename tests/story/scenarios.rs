@@ -1,6 +1,7 @@
 //! What happens to an environment in ordinary weeks, word by word.
 
-use backstay::desired::{Allow, DesiredAgent};
+use backstay::desired::rollout::{BlueGreen, Canary, Rollback, Step, Strategy, Until};
+use backstay::desired::{Allow, DesiredAgent, RolloutSpec};
 use backstay::record::{Request, RetryRequest, RollbackRequest};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -19,7 +20,7 @@ pub(crate) struct Scenario {
     pub(crate) words: &'static [Word],
 }
 
-pub(crate) const ALL: [Scenario; 13] = [
+pub(crate) const ALL: [Scenario; 18] = [
     Scenario { name: "install", promises: &["K13"], words: &[|world| commit(world, "hello")] },
     Scenario {
         name: "change",
@@ -136,7 +137,83 @@ pub(crate) const ALL: [Scenario; 13] = [
             },
         ],
     },
+    Scenario {
+        name: "canary with promotion",
+        promises: &["T1", "T3"],
+        words: &[|world| split(world, "hello", canary()), |world| split(world, "next", canary())],
+    },
+    Scenario {
+        name: "canary with abort and revert",
+        promises: &["T1", "T3", "D9"],
+        words: &[|world| split(world, "hello", canary()), |world| {
+            let id = desired(&agent(), "bad", by(canary())).release.id.short();
+            world.traffic.errors.insert(id, 0.5);
+            split(world, "bad", canary());
+        }],
+    },
+    Scenario {
+        name: "blue-green switch and back",
+        promises: &["T1", "T3"],
+        words: &[
+            |world| split(world, "hello", blue_green()),
+            |world| split(world, "next", blue_green()),
+            |world| split(world, "hello", blue_green()),
+        ],
+    },
+    Scenario {
+        name: "superseding commit",
+        promises: &["T1", "T3"],
+        words: &[
+            |world| split(world, "hello", canary()),
+            |world| {
+                split(world, "next", canary());
+                world.run();
+                split(world, "third", canary());
+            },
+        ],
+    },
+    Scenario {
+        name: "another strategy",
+        promises: &["T1"],
+        words: &[
+            |world| commit(world, "hello"),
+            |world| split(world, "next", canary()),
+            |world| commit(world, "third"),
+        ],
+    },
 ];
+
+/// Half of the traffic for two seconds, then all of it, watched for two; the errors alone are looked at.
+fn canary() -> RolloutSpec {
+    let half = Step::Weight {
+        weight: 50,
+        until: Until::Time(SignedDuration::from_secs(2)),
+        limits: std::collections::BTreeMap::new(),
+    };
+    let mut analysis = RolloutSpec::default_metrics();
+    analysis.retain(|name, _| name == "errors");
+    RolloutSpec {
+        strategy: Strategy::Canary(Canary { steps: vec![half], mirror: None, reach: None }),
+        analysis,
+        rollback: Rollback { bake: SignedDuration::from_secs(2), ..Rollback::default() },
+        ..RolloutSpec::default()
+    }
+}
+
+fn blue_green() -> RolloutSpec {
+    let switch = BlueGreen { preview: None, smoke: "/".to_owned(), keep_old: SignedDuration::from_secs(3) };
+    RolloutSpec { strategy: Strategy::BlueGreen(switch), ..canary() }
+}
+
+fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut backstay::desired::Settings) {
+    move |_, settings| settings.rollout = Some(spec)
+}
+
+/// A commit whose release is rolled out so, before many users.
+fn split(world: &mut World, prompt: &str, spec: RolloutSpec) {
+    world.traffic.rate = 5000.0;
+    world.commit(desired(&agent(), prompt, by(spec)));
+}
 
 pub(crate) fn request(id: &str) -> Request {
     Request { id: id.to_owned(), by: "alice".to_owned(), reason: "answers are wrong".to_owned() }

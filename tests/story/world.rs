@@ -311,7 +311,7 @@ impl World {
     /// Runs on, lets the time pass that the core asks for, and ends what hides the truth, until all is at rest.
     pub(crate) fn converge(&mut self) {
         let patience = self.now + PATIENCE;
-        for _ in 0..120 {
+        for _ in 0..600 {
             self.run();
             if std::mem::take(&mut self.plane.fenced) {
                 // The new leader knows nothing yet.

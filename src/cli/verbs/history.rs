@@ -27,12 +27,11 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
             "operations": operations.collect::<Vec<_>>(),
         }))?,
         Format::Text | Format::Markdown => {
-            let rows: Vec<_> = operations.map(view::operation_row).collect();
-            if rows.is_empty() {
+            let lines: Vec<_> = operations.flat_map(|operation| view::told(operation, &record)).collect();
+            if lines.is_empty() {
                 out.say(format!("nothing was done to `{}` in `{}` yet", args.agent, place.environment));
-            } else {
-                out.table(&view::OPERATIONS, rows)?;
             }
+            lines.into_iter().try_for_each(|line| out.line(line))?;
         }
     }
     Ok(Exit::Done)

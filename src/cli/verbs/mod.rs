@@ -14,6 +14,7 @@ pub(super) mod proxy;
 pub(super) mod retry;
 pub(super) mod revert;
 pub(super) mod rollback;
+pub(super) mod rollout;
 pub(super) mod run;
 pub(super) mod schema;
 pub(super) mod status;

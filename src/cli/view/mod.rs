@@ -1,7 +1,10 @@
 //! Records as people read them: plain functions from values to lines.
 
+mod history;
 mod next;
+pub(super) mod rollout;
 
+pub(super) use history::told;
 pub(super) use next::logs_command;
 
 use crate::daemon::config::Launcher;
@@ -12,12 +15,13 @@ use crate::record::{
 };
 
 use super::output::ago;
+use super::screen;
+
+/// What to do about a rollout of another version.
+const UNREADABLE: &str = "this version cannot read it: ask with the version of the daemon";
 
 /// Head of the table of agents.
 pub(super) const AGENTS: [&str; 5] = ["AGENT", "RELEASE", "READY", "SINCE", "WHY"];
-/// Head of the table of operations.
-pub(super) const OPERATIONS: [&str; 8] = ["#", "STARTED", "TOOK", "KIND", "CAUSE", "FROM", "TO", "OUTCOME"];
-
 /// Whether the agent is what Git asks for, whole and healthy, by the daemon's last word.
 pub(super) fn is_ready(record: &AgentRecord) -> bool {
     record.phase == Phase::Removed
@@ -159,12 +163,7 @@ pub(super) fn agent_lines(
         pair("suspended", with_reason(format!("by {}", suspended.by), &suspended.reason));
     }
     if let Some(hold) = &record.hold {
-        let git = match &hold.git {
-            Told::ByHand => "telling Git is left to a person".to_owned(),
-            Told::Pending => "Git is still to be told".to_owned(),
-            Told::Commit(commit) => format!("Git was told by {}", commit.get(..8).unwrap_or(commit)),
-            Told::Refused(why) => format!("Git cannot be told: {why}"),
-        };
+        let git = git(&hold.git);
         pair("held back", format!("{} was left by {} {} ago; {git}", hold.left, hold.by, ago(now, hold.since)));
     }
     if let Some(operation) = &record.operation {
@@ -177,11 +176,20 @@ pub(super) fn agent_lines(
     } else if let Some(operation) = record.operations.first() {
         pair("last", operation_sentence(operation, record.differs.as_ref(), now));
     }
+    if let Some(shown) = rollout::shown(record, now) {
+        let wide = rollout::Wide { columns: None, sparks: &|_, _| String::new() };
+        lines.extend(match shown {
+            Ok(shown) => rollout::lines(&shown, now, &wide).iter().map(screen::Line::plain).collect(),
+            Err(why) => vec![format!("  {:<12}{why}", "rollout"), format!("  {:<12}{UNREADABLE}", "to do")],
+        });
+    }
+    let mut pair = |key: &str, value: String| lines.push(format!("  {key:<12}{value}"));
     for entry in &record.quarantine {
         let failed = format!("{} failed {} ago", entry.release, ago(now, entry.since));
         // A reason is told once, however often it is the reason.
         let known = record.differs.as_ref().is_some_and(|differs| differs.why.contains(&entry.reason));
-        pair("quarantine", if known { failed } else { with_reason(failed, &entry.reason) });
+        let failed = if known { failed } else { with_reason(failed, &entry.reason) };
+        pair("quarantine", if entry.git.is_by_hand() { failed } else { format!("{failed}; {}", git(&entry.git)) });
     }
     if !record.history.is_empty() {
         let before = record.history.iter().map(|standing| standing.release.to_string());
@@ -202,6 +210,16 @@ pub(super) fn agent_lines(
     }
     lines.extend(next::lines(name, record, logs).into_iter().map(|(key, text)| format!("  {key:<12}{text}")));
     lines
+}
+
+/// Whether Git was told.
+fn git(told: &Told) -> String {
+    match told {
+        Told::ByHand => "telling Git is left to a person".to_owned(),
+        Told::Pending => "Git is still to be told".to_owned(),
+        Told::Commit(commit) => format!("Git was told by {}", commit.get(..8).unwrap_or(commit)),
+        Told::Refused(why) => format!("Git cannot be told: {why}"),
+    }
 }
 
 fn operation_sentence(operation: &Operation, differs: Option<&Differs>, now: Timestamp) -> String {
@@ -237,27 +255,6 @@ fn condition_line(condition: &Condition, now: Timestamp) -> String {
 fn condition_head(condition: &Condition, now: Timestamp) -> String {
     let Condition { kind, status, reason, last_transition_time, .. } = condition;
     format!("{kind:?}={status:?} since {} ({reason})", ago(now, *last_transition_time))
-}
-
-/// One row of the table of operations.
-pub(super) fn operation_row(operation: &Operation) -> Vec<String> {
-    let id = |id: &Option<crate::record::ShortId>| id.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let took = operation.finished.map_or_else(|| "-".to_owned(), |finished| ago(finished, operation.started));
-    let revision = operation.revision.as_ref();
-    let cause = match revision {
-        Some(revision) => format!("{} ({})", operation.cause, short(revision)),
-        None => operation.cause.to_string(),
-    };
-    vec![
-        operation.id.to_string(),
-        operation.started.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-        took,
-        kind(operation.kind).to_owned(),
-        cause,
-        id(&operation.from),
-        id(&operation.to),
-        outcome(operation),
-    ]
 }
 
 fn kind(kind: OperationKind) -> &'static str {

@@ -157,16 +157,48 @@ fn what_keeps_agents_apart_is_said() {
 
 #[test]
 fn operations_are_told_with_cause_and_outcome() {
-    let outcomes =
-        [None, Some(Outcome::Succeeded), Some(Outcome::Failed("no quota".to_owned())), Some(Outcome::Superseded)];
-    let rows = outcomes.map(|outcome| operation_row(&operation(Cause::Commit {}, outcome)).join(" | "));
-    insta::assert_snapshot!(rows.join("\n"));
-    let bare = Operation {
-        revision: None,
-        from: None,
-        to: None,
-        kind: OperationKind::Removal,
-        ..operation(Cause::Rebuilt {}, None)
+    let good = || stood("good", 0).release;
+    let between = |cause: Cause, outcome: Option<Outcome>| Operation {
+        from: Some(ShortId(good().short())),
+        to: Some(ShortId(stood("new", 0).release.short())),
+        ..operation(cause, outcome)
     };
-    assert_eq!(operation_row(&bare)[3..7].join(" | "), "removal | ledger rebuilt from what runs | - | -");
+    let record = |left: &str, git: Told| AgentRecord {
+        hold: Some(Hold { left: stood(left, 0).release, by: "alice".to_owned(), since: at(0), git }),
+        ..AgentRecord::default()
+    };
+    let none = AgentRecord::default();
+    let entry = Quarantined {
+        evidence: vec!["errors, candidate: 5 of 25".to_owned(), "errors, stable: 0 of 75".to_owned()],
+        git: Told::Commit("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".to_owned()),
+        ..Quarantined::new(stood("new", 0).release, at(0), "errors: the candidate is worse than stable")
+    };
+    let quarantined = AgentRecord { quarantine: vec![entry], ..AgentRecord::default() };
+    let commit = Told::Commit("3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".to_owned());
+    let failed = || Some(Outcome::Failed("errors: the candidate is worse than stable".to_owned()));
+    let reverted = Cause::Revert {
+        evidence: Evidence::Verified,
+        of: vec!["0a9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a commit")],
+    };
+    let moved = Cause::Rollback { by: "alice".to_owned(), reason: "too loud".to_owned(), tell_git: true };
+    let told: Vec<String> = [
+        told(&between(Cause::Commit {}, None), &none),
+        told(&between(Cause::Commit {}, Some(Outcome::Succeeded)), &none),
+        told(&between(Cause::Commit {}, failed()), &none),
+        told(&between(Cause::Commit {}, failed()), &record("new", commit.clone())),
+        told(&between(Cause::Commit {}, failed()), &record("other", commit.clone())),
+        told(&between(Cause::Commit {}, failed()), &quarantined),
+        told(&between(Cause::Commit {}, Some(Outcome::Superseded)), &none),
+        told(&between(reverted, Some(Outcome::Succeeded)), &none),
+        told(&between(moved.clone(), Some(Outcome::Succeeded)), &record("good", commit)),
+        told(&between(moved, Some(Outcome::Succeeded)), &record("good", Told::Refused("it is protected".to_owned()))),
+        told(&between(Cause::Failed { why: "crash loop".to_owned() }, Some(Outcome::Succeeded)), &none),
+        told(&between(Cause::Retry { by: "alice".to_owned() }, None), &none),
+        told(&between(Cause::Rename { from: "helpdesk".parse().expect("a name") }, None), &none),
+        told(&Operation { kind: OperationKind::Settings, ..operation(Cause::Commit {}, None) }, &none),
+        told(&Operation { kind: OperationKind::Removal, to: None, ..operation(Cause::Commit {}, None) }, &none),
+        told(&Operation { from: None, ..operation(Cause::Rebuilt {}, None) }, &none),
+    ]
+    .concat();
+    insta::assert_snapshot!(told.join("\n"));
 }

@@ -68,6 +68,10 @@ pub struct Config {
     /// Where the daemon keeps what it can do without.
     #[serde(default)]
     pub state: State,
+    /// Who measures, by the names that agents may use.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, crate::measure::WrittenSettings>")]
+    pub metrics: BTreeMap<String, crate::measure::Settings>,
     /// The data plane of a host, which is a process of its own: `backstay proxy` reads this section.
     #[serde(default)]
     pub proxy: Option<crate::proxy::Settings>,

@@ -9,14 +9,15 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::schema::{leaves, shape, variable};
+use super::schema::{is_open, leaves, shape, variable};
 use super::value::{check_format, default_state};
-use super::{Config, Remote, nearest};
+use super::{Config, Label, Remote, nearest};
+use crate::measure::Settings;
 use crate::model::{Diagnostic, Diagnostics, Origin};
 
 /// Keys of the format that this version does not deliver.
 const NOT_DELIVERED: &[(&str, &str)] =
-    &[("source.verify.openpgp", "verification of signatures of OpenPGP"), ("metrics", "a metrics server")];
+    &[("source.verify.openpgp", "verification of signatures of OpenPGP")];
 /// Variables with our prefix that are no keys: what an agent is given, and what the command line takes.
 const OTHERS: &[&str] = &["BACKSTAY_CONFIG", "BACKSTAY_AGENT_DIR", "BACKSTAY_RELEASE", "BACKSTAY_LISTEN"];
 /// Keys that only a repository over HTTP has a use for.
@@ -65,6 +66,7 @@ pub(super) fn read(file: &str, text: &str, variables: &BTreeMap<String, String>)
     reader.variables(&mut root, &shape, variables);
     let value = reader.check(&root, &shape, &mut Vec::new());
     reader.places(&root);
+    reader.metrics(&root);
     if reader.found.is_empty() {
         reader.agreement(&root);
     }
@@ -449,6 +451,33 @@ impl Reader<'_> {
         }
     }
 
+    /// That each section of metrics has a name that agents can use, and exactly one kind of server.
+    fn metrics(&mut self, root: &Node) {
+        let Some(Node { raw: Raw::Table(sections), .. }) = root.field("metrics") else { return };
+        let kinds = Settings::KINDS.map(|kind| format!("`{kind}`")).join(", ");
+        for (name, section) in sections.iter().filter(|(_, section)| matches!(section.raw, Raw::Table(_))) {
+            if Settings::OWN.contains(&name.as_str()) {
+                let complaint = complain(&section.key, format!("`metrics.{name}` is what the target measures by itself"));
+                self.found.push(complaint.hint("choose another name"));
+            } else if name.parse::<Label>().is_err() {
+                let message = format!("`metrics.{}` is not a name", name.escape_debug());
+                self.found.push(complain(&section.key, message).hint("1 to 63 lower-case letters, digits and `-`"));
+            }
+            let given: Vec<&Node> = Settings::KINDS.iter().filter_map(|kind| section.field(kind)).collect();
+            match given.as_slice() {
+                [_] => {}
+                [] => {
+                    let complaint = complain(&section.key, format!("`metrics.{name}` does not say who measures"));
+                    self.found.push(complaint.hint(format!("add one of {kinds}")));
+                }
+                [_, second, ..] => {
+                    let both = format!("`metrics.{name}` has several kinds of servers");
+                    self.found.push(complain(&second.key, both).hint("keep one of them; give each a name of its own"));
+                }
+            }
+        }
+    }
+
     fn targets(&mut self, root: &Node) {
         let Some(Node { raw: Raw::List(targets), .. }) = root.field("target") else { return };
         let (mut environments, mut places) = (BTreeMap::new(), BTreeMap::new());
@@ -585,16 +614,21 @@ fn put(node: &mut Node, path: &[String], leaf: Node, place: &Place) -> Result<()
 
 /// The path that the variable `name` stands for, if it is the one of `pattern`.
 fn matches(name: &str, pattern: &[String]) -> Option<Vec<String>> {
-    let Some(at) = pattern.iter().position(|word| word == "{n}") else {
+    let Some(at) = pattern.iter().position(|word| is_open(word)) else {
         return (variable(pattern) == name).then(|| pattern.to_vec());
     };
     let rest = name.strip_prefix(&variable(&pattern[..at]))?.strip_prefix('_')?;
     let (index, rest) = rest.split_once('_')?;
     let rest_pattern: Vec<String> = pattern[at + 1..].iter().map(|word| word.to_uppercase()).collect();
-    let index: usize = index.parse().ok()?;
+    let place = if pattern[at] == "{n}" {
+        index.parse::<usize>().ok()?.to_string()
+    } else {
+        // A name that began with a digit would be taken for an index.
+        Some(index.to_lowercase()).filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()))?
+    };
     (rest == rest_pattern.join("_")).then(|| {
         let mut path = pattern.to_vec();
-        path[at] = index.to_string();
+        path[at] = place;
         path
     })
 }

@@ -18,7 +18,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// The environment variable of every key, with what it says; `{n}` stands for an index from 0.
+/// The environment variable of every key, with what it says; `{n}` stands for an index from 0, `{name}` for a name of
+/// letters and digits.
 pub fn variables() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (path, leaf) in leaves(&shape()) {
@@ -37,7 +38,8 @@ pub(super) fn shape() -> Value {
     schema
 }
 
-/// The path of every key that holds a value, with its schema; `{n}` stands for the index of a list of tables.
+/// The path of every key that holds a value, with its schema; `{n}` stands for the index of a list of tables, `{name}` for
+/// the name of a table.
 pub(super) fn leaves(schema: &Value) -> Vec<(Vec<String>, Value)> {
     let mut found = Vec::new();
     collect(schema, &mut Vec::new(), &mut found);
@@ -47,8 +49,13 @@ pub(super) fn leaves(schema: &Value) -> Vec<(Vec<String>, Value)> {
 /// The name of the variable for the key at `path`.
 pub(super) fn variable(path: &[String]) -> String {
     let words: Vec<String> =
-        path.iter().map(|word| if word == "{n}" { word.clone() } else { word.to_uppercase() }).collect();
+        path.iter().map(|word| if is_open(word) { word.clone() } else { word.to_uppercase() }).collect();
     format!("BACKSTAY_{}", words.join("_"))
+}
+
+/// Whether a word of a path stands for any index or name.
+pub(super) fn is_open(word: &str) -> bool {
+    matches!(word, "{n}" | "{name}")
 }
 
 fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, Value)>) {
@@ -58,6 +65,12 @@ fn collect(schema: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>,
             collect(property, path, found);
             path.pop();
         }
+        return;
+    }
+    if let Some(every) = schema.get("additionalProperties").filter(|every| every.get("properties").is_some()) {
+        path.push("{name}".to_owned());
+        collect(every, path, found);
+        path.pop();
         return;
     }
     match schema.get("items") {
@@ -94,7 +107,7 @@ fn tidy(schema: &mut Value) {
     for (name, value) in fields.iter_mut() {
         match (name.as_str(), value) {
             ("properties", Value::Object(properties)) => properties.values_mut().for_each(tidy),
-            ("items", items) => tidy(items),
+            ("items" | "additionalProperties", every) => tidy(every),
             (_, _) => {}
         }
     }
@@ -112,7 +125,9 @@ fn drop_secrets(schema: &mut Value) {
         properties.retain(|_, property| property.get("writeOnly") != Some(&json!(true)));
         properties.values_mut().for_each(drop_secrets);
     }
-    if let Some(items) = fields.get_mut("items") {
-        drop_secrets(items);
+    for every in ["items", "additionalProperties"] {
+        if let Some(every) = fields.get_mut(every) {
+            drop_secrets(every);
+        }
     }
 }

@@ -174,6 +174,8 @@ pub(super) fn check_format(format: &str, text: &str) -> Result<(), String> {
         "git-remote" => text.parse::<Remote>().map(drop),
         "git-identity" => text.parse::<GitIdentity>().map(drop),
         "allowance" => text.parse::<Allowance>().map(drop),
+        "http-address" => text.parse::<crate::measure::Url>().map(drop),
+        "wait" => text.parse::<crate::measure::Wait>().map(drop),
         "environment" => text.parse::<EnvironmentName>().map(drop).map_err(|error| error.to_string()),
         _ => Ok(()),
     }

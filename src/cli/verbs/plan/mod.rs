@@ -3,6 +3,7 @@
 mod between;
 mod markdown;
 mod next;
+mod rollout;
 
 use std::path::PathBuf;
 

@@ -49,6 +49,9 @@ struct AgentView {
     held: Option<String>,
     /// To be done now, in this order.
     steps: Vec<StepView>,
+    /// How the release would get the traffic, and what it takes to see harm, line by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rollout: Vec<String>,
     /// What is waited for after that.
     waiting: Vec<String>,
     /// What would follow if the wait ended well.
@@ -172,6 +175,7 @@ fn agent_view(name: &AgentName, preview: &Result<Preview, String>, one: &Told) -
         open: false,
         held: None,
         steps: vec![],
+        rollout: vec![],
         waiting: vec![],
         then: vec![],
         notes: vec![],
@@ -184,6 +188,7 @@ fn agent_view(name: &AgentName, preview: &Result<Preview, String>, one: &Told) -
             view.open = preview.operation.as_ref().is_some_and(|open| open.started != one.now);
             view.held.clone_from(&preview.refused);
             view.steps = preview.plan.steps.iter().map(StepView::from).collect();
+            view.rollout = rollout(name, preview, one);
             view.waiting = preview.plan.waiting.iter().map(|what| format!("waiting for {what}")).collect();
             view.then = preview.plan.then.iter().map(StepView::from).collect();
             view.notes = preview.plan.notes.iter().map(note).chain(preview.warnings.iter().cloned()).collect();
@@ -191,6 +196,11 @@ fn agent_view(name: &AgentName, preview: &Result<Preview, String>, one: &Told) -
         }
     }
     view
+}
+
+/// How the release would get the traffic.
+fn rollout(name: &AgentName, preview: &Preview, one: &Told) -> Vec<String> {
+    super::rollout::lines(preview.operation.as_ref(), one.looked.rollouts.get(name))
 }
 
 /// How the steps are taken back, the last first.
@@ -248,6 +258,7 @@ fn told_of(name: &AgentName, preview: &Preview, one: &Told) -> Vec<String> {
     for step in &preview.plan.steps {
         lines.extend(object_lines(step).iter().map(|line| format!("  {line}")));
     }
+    lines.extend(rollout(name, preview, one).into_iter().map(|line| format!("  {line}")));
     lines.extend(preview.plan.waiting.iter().map(|what| format!("  waiting for {what}")));
     if !preview.plan.then.is_empty() {
         lines.push("  then:".to_owned());

@@ -1,8 +1,10 @@
 //! `backstay status [AGENT]`
 
+mod watch;
+
 use serde_json::{Value, json};
 
-use crate::cli::client::{Place, Seen, places};
+use crate::cli::client::{Place, Seen, place, places};
 use crate::cli::{CliError, Exit, Format, Globals, Out, view};
 use crate::model::{AgentName, Timestamp};
 use crate::record::EnvironmentRecord;
@@ -15,12 +17,27 @@ pub(in crate::cli) struct Args {
     /// End with 1 unless every agent shown is Ready
     #[arg(long)]
     exit_code: bool,
+
+    /// Show what is rolled out as it happens, until it has ended: 0 promoted, 1 gone back
+    #[arg(
+        short,
+        long,
+        requires = "agent",
+        conflicts_with = "exit_code",
+        long_help = "Show what is rolled out as it happens, until it has ended. On a terminal it is drawn in place; \
+                     elsewhere, and with `-o json`, each change is a line. Ends with 0 when the candidate is promoted, \
+                     with 1 when it went back or something else took its place, and with 3 when nothing is rolling out"
+    )]
+    watch: bool,
 }
 
 /// One environment, with the agents that are shown of it.
 type Shown = (Place, Option<EnvironmentRecord>, Vec<(AgentName, Seen)>);
 
 pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -> Result<Exit, CliError> {
+    if let (true, Some(agent)) = (args.watch, &args.agent) {
+        return watch::run(&place(globals).await?, agent, out).await;
+    }
     let now = Timestamp::now();
     let places = places(globals).await?;
     let mut shown: Vec<Shown> = Vec::new();
@@ -46,7 +63,8 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
     }
     match out.format {
         Format::Json => {
-            let environments = shown.iter().map(|(place, record, agents)| environment(place, record.as_ref(), agents));
+            let environments =
+                shown.iter().map(|(place, record, agents)| environment(place, record.as_ref(), agents, now));
             out.json(&json!({"environments": environments.collect::<Vec<_>>()}))?;
         }
         Format::Text | Format::Markdown => {
@@ -79,11 +97,17 @@ pub(in crate::cli) async fn run(args: &Args, globals: &Globals, out: &mut Out) -
     Ok(if args.exit_code && !ready { Exit::No } else { Exit::Done })
 }
 
-fn environment(place: &Place, record: Option<&EnvironmentRecord>, agents: &[(AgentName, Seen)]) -> Value {
+fn environment(
+    place: &Place,
+    record: Option<&EnvironmentRecord>,
+    agents: &[(AgentName, Seen)],
+    now: Timestamp,
+) -> Value {
     let agents = agents.iter().map(|(name, seen)| {
         json!({
             "name": name,
             "ready": view::is_ready(&seen.record),
+            "rollout": view::rollout::shown(&seen.record, now).and_then(Result::ok),
             "record": seen.record,
             "requests": seen.requests,
         })
