@@ -230,11 +230,7 @@ impl Environment {
                 let providers = Arc::clone(&self.parts.providers);
                 self.effects.spawn(async move {
                     let measured = providers.measure(&question, now).await;
-                    Finished::Answered {
-                        agent,
-                        epoch,
-                        observation: Box::new(Observation::Measured(Box::new(measured))),
-                    }
+                    Finished::Answered { agent, epoch, observation: Box::new(Observation::Measured(Box::new(measured))) }
                 });
             }
             Action::Smoke(smoke) => {
