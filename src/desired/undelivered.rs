@@ -31,7 +31,7 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
         }
         let steps = strategy.value.get("steps").map(|steps| match &steps.kind {
             Kind::List(items) => items.as_slice(),
-            _ => &[],
+            Kind::Null | Kind::Bool(_) | Kind::Number(_) | Kind::Text(_) | Kind::Map(_) => &[],
         });
         for gate in steps.unwrap_or_default().iter().filter_map(|step| step.field("gate")) {
             refuse(gate, &format!("{what}.steps.gate"), found);
