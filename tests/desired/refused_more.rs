@@ -486,20 +486,6 @@ fn environments_that_are_wrong() {
       |   track: {tags: v1.4.2, exclude: [v1.4.2]}
       |                         ^^^^^^^
     ");
-    assert_snapshot!(prod("  waves: {maxAgents: 4}\n  freezes: [{cron: \"0 17 * * FRI\", for: 64h}]\n  approvals: {required: 1}\n  writeBack: pullRequest\n"), @r#"
-    environments/prod.yaml:5:3: error: `waves` is not delivered by this version
-      |   waves: {maxAgents: 4}
-      |   ^^^^^
-      hint: take it away until a version delivers it
-    environments/prod.yaml:6:3: error: `freezes` is not delivered by this version
-      |   freezes: [{cron: "0 17 * * FRI", for: 64h}]
-      |   ^^^^^^^
-      hint: take it away until a version delivers it
-    environments/prod.yaml:7:15: error: `approvals` is not delivered by this version
-      |   approvals: {required: 1}
-      |               ^^^^^^^^
-      hint: take it away until a version delivers it
-    "#);
     assert_snapshot!(prod("  after: {environment: stagin, for: 1h}\n"), @"
     environments/prod.yaml:5:24: error: the environment `stagin` does not exist
       |   after: {environment: stagin, for: 1h}
