@@ -237,7 +237,16 @@ impl Providers {
 fn from(provider: &str, told: Measurement) -> Measurement {
     let said = |why: NoData| match why {
         NoData::Provider(why) => because(format!("`{}`: {why}", quote(provider))),
-        why => why,
+        why @ (NoData::Missing(_)
+        | NoData::NotANumber
+        | NoData::Negative
+        | NoData::Absurd
+        | NoData::Contradiction(_)
+        | NoData::Boundaries
+        | NoData::Kind
+        | NoData::Stale
+        | NoData::Time
+        | NoData::Again) => why,
     };
     match told {
         Measurement::Counters(arms) => Measurement::Counters(arms.map(|side| side.map_err(said))),

@@ -135,6 +135,9 @@ fn owned(sample: Sample<'_>) -> (String, Vec<(String, String)>) {
     (sample.name.to_owned(), labels.collect())
 }
 
+/// What one instance has counted, by its name and when it started; nothing yet, where it does not export it.
+type Read = (String, Option<Timestamp>, Option<Totals>);
+
 /// Readings of both releases. An instance that cannot be read leaves its release without data: what it hides may be
 /// the worst of it. One that has not counted yet counts as zero once any other has.
 fn joined(
@@ -142,7 +145,7 @@ fn joined(
     metric: &Metric,
     sides: Arms<&Vec<(&Instance, Result<Said, NoData>)>>,
 ) -> Arms<Result<Vec<Reading>, NoData>> {
-    let said = |side: &Vec<(&Instance, Result<Said, NoData>)>| -> Result<Vec<(String, Option<Timestamp>, Option<Totals>)>, NoData> {
+    let said = |side: &Vec<(&Instance, Result<Said, NoData>)>| -> Result<Vec<Read>, NoData> {
         if side.is_empty() {
             return Err(because("no instance is ready"));
         }

@@ -241,9 +241,9 @@ fn a_release_that_was_just_left_is_back_without_a_launch() {
         host.settle();
         host.only("two");
         if gone {
-            host.delete_own("one")
+            host.delete_own("one");
         } else {
-            host.apply_own("main", "one", 0)
+            host.apply_own("main", "one", 0);
         }
         host.settle();
         assert_eq!((host.runs("one"), host.runs("two")), ((0, 2), (2, 0)), "gone: {gone}");
@@ -274,9 +274,9 @@ fn one_way_back_is_kept_over_all_deployments() {
         host.only(to);
         host.settle();
         if from == "two" {
-            host.delete_own(from)
+            host.delete_own(from);
         } else {
-            host.apply_own("main", from, 0)
+            host.apply_own("main", from, 0);
         }
         host.settle();
         host.later(1);

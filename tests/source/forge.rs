@@ -200,7 +200,7 @@ impl Shared {
                 write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n[")?;
                 // Until the client has had enough.
                 for _ in 0..1024 {
-                    stream.write_all(&[b' '; 64 * 1024])?;
+                    stream.write_all(&vec![b' '; 64 * 1024])?;
                 }
                 return stream.flush();
             }
