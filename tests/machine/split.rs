@@ -242,7 +242,6 @@ async fn requests_are_split_as_the_route_says_and_none_fails_while_it_changes() 
     }
     let part = seen.get(&two.id.short()).copied().unwrap_or(0);
     assert!(seen.len() <= 2 && is_share(part, 2_000, 5), "{seen:?}");
-    eprintln!("FIGURE split {seen:?}");
 
     // People ask all the while.
     let (going, asked) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
@@ -283,7 +282,6 @@ async fn requests_are_split_as_the_route_says_and_none_fails_while_it_changes() 
     for person in people {
         assert_eq!(person.await.expect("no panic"), Vec::<String>::new(), "of {asked:?}");
     }
-    eprintln!("FIGURE shifts 20, asked {asked:?}");
     Arc::into_inner(host).expect("nobody else has it").end().await;
 }
 
@@ -314,7 +312,6 @@ async fn users_only_ever_move_towards_the_candidate() {
             "{} at {weight} %",
             moved.len()
         );
-        eprintln!("FIGURE sticky {weight} % {}", moved.len());
         before = moved;
     }
     assert_eq!(before.len(), 200);
