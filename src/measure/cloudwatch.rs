@@ -44,7 +44,14 @@ pub(super) struct Cloudwatch {
 impl Cloudwatch {
     pub(super) fn new(settings: CloudwatchSettings) -> Self {
         let CloudwatchSettings {
-            region, url, access_key_id_file, access_key_file, session_token_file, ca_file, fresh, timeout,
+            region,
+            url,
+            access_key_id_file,
+            access_key_file,
+            session_token_file,
+            ca_file,
+            fresh,
+            timeout,
         } = settings;
         let usual = || format!("https://monitoring.{region}.amazonaws.com");
         let url = url.map_or_else(usual, |url| url.as_str().to_owned());
@@ -112,13 +119,10 @@ impl Cloudwatch {
             .map_err(|_| because("the question cannot be signed"))?
             .into();
         let host = self.url.split("://").nth(1).unwrap_or_default().split('/').next().unwrap_or_default();
-        let own = [
-            ("content-type", "application/x-amz-json-1.0"),
-            ("host", host),
-            ("x-amz-target", TARGET),
-        ];
+        let own = [("content-type", "application/x-amz-json-1.0"), ("host", host), ("x-amz-target", TARGET)];
         let failed = |_| because("the question cannot be signed");
-        let request = SignableRequest::new("POST", &self.url, own.into_iter(), SignableBody::Bytes(body)).map_err(failed)?;
+        let request =
+            SignableRequest::new("POST", &self.url, own.into_iter(), SignableBody::Bytes(body)).map_err(failed)?;
         let (instructions, _) = sign(request, &params).map_err(failed)?.into_parts();
         let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.0")),

@@ -48,8 +48,7 @@ impl Datadog {
     /// The points of the one series that a query finds; none where it finds no series.
     async fn points(&self, query: &str, (from, until): (i64, i64)) -> Result<Vec<Point>, NoData> {
         let seconds = |millis: i64| millis.div_euclid(1000);
-        let url =
-            format!("{}?from={}&to={}&query={}", self.url, seconds(from), seconds(until), encoded(query));
+        let url = format!("{}?from={}&to={}&query={}", self.url, seconds(from), seconds(until), encoded(query));
         let headers = HeaderMap::from_iter([
             (HeaderName::from_static("dd-api-key"), sensitive(&secret(&self.api_key)?)?),
             (HeaderName::from_static("dd-application-key"), sensitive(&secret(&self.application_key)?)?),

@@ -113,7 +113,8 @@ impl Server {
             .connect_timeout(self.access.timeout)
             .timeout(self.access.timeout);
         if let Some(bytes) = &trusted {
-            let certificates = Certificate::from_pem_bundle(bytes).map_err(|_| because("`ca_file` has no certificates"))?;
+            let certificates =
+                Certificate::from_pem_bundle(bytes).map_err(|_| because("`ca_file` has no certificates"))?;
             builder = builder.tls_certs_only(certificates);
         }
         let client = builder.build().map_err(plain)?;
@@ -125,7 +126,10 @@ impl Server {
         let Access { token_file, username, password_file, headers, header_files, .. } = &self.access;
         let mut all = HeaderMap::new();
         for (name, value) in headers {
-            all.insert(header(name)?, HeaderValue::from_str(value).map_err(|_| because(format!("the header `{name}` cannot be sent")))?);
+            all.insert(
+                header(name)?,
+                HeaderValue::from_str(value).map_err(|_| because(format!("the header `{name}` cannot be sent")))?,
+            );
         }
         for (name, path) in header_files {
             all.insert(header(name)?, sensitive(&secret(path)?)?);
@@ -168,7 +172,8 @@ pub(super) fn sensitive(text: &str) -> Result<HeaderValue, NoData> {
 /// A secret's file, without the line's end.
 pub(super) fn secret(path: &Path) -> Result<String, NoData> {
     let bytes = file(path)?;
-    let text = String::from_utf8(bytes).map_err(|_| because(format!("the secret in `{}` is not UTF-8", path.display())))?;
+    let text =
+        String::from_utf8(bytes).map_err(|_| because(format!("the secret in `{}` is not UTF-8", path.display())))?;
     match text.trim_end_matches(['\r', '\n']) {
         "" => Err(because(format!("the secret in `{}` is empty", path.display()))),
         text => Ok(text.to_owned()),

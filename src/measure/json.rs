@@ -30,7 +30,8 @@ pub(super) struct Json {
 
 impl Json {
     pub(super) fn new(settings: JsonSettings) -> Self {
-        let JsonSettings { url, ca_file, token_file, username, password_file, headers, header_files, timeout } = settings;
+        let JsonSettings { url, ca_file, token_file, username, password_file, headers, header_files, timeout } =
+            settings;
         let access = Access { ca_file, token_file, username, password_file, headers, header_files, timeout: timeout.0 };
         Self { server: Server::new(access), url: url.as_str().to_owned() }
     }
@@ -51,7 +52,8 @@ impl Provider for Json {
     fn measure<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, BTreeMap<String, Measurement>> {
         Box::pin(async move {
             let sides = asked.sides();
-            let (candidate, stable) = futures::future::join(self.answer(sides.candidate), self.answer(sides.stable)).await;
+            let (candidate, stable) =
+                futures::future::join(self.answer(sides.candidate), self.answer(sides.stable)).await;
             let answers = Arms { candidate, stable };
             let one = |(name, metric): &(&str, &Metric)| {
                 let within = |side: One<'_>, answer: &Result<Value, NoData>, path: &str| {
@@ -69,7 +71,11 @@ impl Provider for Json {
                         let reading = |side, answer| {
                             let n = within(side, answer, of).and_then(counted)?;
                             let x = within(side, answer, events).and_then(counted)?;
-                            Ok(vec![Reading { instance: "all".to_owned(), started: None, totals: Totals::Binary { n, x } }])
+                            Ok(vec![Reading {
+                                instance: "all".to_owned(),
+                                started: None,
+                                totals: Totals::Binary { n, x },
+                            }])
                         };
                         Measurement::Counters(Arms {
                             candidate: reading(sides.candidate, &answers.candidate),
@@ -97,6 +103,7 @@ fn number(answer: &Value, path: &str) -> Result<f64, NoData> {
         return Err(wrong("it is longer than 4,096 letters".to_owned()));
     }
     let parsed = JsonPath::parse(path).map_err(|error| wrong(error.to_string()))?;
-    let found = parsed.query(answer).exactly_one().map_err(|_| because(format!("`{}` is not one value", quote(path))))?;
+    let found =
+        parsed.query(answer).exactly_one().map_err(|_| because(format!("`{}` is not one value", quote(path))))?;
     found.as_f64().ok_or_else(|| because(format!("the value at `{}` is not a number", quote(path))))
 }

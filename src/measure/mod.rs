@@ -155,7 +155,8 @@ impl Providers {
                 Settings::Json(settings) => Box::new(json::Json::new(settings)),
             }
         };
-        let proxied = |proxy: Proxy| -> Box<dyn Provider> { Box::new(proxied::Proxied::new(proxy.control, pods.clone())) };
+        let proxied =
+            |proxy: Proxy| -> Box<dyn Provider> { Box::new(proxied::Proxied::new(proxy.control, pods.clone())) };
         Self {
             namespace,
             proxy: proxy.map(proxied),
@@ -219,10 +220,14 @@ impl Providers {
     fn find(&self, name: &str) -> Result<&dyn Provider, NoData> {
         match name {
             "scrape" => Ok(&*self.scrape),
-            "proxy" => self.proxy.as_deref().ok_or_else(|| because("`proxy` measures on a host alone: leave the provider out")),
+            "proxy" => {
+                self.proxy.as_deref().ok_or_else(|| because("`proxy` measures on a host alone: leave the provider out"))
+            }
             name => self.named.get(name).map(|provider| &**provider).ok_or_else(|| {
                 let name = quote(name);
-                because(format!("nobody is called `{name}`: add `[metrics.{name}]` to backstay.toml, or name another provider"))
+                because(format!(
+                    "nobody is called `{name}`: add `[metrics.{name}]` to backstay.toml, or name another provider"
+                ))
             }),
         }
     }

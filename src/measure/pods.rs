@@ -93,9 +93,11 @@ impl Pods {
             ip.zip(port).map(|(ip, port)| Address::Tcp(SocketAddr::new(ip, port)))
         };
         let path = said(PATH_ANNOTATION).filter(|path| path.starts_with('/')).map_or(PATH, String::as_str).to_owned();
-        let probes = container.into_iter().flat_map(|one| [&one.liveness_probe, &one.readiness_probe, &one.startup_probe]);
+        let probes =
+            container.into_iter().flat_map(|one| [&one.liveness_probe, &one.readiness_probe, &one.startup_probe]);
         let probed = probes.flatten().filter_map(|probe| probe.http_get.as_ref()?.path.clone());
-        let probes = probed.map(|path| path.split('?').next().unwrap_or_default().to_owned()).chain([path.clone()]).collect();
+        let probes =
+            probed.map(|path| path.split('?').next().unwrap_or_default().to_owned()).chain([path.clone()]).collect();
         Instance { name, started: started(pod), at, path, probes }
     }
 }
@@ -132,6 +134,7 @@ fn started(pod: &Pod) -> Option<Timestamp> {
     let containers = status.and_then(|status| status.container_statuses.as_ref());
     let own = containers.into_iter().flatten().find(|one| Some(one.name.as_str()) == name);
     let running = own.and_then(|one| one.state.as_ref()?.running.as_ref()?.started_at.as_ref());
-    let launched = || pod.annotations().get(LAUNCH_ANNOTATION)?.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let launched =
+        || pod.annotations().get(LAUNCH_ANNOTATION)?.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     running.map(|time| time.0).or_else(launched).or_else(|| Some(status?.start_time.as_ref()?.0))
 }

@@ -64,7 +64,13 @@ impl Growing {
     }
 
     /// Adds the points of a span; the first one only says from where on it is counted.
-    pub(super) fn add(&self, key: Key, span: (i64, i64), of: &[Point], events: &[Point]) -> Result<Vec<Reading>, NoData> {
+    pub(super) fn add(
+        &self,
+        key: Key,
+        span: (i64, i64),
+        of: &[Point],
+        events: &[Point],
+    ) -> Result<Vec<Reading>, NoData> {
         let sum = |points: &[Point], since: i64| -> Result<f64, NoData> {
             let within = points.iter().filter(|(time, _)| (since..span.1).contains(time));
             let mut total = 0.0;

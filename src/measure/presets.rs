@@ -91,11 +91,7 @@ pub(super) fn totals(preset: Preset, told: &Exposition<'_>, known: Known<'_>) ->
         }
         Preset::PromptInjections => {
             let name = count_of(HTTP);
-            let n = if told.has(REQUESTS) {
-                sum(told.named(REQUESTS))?
-            } else {
-                sum(told.named(&name).filter(http))?
-            };
+            let n = if told.has(REQUESTS) { sum(told.named(REQUESTS))? } else { sum(told.named(&name).filter(http))? };
             among(told, n, told.has(REQUESTS) || told.has(HTTP), INJECTIONS)
         }
         Preset::FallbackCalls => {

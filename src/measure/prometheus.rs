@@ -48,7 +48,16 @@ type Vector = Vec<(BTreeMap<String, String>, f64)>;
 impl Prometheus {
     pub(super) fn new(settings: PrometheusSettings, has_namespaces: bool) -> Self {
         let PrometheusSettings {
-            url, ca_file, token_file, username, password_file, headers, header_files, selector, fresh, timeout,
+            url,
+            ca_file,
+            token_file,
+            username,
+            password_file,
+            headers,
+            header_files,
+            selector,
+            fresh,
+            timeout,
         } = settings;
         let access = Access { ca_file, token_file, username, password_file, headers, header_files, timeout: timeout.0 };
         let usual = if has_namespaces {
@@ -110,7 +119,9 @@ impl Prometheus {
             Some("vector") => match data["result"].as_array().map(Vec::as_slice) {
                 Some([one]) => sample(&one["value"], at, self.fresh)?,
                 Some([]) => return Err(because("the query finds no series")),
-                Some(several) => return Err(because(format!("the query finds {} series, one is needed", several.len()))),
+                Some(several) => {
+                    return Err(because(format!("the query finds {} series, one is needed", several.len())));
+                }
                 None => return Err(because("its answer has no result")),
             },
             Some(_) | None => return Err(because("its answer is neither a scalar nor a vector")),
@@ -140,7 +151,8 @@ impl Prometheus {
                 let (n, sum, started) = try_join3(self.vector(&n, at), self.vector(&sum, at), started).await?;
                 let (n, sums) = (by_instance(n)?, by_instance(sum)?);
                 let reading = |(instance, n): (String, f64)| {
-                    let sum = *sums.get(&instance).ok_or_else(|| because(format!("`{}` has no sum", quote(&instance))))?;
+                    let sum =
+                        *sums.get(&instance).ok_or_else(|| because(format!("`{}` has no sum", quote(&instance))))?;
                     let totals = Totals::Mean { n, sum, squares: None };
                     Ok(Reading { started: started.get(&instance).copied(), instance, totals })
                 };
@@ -164,7 +176,8 @@ impl Prometheus {
 
     /// When the instances started, where that is exported.
     async fn started(&self, one: &One<'_>) -> BTreeMap<String, Timestamp> {
-        let query = format!("max by (instance, pod) (process_start_time_seconds{{{}}})", one.filled(&self.selector, escape));
+        let query =
+            format!("max by (instance, pod) (process_start_time_seconds{{{}}})", one.filled(&self.selector, escape));
         let told = self.vector(&query, one.at).await.and_then(by_instance).unwrap_or_default();
         let time = |seconds: f64| Timestamp::from_duration(jiff::SignedDuration::try_from_secs_f64(seconds).ok()?).ok();
         told.into_iter().filter_map(|(instance, seconds)| Some((instance, time(seconds)?))).collect()
@@ -193,7 +206,8 @@ impl Prometheus {
                 Queries::Buckets(format!("sum by (instance, pod, le) ({HTTP}_bucket{{{of},{PROBES}}})"))
             }
             Preset::TimeToFirstToken => {
-                let [first, second] = FIRST_TOKEN.map(|name| format!("sum by (instance, pod, le) ({name}_bucket{{{of}}})"));
+                let [first, second] =
+                    FIRST_TOKEN.map(|name| format!("sum by (instance, pod, le) ({name}_bucket{{{of}}})"));
                 Queries::Buckets(format!("{first} or {second}"))
             }
             Preset::TokensPerRequest => Queries::Mean {

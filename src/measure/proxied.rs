@@ -147,7 +147,9 @@ impl Figures {
             | Preset::GoalCompletion
             | Preset::FallbackCalls => {
                 let name = preset.as_str();
-                Err(because(format!("the proxy cannot see `{name}`: leave its provider out, and the instances are asked")))
+                Err(because(format!(
+                    "the proxy cannot see `{name}`: leave its provider out, and the instances are asked"
+                )))
             }
         }
     }
@@ -227,7 +229,9 @@ mod tests {
         kept.take(told(13, &[(12, 500), (13, 503)]));
         assert_eq!(kept.releases[&key].totals(Preset::ErrorRate), Ok(Totals::Binary { n: 3.0, x: 2.0 }));
         assert!(kept.releases[&key].totals(Preset::GoalCompletion).is_err());
-        let Ok(Totals::Latency { boundaries, counts }) = kept.releases[&key].totals(Preset::LatencyP99) else { panic!() };
+        let Ok(Totals::Latency { boundaries, counts }) = kept.releases[&key].totals(Preset::LatencyP99) else {
+            panic!()
+        };
         let at = counts.iter().position(|count| *count > 0.0).unwrap();
         assert!(boundaries[at - 1] < 900.0 && boundaries[at] >= 900.0 && counts[at] == 3.0, "{at}");
     }
@@ -235,7 +239,10 @@ mod tests {
     #[test]
     fn boundaries_are_few_rising_and_no_more_than_a_factor_apart() {
         let all = boundaries();
-        assert!(all.len() <= 200 && all.windows(2).all(|pair| pair[0] < pair[1] && pair[1] * 8 <= pair[0] * 9), "{all:?}");
+        assert!(
+            all.len() <= 200 && all.windows(2).all(|pair| pair[0] < pair[1] && pair[1] * 8 <= pair[0] * 9),
+            "{all:?}"
+        );
         let Totals::Latency { boundaries, counts } = latency(&Counted::default()) else { panic!() };
         assert_eq!(boundaries.len() + 1, counts.len());
         assert!(counts.iter().all(|count| *count == 0.0));

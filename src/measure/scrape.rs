@@ -72,7 +72,11 @@ impl Provider for Scrape {
 }
 
 /// What every instance of a release said; an instance that said nothing that can be read is an error of its own.
-async fn arm<'i>(instances: &'i [Instance], asked: &Asked<'_>, tools: &BTreeSet<String>) -> Vec<(&'i Instance, Result<Said, NoData>)> {
+async fn arm<'i>(
+    instances: &'i [Instance],
+    asked: &Asked<'_>,
+    tools: &BTreeSet<String>,
+) -> Vec<(&'i Instance, Result<Said, NoData>)> {
     let one = |instance: &'i Instance| async move {
         let said = match get(instance).await {
             Ok(body) => read(&body, instance, asked, tools),
@@ -150,13 +154,16 @@ fn joined(
         side.iter().map(one).collect()
     };
     let sides = sides.map(said);
-    let shape = [&sides.candidate, &sides.stable].into_iter().flatten().flatten().find_map(|one| one.2.as_ref()).map(emptied);
+    let shape =
+        [&sides.candidate, &sides.stable].into_iter().flatten().flatten().find_map(|one| one.2.as_ref()).map(emptied);
     sides.map(|side| {
         let side = side?;
         let Some(shape) = &shape else {
             let what = match &metric.source {
                 Source::Preset(preset) => format!("no instance exports `{}` yet", wanted(*preset)),
-                Source::Rate { of, .. } | Source::Value(of) => format!("no instance exports `{}` yet", super::told::quote(of)),
+                Source::Rate { of, .. } | Source::Value(of) => {
+                    format!("no instance exports `{}` yet", super::told::quote(of))
+                }
             };
             return Err(because(what));
         };
@@ -181,12 +188,18 @@ async fn get(instance: &Instance) -> Result<Body, NoData> {
     let asked = async {
         match at {
             Address::Tcp(at) => {
-                let stream = TcpStream::connect(at).await.map_err(|error| because(format!("cannot be reached: {error}")))?;
+                let stream =
+                    TcpStream::connect(at).await.map_err(|error| because(format!("cannot be reached: {error}")))?;
                 ask(stream, &instance.path, &at.to_string()).await
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                ask(stream.map_err(|error| because(format!("cannot be reached: {error}")))?, &instance.path, "localhost").await
+                ask(
+                    stream.map_err(|error| because(format!("cannot be reached: {error}")))?,
+                    &instance.path,
+                    "localhost",
+                )
+                .await
             }
         }
     };

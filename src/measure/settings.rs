@@ -239,7 +239,8 @@ impl FromStr for Url {
     fn from_str(text: &str) -> Result<Self, String> {
         // `$release` and the like may stand in it: they are letters once filled in.
         let plain = text.replace('$', "");
-        let uri: http::Uri = plain.parse().map_err(|_| "it is not an address such as `https://host/path`".to_owned())?;
+        let uri: http::Uri =
+            plain.parse().map_err(|_| "it is not an address such as `https://host/path`".to_owned())?;
         let scheme = uri.scheme_str().unwrap_or_default();
         let host = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         if !matches!(scheme, "http" | "https") || host.is_empty() {

@@ -16,8 +16,7 @@ use crate::measure::Settings;
 use crate::model::{Diagnostic, Diagnostics, Origin};
 
 /// Keys of the format that this version does not deliver.
-const NOT_DELIVERED: &[(&str, &str)] =
-    &[("source.verify.openpgp", "verification of signatures of OpenPGP")];
+const NOT_DELIVERED: &[(&str, &str)] = &[("source.verify.openpgp", "verification of signatures of OpenPGP")];
 /// Variables with our prefix that are no keys: what an agent is given, and what the command line takes.
 const OTHERS: &[&str] = &["BACKSTAY_CONFIG", "BACKSTAY_AGENT_DIR", "BACKSTAY_RELEASE", "BACKSTAY_LISTEN"];
 /// Keys that only a repository over HTTP has a use for.
@@ -453,7 +452,8 @@ impl Reader<'_> {
         let kinds = Settings::KINDS.map(|kind| format!("`{kind}`")).join(", ");
         for (name, section) in sections.iter().filter(|(_, section)| matches!(section.raw, Raw::Table(_))) {
             if Settings::OWN.contains(&name.as_str()) {
-                let complaint = complain(&section.key, format!("`metrics.{name}` is what the target measures by itself"));
+                let complaint =
+                    complain(&section.key, format!("`metrics.{name}` is what the target measures by itself"));
                 self.found.push(complaint.hint("choose another name"));
             } else if name.parse::<Label>().is_err() {
                 let message = format!("`metrics.{}` is not a name", name.escape_debug());
