@@ -110,7 +110,11 @@ impl<'a> Exposition<'a> {
     /// Whether the process says that it counts this, be it that nothing was counted yet.
     pub fn has(&self, name: &str) -> bool {
         let stem = name.strip_suffix("_total").unwrap_or(name);
-        self.typed.contains(name) || self.typed.contains(stem) || self.named(name).next().is_some()
+        let is_part = |sample: &Sample<'_>| {
+            let rest = sample.name.strip_prefix(name);
+            matches!(rest, Some("" | "_count" | "_sum" | "_bucket"))
+        };
+        self.typed.contains(name) || self.typed.contains(stem) || self.samples.iter().any(is_part)
     }
 }
 
@@ -243,6 +247,7 @@ mod tests {
         assert!((read.samples[1].value - 1500.0).abs() < f64::EPSILON && read.samples[2].value.is_nan());
         assert_eq!((read.samples[3].label("le"), read.samples[3].value), (Some("+Inf"), f64::INFINITY));
         assert!(read.has("a_total") && read.has("b") && !read.has("a"));
+        assert!(Exposition::parse("h_count 0").unwrap().has("h"), "a histogram is there by its parts");
 
         let open = "# TYPE a counter\na_total 1.0 1.5 # {trace=\"} # \"} 1\na_created 2\n# EOF\n";
         let read = Exposition::parse(open).unwrap();

@@ -36,7 +36,8 @@ pub(crate) fn presets(provider: Option<&str>) -> BTreeMap<String, Metric> {
 }
 
 pub(crate) fn question(metrics: impl IntoIterator<Item = (String, Metric)>) -> Question {
-    let tools = Arms { candidate: ["search.it".to_owned()].into(), stable: ["search.it".to_owned(), "old".to_owned()].into() };
+    let tools =
+        Arms { candidate: ["search.it".to_owned()].into(), stable: ["search.it".to_owned(), "old".to_owned()].into() };
     Question {
         agent: "support".parse().unwrap(),
         releases: Arms { candidate: candidate(), stable: stable() },

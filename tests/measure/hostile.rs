@@ -46,9 +46,17 @@ async fn a_hostile_server_is_no_data_within_bounds() {
 
 #[tokio::test]
 async fn an_answer_of_another_form_is_no_data() {
-    for body in ["{}", "[]", "null", "{\"a\":\"1\"}", "{\"a\":{}}", "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[]}}",
+    for body in [
+        "{}",
+        "[]",
+        "null",
+        "{\"a\":\"1\"}",
+        "{\"a\":{}}",
+        "{\"status\":\"success\",\"data\":{\"resultType\":\"matrix\",\"result\":[]}}",
         "{\"status\":\"success\",\"data\":{\"resultType\":\"vector\",\"result\":[{\"metric\":{},\"value\":[0,\"1\"]}]}}",
-        "{\"status\":\"ok\",\"series\":[{\"pointlist\":[[1]]}]}", "{\"MetricDataResults\":[{\"StatusCode\":\"Complete\",\"Timestamps\":[1],\"Values\":[]}]}"] {
+        "{\"status\":\"ok\",\"series\":[{\"pointlist\":[[1]]}]}",
+        "{\"MetricDataResults\":[{\"StatusCode\":\"Complete\",\"Timestamps\":[1],\"Values\":[]}]}",
+    ] {
         for told in asked(Reply::Says(200, JSON, body.to_owned())).await {
             assert!(!told.is_empty(), "{body}");
         }

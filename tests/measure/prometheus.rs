@@ -56,7 +56,8 @@ impl Drop for Prometheus {
 async fn a_real_prometheus_gives_counters_by_instance_and_values() {
     let agent = |release: String, bad| {
         Server::start(move |_| {
-            let start = "process_start_time_seconds{LABELS} 1767323045\n".replace("LABELS", &format!("service_version=\"{release}\""));
+            let start = "process_start_time_seconds{LABELS} 1767323045\n"
+                .replace("LABELS", &format!("service_version=\"{release}\""));
             says(figures(&format!("service_version=\"{release}\","), bad) + &start)
         })
     };
@@ -97,7 +98,9 @@ async fn a_real_prometheus_gives_counters_by_instance_and_values() {
     assert!(why(&told, "own").contains("does not count the events"), "an instance is not all of them");
     assert!(why(&told, "several").contains("finds 4 series"), "{}", why(&told, "several"));
     assert!(why(&told, "nan").contains("not a number") && why(&told, "inf").contains("absurdly large"));
-    assert!(why(&told, "mistyped").contains("refuses the query (400)") && why(&told, "gone").contains("finds no series"));
+    assert!(
+        why(&told, "mistyped").contains("refuses the query (400)") && why(&told, "gone").contains("finds no series")
+    );
 
     // Twenty minutes later nothing of it is fresh.
     let later = now() + Duration::from_mins(20);

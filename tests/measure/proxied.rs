@@ -31,7 +31,7 @@ fn the_proxys_own_figures_grow_and_outlive_it() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("host.db"), std::sync::Arc::new(SystemClock::default())).unwrap();
     let ground = Ground {
-        client: HostApi::new(std::sync::Arc::new(store)).client(),
+        client: proxy.block(async { HostApi::new(std::sync::Arc::new(store)).client() }),
         namespace: "dev".to_owned(),
         proxy: Some(Told { control: proxy.control_path(), table: proxy.table_path() }),
     };
@@ -103,12 +103,12 @@ fn until(
 fn a_proxy_that_is_not_there_is_no_data() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("host.db"), std::sync::Arc::new(SystemClock::default())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ground = Ground {
-        client: HostApi::new(std::sync::Arc::new(store)).client(),
+        client: runtime.block_on(async { HostApi::new(std::sync::Arc::new(store)).client() }),
         namespace: "dev".to_owned(),
         proxy: Some(Told { control: folder.path().join("p.sock"), table: folder.path().join("routes.json") }),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let told = runtime.block_on(Providers::new(BTreeMap::new(), ground).measure(&question(presets(None)), now()));
     assert!(why(&told, "latency_p50").contains("cannot reach the proxy"), "{}", why(&told, "latency_p50"));
 }

@@ -18,7 +18,9 @@ async fn a_path_into_any_json_is_a_number() {
     let server = Server::start(|seen| {
         let release = seen.target.rsplit('=').next().unwrap_or_default().to_owned();
         let bad = if release == candidate().short() { 5 } else { 1 };
-        says(&json!({"releases": {release: {"errors": bad, "requests": 100, "score": 0.5, "word": "x"}}, "all": [1, 2]}))
+        says(
+            &json!({"releases": {release: {"errors": bad, "requests": 100, "score": 0.5, "word": "x"}}, "all": [1, 2]}),
+        )
     });
     let folder = tempfile::tempdir().unwrap();
     let token = folder.path().join("token");
@@ -46,7 +48,10 @@ async fn a_path_into_any_json_is_a_number() {
     let seen = server.seen();
     assert_eq!(seen.len(), 2, "once for each release");
     assert!(seen.iter().all(|one| one.target.starts_with("/stats/support?release=r-")));
-    assert_eq!((seen[0].header("authorization"), seen[0].header("x-team"), seen[0].header("x-key")), ("Bearer s3cret", "a", "s3cret"));
+    assert_eq!(
+        (seen[0].header("authorization"), seen[0].header("x-team"), seen[0].header("x-key")),
+        ("Bearer s3cret", "a", "s3cret")
+    );
 
     // A secret that is not there is named by its file.
     std::fs::remove_file(&token).unwrap();
@@ -69,15 +74,20 @@ async fn datadog_tells_points_that_are_added_up() {
             return says(&series(json!([[begin - 30_000, 1.5], [begin, 2.5], [begin + 30_000, null]])));
         }
         if seen.target.contains("broken") {
-            return Reply::Says(400, "application/json", json!({"status": "error", "errors": ["Error parsing query"]}).to_string());
+            return Reply::Says(
+                400,
+                "application/json",
+                json!({"status": "error", "errors": ["Error parsing query"]}).to_string(),
+            );
         }
         // Every minute of what was asked for.
         let number = |key: &str| -> i64 {
-            let text = seen.target.split([ '?', '&' ]).find_map(|pair| pair.strip_prefix(&format!("{key}="))).unwrap();
+            let text = seen.target.split(['?', '&']).find_map(|pair| pair.strip_prefix(&format!("{key}="))).unwrap();
             text.parse().unwrap()
         };
         let each = if seen.target.contains("errors") { 1.0 } else { 10.0 };
-        let minutes: Vec<_> = (number("from")..number("to")).step_by(60).map(|second| json!([second * 1000, each])).collect();
+        let minutes: Vec<_> =
+            (number("from")..number("to")).step_by(60).map(|second| json!([second * 1000, each])).collect();
         says(&series(json!(minutes)))
     });
     let folder = tempfile::tempdir().unwrap();
@@ -120,7 +130,9 @@ async fn cloudwatch_is_asked_with_a_signature() {
         let (from, until) = (body["StartTime"].as_i64().unwrap(), body["EndTime"].as_i64().unwrap());
         let expression = body["MetricDataQueries"][0]["Expression"].as_str().unwrap();
         if expression.contains("partial") {
-            return says(&json!({"MetricDataResults": [{"Id": "q", "Label": "l", "Timestamps": [], "Values": [], "StatusCode": "PartialData"}], "Messages": []}));
+            return says(
+                &json!({"MetricDataResults": [{"Id": "q", "Label": "l", "Timestamps": [], "Values": [], "StatusCode": "PartialData"}], "Messages": []}),
+            );
         }
         if expression.contains("denied") {
             asked.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +142,9 @@ async fn cloudwatch_is_asked_with_a_signature() {
         let each = if expression.contains("Errors") { 2.0 } else { 20.0 };
         let times: Vec<i64> = (from..until).step_by(60).collect();
         let values = vec![each; times.len()];
-        says(&json!({"MetricDataResults": [{"Id": "q", "Label": "l", "Timestamps": times, "Values": values, "StatusCode": "Complete"}], "Messages": []}))
+        says(
+            &json!({"MetricDataResults": [{"Id": "q", "Label": "l", "Timestamps": times, "Values": values, "StatusCode": "Complete"}], "Messages": []}),
+        )
     });
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -143,7 +157,8 @@ async fn cloudwatch_is_asked_with_a_signature() {
         "[aws.cloudwatch]\nregion = \"eu-central-1\"\nurl = \"http://{}\"\naccess_key_id_file = {id:?}\naccess_key_file = {key:?}\n",
         server.address
     );
-    let search = |name: &str| format!("SUM(SEARCH('{{Agents,Release}} MetricName=\"{name}\" Release=\"$release\"', 'Sum', 60))");
+    let search =
+        |name: &str| format!("SUM(SEARCH('{{Agents,Release}} MetricName=\"{name}\" Release=\"$release\"', 'Sum', 60))");
     let metrics = [
         ("errors", rate("aws", &search("Errors"), &search("Requests"))),
         ("latest", value("aws", &search("Latency"))),
@@ -160,7 +175,12 @@ async fn cloudwatch_is_asked_with_a_signature() {
     let first = &server.seen()[0];
     let signed = first.header("authorization");
     let day = at.strftime("%Y%m%d").to_string();
-    assert!(signed.starts_with(&format!("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{day}/eu-central-1/monitoring/aws4_request, ")), "{signed}");
+    assert!(
+        signed.starts_with(&format!(
+            "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{day}/eu-central-1/monitoring/aws4_request, "
+        )),
+        "{signed}"
+    );
     assert!(signed.contains("SignedHeaders=content-type;host;x-amz-date;x-amz-target, Signature="), "{signed}");
     assert_eq!(first.header("x-amz-target"), "GraniteServiceVersion20100801.GetMetricData");
 }

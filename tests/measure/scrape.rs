@@ -132,7 +132,10 @@ async fn every_preset_is_read_from_the_ready_pods_of_both_releases() {
     question.metrics.insert("own".to_owned(), rate("scrape", more, "backstay_agent_goals_total"));
     question.metrics.insert("gauge".to_owned(), value("scrape", "x"));
     question.metrics.insert("mistyped".to_owned(), rate("scrape", "rate(x[5m])", "backstay_agent_goals_total"));
-    question.metrics.insert("of a host".to_owned(), Metric { provider: Some("proxy".to_owned()), ..Metric::preset(Preset::ErrorRate) });
+    question.metrics.insert(
+        "of a host".to_owned(),
+        Metric { provider: Some("proxy".to_owned()), ..Metric::preset(Preset::ErrorRate) },
+    );
     let told = lab.providers().measure(&question, now()).await;
     assert_eq!(told.metrics.len(), 15);
     check(&told);
@@ -148,7 +151,8 @@ async fn every_preset_is_read_from_the_ready_pods_of_both_releases() {
 async fn what_a_pod_hides_is_not_taken_for_good() {
     let text = Arc::new(Mutex::new(figures("", 1)));
     let own = Arc::clone(&text);
-    let (one, two) = (Server::start(move |_| says(own.lock().unwrap().clone())), Server::start(|_| says(figures("", 1))));
+    let (one, two) =
+        (Server::start(move |_| says(own.lock().unwrap().clone())), Server::start(|_| says(figures("", 1))));
     let lab = Lab::new();
     lab.pod("c-0", candidate(), one.address.port(), true).await;
     lab.pod("c-1", candidate(), two.address.port(), true).await;
@@ -203,7 +207,9 @@ async fn what_no_instance_exports_is_named() {
     lab.pod("c-0", candidate(), server.address.port(), true).await;
     lab.pod("s-0", stable(), server.address.port(), true).await;
     let told = lab.providers().measure(&question(presets(None)), now()).await;
-    for (preset, name) in [("error_rate", "http_server_request_duration_seconds"), ("goal_completion", "backstay_agent_goals_total")] {
+    for (preset, name) in
+        [("error_rate", "http_server_request_duration_seconds"), ("goal_completion", "backstay_agent_goals_total")]
+    {
         assert!(why(&told, preset).contains(&format!("no instance exports `{name}`")), "{}", why(&told, preset));
     }
 }
@@ -227,6 +233,12 @@ async fn a_hostile_instance_is_no_data_within_bounds() {
         assert!(why(&told, "error_rate").contains(expected), "{}", why(&told, "error_rate"));
     }
     // A metric of nobody's.
-    let told = Lab::new().providers().measure(&question([("x".to_owned(), asked("main", backstay::desired::rollout::Source::Preset(Preset::ErrorRate)))]), now()).await;
+    let told = Lab::new()
+        .providers()
+        .measure(
+            &question([("x".to_owned(), asked("main", backstay::desired::rollout::Source::Preset(Preset::ErrorRate)))]),
+            now(),
+        )
+        .await;
     assert!(why(&told, "x").contains("add `[metrics.main]` to backstay.toml"), "{}", why(&told, "x"));
 }

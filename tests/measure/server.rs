@@ -70,7 +70,8 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Se
         seen.lock().unwrap().push(request.clone());
         match answer(&request) {
             Reply::Says(status, kind, body) => {
-                let head = format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+                let head =
+                    format!("HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
                 out.write_all(head.as_bytes()).and_then(|()| out.write_all(body.as_bytes())).ok()?;
             }
             Reply::Sends(to) => {
@@ -83,7 +84,10 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Se
                 return None;
             }
             Reply::Endless(kind) => {
-                out.write_all(format!("HTTP/1.1 200 X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
+                out.write_all(
+                    format!("HTTP/1.1 200 X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n").as_bytes(),
+                )
+                .ok()?;
                 let part = "a 1\n".repeat(4096);
                 while out.write_all(part.as_bytes()).is_ok() {}
                 return None;
