@@ -342,7 +342,9 @@ fn opened(path: &Path) -> rusqlite::Result<(Connection, Option<String>)> {
     db.execute_batch(
         "BEGIN IMMEDIATE;
          CREATE TABLE IF NOT EXISTS meta (version INTEGER NOT NULL) STRICT;
-         INSERT INTO meta SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM meta);
+         -- A watch from 0 is one from now on: a list of nothing is of version 1, so that what comes next is told.
+         INSERT INTO meta SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM meta);
+         UPDATE meta SET version = 1 WHERE version = 0;
          CREATE TABLE IF NOT EXISTS objects (
            api_group TEXT NOT NULL, plural TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
            PRIMARY KEY (api_group, plural, namespace, name)

@@ -26,11 +26,26 @@ async fn ask(store: &Arc<Store>, caller: Caller, method: Method, path: &str, bod
     let answer = HostApi::new(Arc::clone(store)).router(caller).oneshot(request).await.expect("an answer");
     let code = answer.status();
     let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.expect("a body");
-    (code, serde_json::from_slice(&bytes).expect("JSON"))
+    // Of a watch, the first event.
+    let first = serde_json::Deserializer::from_slice(&bytes).into_iter().next();
+    (code, first.expect("an answer").expect("JSON"))
 }
 
 fn map(name: &str) -> Value {
     json!({"metadata": {"name": name}, "data": {"a": "1"}})
+}
+
+#[tokio::test]
+async fn what_comes_after_a_list_of_nothing_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = open(&folder.path().join("host.db"));
+    let (_, list) = ask(&store, Caller::Daemon, Method::GET, MAPS, Value::Null).await;
+    assert_eq!(list["items"], json!([]));
+    ask(&store, Caller::Daemon, Method::POST, MAPS, map("one")).await;
+    let version = list["metadata"]["resourceVersion"].as_str().expect("a version");
+    let watch = format!("{MAPS}?watch=true&resourceVersion={version}&timeoutSeconds=1");
+    let (_, event) = ask(&store, Caller::Daemon, Method::GET, &watch, Value::Null).await;
+    assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!("ADDED"), &json!("one")));
 }
 
 #[tokio::test]
