@@ -9,7 +9,7 @@ use crate::model::{AgentName, Timestamp};
 use crate::reconcile::{Action, Admission, Admitted, AgentState, Done, LedgerEntry, Observation, preview, step};
 
 /// Agents that are kept ready for more news: more of them rest, and take far less memory.
-const AWAKE: usize = 256;
+const AWAKE: usize = 32;
 /// Agents that are told of something new before anything else is heard.
 const BATCH: usize = 64;
 /// Agents whose lines reach the journal's disk together.

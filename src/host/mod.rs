@@ -11,6 +11,7 @@ mod connect;
 mod fields;
 mod frozen;
 mod kinds;
+mod recent;
 mod refused;
 mod serve;
 mod store;

@@ -1,14 +1,13 @@
 //! The objects of a host on disk: `SQLite`, one file, one process.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, params};
 use serde_json::Value;
-use tokio::sync::broadcast;
 
 use super::kinds::{KINDS, Key, Kind};
+use super::recent::{Change, Following, Recent};
 use super::refused::Refused;
 use crate::ledger::Clock;
 
@@ -16,8 +15,6 @@ use crate::ledger::Clock;
 const FORMAT: i64 = 1;
 /// Marks the file as ours: `BkSt`, as `SQLite`'s `application_id`.
 const APPLICATION: i64 = 0x426b_5374;
-/// Changes that a watch can go on from.
-const RECENT: usize = 8192;
 /// Events of a namespace: at one more, a quarter of them goes, the oldest first.
 const EVENTS: usize = 1000;
 
@@ -29,8 +26,8 @@ const EVENTS: usize = 1000;
 /// crash. Versions only grow, over all objects and all starts. A file that is damaged, or of a newer format, is never
 /// written: reading goes on as far as it can.
 pub struct Store {
-    inner: Mutex<Inner>,
-    changes: broadcast::Sender<Arc<Change>>,
+    db: Mutex<Connection>,
+    recent: Recent,
     clock: Arc<dyn Clock>,
     opened_at: String,
     /// Why nothing is written.
@@ -56,27 +53,6 @@ pub struct StoreError {
     #[source]
     source: rusqlite::Error,
 }
-
-struct Inner {
-    db: Connection,
-    recent: VecDeque<Arc<Change>>,
-    /// The version before the oldest of `recent`.
-    forgotten: u64,
-}
-
-/// One change of one object.
-#[derive(Debug)]
-pub(super) struct Change {
-    pub(super) key: Key,
-    pub(super) version: u64,
-    pub(super) before: Option<Value>,
-    /// As it is now; after its end, as it was last, at the version of its end.
-    pub(super) object: Value,
-    pub(super) gone: bool,
-}
-
-/// What changed already, and what will.
-pub(super) type Following = (Vec<Arc<Change>>, broadcast::Receiver<Arc<Change>>);
 
 /// Why a change was not made.
 enum Failed {
@@ -125,11 +101,9 @@ impl Store {
                 (db, Some(format!("the database cannot be written: {error}")))
             }
         };
-        let forgotten = version(&db).map_err(failed)?;
-        let inner = Inner { db, recent: VecDeque::new(), forgotten };
+        let recent = Recent::after(version(&db).map_err(failed)?);
         let opened_at = format!("{:.0}", clock.now());
-        let (changes, failing) = (broadcast::channel(RECENT).0, Mutex::new(None));
-        Ok(Self { inner: Mutex::new(inner), changes, clock, opened_at, read_only, failing })
+        Ok(Self { db: Mutex::new(db), recent, clock, opened_at, read_only, failing: Mutex::new(None) })
     }
 
     /// Whether it is written.
@@ -160,26 +134,23 @@ impl Store {
         format!("{:.0}", self.clock.now())
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn db(&self) -> MutexGuard<'_, Connection> {
+        self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<Value>, Refused> {
-        read(&self.inner().db, key).map_err(|error| self.unreadable(&error))
+        read(&self.db(), key).map_err(|error| self.unreadable(&error))
     }
 
     /// All objects of a kind in a namespace, by name, and the version at which they are so.
     pub(super) fn list(&self, kind: &'static Kind, namespace: &str) -> Result<(Vec<Value>, u64), Refused> {
-        let inner = self.inner();
+        let db = self.db();
         let listed = || -> rusqlite::Result<_> {
-            let mut query = inner.db.prepare_cached(
+            let mut query = db.prepare_cached(
                 "SELECT body FROM objects WHERE api_group = ?1 AND plural = ?2 AND namespace = ?3 ORDER BY name",
             )?;
             let rows = query.query_map(params![kind.group, kind.plural, namespace], |row| row.get::<_, String>(0))?;
-            Ok((
-                rows.map(|row| row.and_then(|text| parsed(&text))).collect::<rusqlite::Result<_>>()?,
-                version(&inner.db)?,
-            ))
+            Ok((rows.map(|row| row.and_then(|text| parsed(&text))).collect::<rusqlite::Result<_>>()?, version(&db)?))
         };
         listed().map_err(|error| self.unreadable(&error))
     }
@@ -216,9 +187,8 @@ impl Store {
         dry_run: bool,
         deed: impl FnOnce(Option<&Value>) -> Result<Become, Refused>,
     ) -> Result<Value, Failed> {
-        let mut inner = self.inner();
-        let inner = &mut *inner;
-        let transaction = inner.db.transaction()?;
+        let mut db = self.db();
+        let transaction = db.transaction()?;
         let before = read(&transaction, key)?;
         let wanted = deed(before.as_ref())?;
         if let (Become::Be(object), Some(before)) = (&wanted, &before)
@@ -235,10 +205,10 @@ impl Store {
                 if dry_run {
                     return Ok(object);
                 }
-                write(&transaction, key, &object)?;
-                let is_new = before.is_none();
-                changes.push(Change { key: key.clone(), version: next, before, object: object.clone(), gone: false });
-                if is_new && key.kind.kind == "Event" {
+                let text = object.to_string();
+                write(&transaction, key, &text)?;
+                changes.push(Change::new(key.clone(), next, before.as_ref(), Some(&object), text));
+                if before.is_none() && key.kind.kind == "Event" {
                     trim(&transaction, key, &mut next, &mut changes)?;
                 }
                 object
@@ -257,31 +227,19 @@ impl Store {
         if self.failing.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             tracing::info!("the database is written again");
         }
-        for change in changes {
-            let change = Arc::new(change);
-            inner.recent.push_back(Arc::clone(&change));
-            // Nobody watching is no error.
-            self.changes.send(change).ok();
-        }
-        while inner.recent.len() > RECENT {
-            inner.forgotten = inner.recent.pop_front().map_or(inner.forgotten, |oldest| oldest.version);
-        }
+        // Before the next change can be made, so that they come in order.
+        self.recent.add(changes);
         Ok(answer)
     }
 
     /// What changed after `version`, and what will.
     pub(super) fn since(&self, version: u64) -> Result<Following, Refused> {
-        let inner = self.inner();
-        if version < inner.forgotten {
-            return Err(Refused::expired());
-        }
-        let newer = inner.recent.iter().filter(|change| change.version > version).cloned().collect();
-        Ok((newer, self.changes.subscribe()))
+        self.recent.follow(version)
     }
 
     /// The version of the newest change.
     pub(super) fn version(&self) -> Result<u64, Refused> {
-        version(&self.inner().db).map_err(|error| unavailable(&error))
+        version(&self.db()).map_err(|error| unavailable(&error))
     }
 
     /// Puts in what the server itself writes.
@@ -375,9 +333,9 @@ fn read(db: &Connection, key: &Key) -> rusqlite::Result<Option<Value>> {
     found.optional()?.map(|text| parsed(&text)).transpose()
 }
 
-fn write(db: &Connection, key: &Key, object: &Value) -> rusqlite::Result<()> {
+fn write(db: &Connection, key: &Key, text: &str) -> rusqlite::Result<()> {
     let mut insert = db.prepare_cached("INSERT OR REPLACE INTO objects VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    insert.execute(params![key.kind.group, key.kind.plural, key.namespace, key.name, object.to_string()]).map(drop)
+    insert.execute(params![key.kind.group, key.kind.plural, key.namespace, key.name, text]).map(drop)
 }
 
 /// Removes an object and, with it, those of its namespace that name it as their owner.
@@ -400,11 +358,11 @@ fn remove(
         let owned = owned(db, &key.namespace, &uid)?.into_iter();
         ending.extend(owned.filter(|(key, _)| !matches!(key.kind.kind, "Pod" | "ReplicaSet")));
         *next += 1;
-        let before = Some(object.clone());
+        let before = object.clone();
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("resourceVersion".to_owned(), next.to_string().into());
         }
-        changes.push(Change { key, version: *next, before, object, gone: true });
+        changes.push(Change::new(key, *next, Some(&before), None, object.to_string()));
     }
     Ok(())
 }

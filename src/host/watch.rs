@@ -1,18 +1,16 @@
 //! Watches: what changes of one kind in one namespace, as it happens.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use futures::Stream;
 use serde_json::{Value, json};
-use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
 
 use super::kinds::Kind;
+use super::recent::{Change, Following, Labels, Over};
 use super::refused::Refused;
-use super::store::{Change, Store};
+use super::store::Store;
 
 /// Bounds of `timeoutSeconds`.
 const LONGEST: u64 = 600;
@@ -26,10 +24,7 @@ struct Running {
     kind: &'static Kind,
     namespace: String,
     selector: Selector,
-    missed: VecDeque<Arc<Change>>,
-    coming: broadcast::Receiver<Arc<Change>>,
-    /// The newest change that was looked at, told or not.
-    at: u64,
+    following: Following,
     until: Instant,
     ended: bool,
 }
@@ -55,10 +50,12 @@ impl Selector {
 
     pub(super) fn selects(&self, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");
-        self.0.iter().all(|(key, wanted)| {
-            let label = labels.and_then(|labels| labels.get(key)).and_then(Value::as_str);
-            label.is_some_and(|label| wanted.as_deref().is_none_or(|wanted| wanted == label))
-        })
+        self.fits(|key| labels?.get(key)?.as_str())
+    }
+
+    fn fits<'l>(&self, label: impl Fn(&str) -> Option<&'l str>) -> bool {
+        let mut all = self.0.iter();
+        all.all(|(key, wanted)| label(key).is_some_and(|label| wanted.as_deref().is_none_or(|wanted| wanted == label)))
     }
 }
 
@@ -71,47 +68,37 @@ pub(super) fn follow(
     from: u64,
     seconds: u64,
 ) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + use<>, Refused> {
-    let (missed, coming) = store.since(from)?;
     let running = Running {
         kind,
         namespace: namespace.to_owned(),
         selector,
-        missed: missed.into(),
-        coming,
-        at: from,
+        following: store.since(from)?,
         until: Instant::now() + Duration::from_secs(seconds.clamp(1, LONGEST)),
         ended: false,
     };
     Ok(futures::stream::unfold(running, |mut running| async {
         let line = running.next().await?;
-        Some((Ok(Bytes::from(format!("{line}\n"))), running))
+        Some((Ok(Bytes::from(line)), running))
     }))
 }
 
 // === impl Running ===
 
 impl Running {
-    async fn next(&mut self) -> Option<Value> {
+    /// The next line, its end included.
+    async fn next(&mut self) -> Option<String> {
         while !self.ended {
-            let change = match self.missed.pop_front() {
-                Some(change) => change,
-                None => match tokio::time::timeout_at(self.until, self.coming.recv()).await {
-                    Ok(Ok(change)) => change,
-                    Err(_) | Ok(Err(RecvError::Closed)) => {
-                        self.ended = true;
-                        return Some(self.bookmark());
-                    }
-                    Ok(Err(RecvError::Lagged(_))) => {
-                        self.ended = true;
-                        return Some(json!({"type": "ERROR", "object": Refused::expired().status()}));
-                    }
-                },
+            let change = match tokio::time::timeout_at(self.until, self.following.next()).await {
+                Ok(Ok(change)) => change,
+                Err(_) | Ok(Err(Over::Closed)) => {
+                    self.ended = true;
+                    return Some(format!("{}\n", self.bookmark()));
+                }
+                Ok(Err(Over::Expired)) => {
+                    self.ended = true;
+                    return Some(format!("{}\n", json!({"type": "ERROR", "object": Refused::expired().status()})));
+                }
             };
-            // What came while the past was read is in both.
-            if change.version <= self.at {
-                continue;
-            }
-            self.at = change.version;
             if let Some(line) = self.told(&change) {
                 return Some(line);
             }
@@ -119,25 +106,24 @@ impl Running {
         None
     }
 
-    fn told(&self, change: &Change) -> Option<Value> {
+    fn told(&self, change: &Change) -> Option<String> {
         if change.key.kind != self.kind || change.key.namespace != self.namespace {
             return None;
         }
-        let before = change.before.as_ref().is_some_and(|before| self.selector.selects(before));
-        let now = !change.gone && self.selector.selects(&change.object);
-        let event = match (before, now) {
+        let selects = |labels: &Labels| self.selector.fits(|key| labels.get(key));
+        let event = match (change.was.as_deref().is_some_and(selects), change.is.as_deref().is_some_and(selects)) {
             (false, false) => return None,
             (false, true) => "ADDED",
             (true, true) => "MODIFIED",
             (true, false) => "DELETED",
         };
-        Some(json!({"type": event, "object": change.object}))
+        Some(format!("{{\"type\":\"{event}\",\"object\":{}}}\n", change.text))
     }
 
     fn bookmark(&self) -> Value {
         json!({"type": "BOOKMARK", "object": {
             "kind": self.kind.kind, "apiVersion": self.kind.api_version(),
-            "metadata": {"resourceVersion": self.at.to_string()},
+            "metadata": {"resourceVersion": self.following.at().to_string()},
         }})
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -27,8 +28,12 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 const EAGER: Duration = Duration::from_millis(50);
 /// How long such eagerness lasts; then the declared period holds.
 const EAGER_FOR: Duration = Duration::from_secs(30);
-/// Between two looks at whether the release's folder is as it was made.
+/// Between two looks at whether the release's folder is as it was made, where there are few instances.
 const FOLDER: Duration = Duration::from_secs(5);
+/// Looks a second, of all instances together: where there are many, each is looked at less often.
+const LOOKS_A_SECOND: u64 = 10;
+/// The longest time between two looks.
+const FOLDER_AT_MOST: Duration = Duration::from_mins(1);
 /// How long a keeper is asked for news before it is asked again.
 const NEWS: Duration = Duration::from_mins(1);
 /// How much longer than its grace an instance may take to stop.
@@ -201,10 +206,10 @@ impl Instance {
         health.starts = self.seen.status.as_ref().map_or(0, |status| status.starts);
         self.say(|seen| (seen.trouble, seen.address) = (None, launch.address.clone()));
         let mut probed = Instant::now();
-        let mut folder = tokio::time::interval(FOLDER);
-        folder.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looked = Instant::now();
         loop {
             let due = probed + health.pause(self.seen.ready);
+            let look = looked + self.folder_pause();
             tokio::select! {
                 biased;
                 _ = &mut *stop => return Over::Stop,
@@ -219,7 +224,10 @@ impl Instance {
                     // Its agent may well run on: whether it does is known when another keeper holds it.
                     None => return Over::Lost,
                 },
-                _ = folder.tick() => self.mend(&mut launch).await,
+                () = tokio::time::sleep_until(look.into()) => {
+                    self.mend(&mut launch).await;
+                    looked = Instant::now();
+                }
                 () = tokio::time::sleep_until(due.into()), if self.runs() => {
                     probed = Instant::now();
                     let judged = health.look(&self.place, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
@@ -249,6 +257,12 @@ impl Instance {
                 tracing::warn!(folder = %folder.display(), "a release's folder was changed, and cannot be made anew: {}", trouble.message);
             }
         }
+    }
+
+    /// Until the next look at the release's folder.
+    fn folder_pause(&self) -> Duration {
+        let all = self.shared.followed.load(Ordering::Relaxed);
+        Duration::from_secs(all / LOOKS_A_SECOND).clamp(FOLDER, FOLDER_AT_MOST)
     }
 
     fn runs(&self) -> bool {

@@ -6,6 +6,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -110,6 +111,8 @@ pub(super) struct Shared {
     pub(super) client: kube::Client,
     pub(super) namespace: String,
     pub(super) epoch: u64,
+    /// Instances that are looked after.
+    pub(super) followed: AtomicU64,
     code: Code,
     deployments: Store<Deployment>,
     sets: Store<ReplicaSet>,
@@ -224,6 +227,7 @@ impl Supervisor {
             client: self.client.clone(),
             namespace: self.namespace.clone(),
             epoch,
+            followed: AtomicU64::new(0),
             code: Arc::clone(&self.code),
             deployments: deployments.clone(),
             sets: sets.clone(),
@@ -454,6 +458,7 @@ impl Term {
                 self.instances.insert(name, handle);
             }
         }
+        self.shared.followed.store(self.instances.len() as u64, Ordering::Relaxed);
     }
 
     /// Gives the proxy a table of what is ready, where that is another one than it has.

@@ -12,12 +12,14 @@ mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
 mod account;
+mod heap;
 mod name;
 mod notify;
 mod tree;
 mod types;
 
 pub use account::{account, uid};
+pub use heap::{few_heaps, give_back_memory};
 #[cfg(target_os = "linux")]
 pub use linux::{
     FolderLock, age, boot_id, cgroup_enter, cgroup_is_populated, cgroup_kill, connect, descendants, descends_from,

@@ -13,6 +13,9 @@ use crate::daemon::config::{Config, Period};
 use crate::daemon::{App, Daemon, Serve, Settled, telemetry};
 use crate::sys;
 
+/// Between two times that free memory is given back: a deploy of many agents needs far more than what stands then.
+const GIVE_BACK: Duration = Duration::from_secs(30);
+
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
     /// Converge, and end: 0 when everything is Ready, 1 when something is not and nothing goes on
@@ -27,6 +30,7 @@ pub(in crate::cli) struct Args {
 pub(in crate::cli) fn run(args: &Args, globals: &Globals, server: Serve, out: &mut Out) -> Result<Exit, CliError> {
     let config = globals.needed_config()?;
     telemetry::start(&config.log)?;
+    sys::few_heaps();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CliError::new(Exit::Broken, "cannot start").because(error))?;
     let ended = runtime.block_on(async {
@@ -70,6 +74,11 @@ async fn serve(daemon: Daemon, config: &Config, server: Serve, stop: Cancellatio
     });
     let stopped = stop.clone();
     tasks.spawn(async move {
+        give_back(stopped).await;
+        Ok(())
+    });
+    let stopped = stop.clone();
+    tasks.spawn(async move {
         let served = server(listener, app, stopped).await;
         served.map_err(|error| CliError::new(Exit::Broken, "the HTTP server ended").because(error))
     });
@@ -94,6 +103,14 @@ async fn live(stop: CancellationToken) {
     let mut every = tokio::time::interval(period);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
         tell("WATCHDOG=1");
+    }
+}
+
+/// Gives free memory back to the system from time to time, until `stop`.
+async fn give_back(stop: CancellationToken) {
+    let mut every = tokio::time::interval(GIVE_BACK);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        sys::give_back_memory();
     }
 }
 

@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::body::Sending;
-use crate::proxy::serve::Tasks;
+use crate::proxy::serve::{Tasks, lanes, own_lane};
 use crate::proxy::table::Address;
 
 /// How long an idle connection is kept: below the limit of every server that an agent may be (Node closes after 5 s).
@@ -48,10 +48,13 @@ pub(super) struct Connection {
     over: bool,
 }
 
+/// Connections that wait, and since when: the one that waits longest first.
+type Idle = Vec<(Instant, Connection)>;
+
 /// What there is of connections to one instance.
-#[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<Vec<(Instant, Connection)>>,
+    /// Of each lane.
+    idle: Box<[Mutex<Idle>]>,
     h2: Mutex<Option<http2::SendRequest<Sending>>>,
 }
 
@@ -110,11 +113,22 @@ impl Connection {
 
 // === impl Pool ===
 
+impl Default for Pool {
+    fn default() -> Self {
+        Self { idle: (0..lanes()).map(|_| Mutex::default()).collect(), h2: Mutex::default() }
+    }
+}
+
 impl Pool {
+    /// The connections that this thread may use.
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle[own_lane()].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The connection that was used last and is still open.
     pub(super) fn take(&self) -> Option<Connection> {
         loop {
-            let (since, mut connection) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let (since, mut connection) = self.idle().pop()?;
             if since.elapsed() < KEPT && connection.usable() {
                 return Some(connection);
             }
@@ -124,8 +138,8 @@ impl Pool {
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put(&self, mut connection: Connection) {
         if connection.usable() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < MOST {
+            let mut idle = self.idle();
+            if idle.len() < MOST.div_ceil(lanes()) {
                 idle.push((Instant::now(), connection));
             }
         }
@@ -133,9 +147,11 @@ impl Pool {
 
     /// Closes what was idle for too long.
     pub(crate) fn sweep(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = idle.iter().position(|(since, _)| since.elapsed() < KEPT).unwrap_or(idle.len());
-        drop(idle.drain(..first));
+        for idle in &self.idle {
+            let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = idle.iter().position(|(since, _)| since.elapsed() < KEPT).unwrap_or(idle.len());
+            drop(idle.drain(..first));
+        }
     }
 
     /// The one connection to an instance that speaks HTTP/2, and whether it stood before.

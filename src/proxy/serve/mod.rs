@@ -5,6 +5,7 @@ mod connection;
 mod framing;
 mod handover;
 mod inlet;
+mod lanes;
 mod listen;
 mod notify;
 mod run;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,7 @@ pub use self::run::run;
 pub use self::tls::TlsError;
 
 pub(crate) use self::inlet::{Line, Patience};
+pub(crate) use self::lanes::{lanes, own_lane};
 
 use self::access::Log;
 use super::live::Switch;
@@ -152,6 +155,13 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         self.0.spawn(task)
+    }
+
+    fn spawn_on<F>(&self, runtime: &Handle, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.0.spawn_on(task, runtime);
     }
 
     /// Ends when no task is left; none is begun by others then.

@@ -10,12 +10,13 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::handover::{self, Go, Next, Part};
+use super::lanes::Lanes;
 use super::listen::{self, Listener, Purpose};
 use super::notify::notify;
 use super::tls::Certificate;
@@ -41,6 +42,7 @@ struct Parts {
     proxy: Arc<Proxy>,
     control: Arc<Control>,
     listeners: Vec<Listener>,
+    lanes: Arc<Lanes>,
     /// Tasks that are no client's.
     own: Tasks,
     /// No new connection, no question on the main socket, no sign of life.
@@ -65,7 +67,8 @@ pub fn run(settings: &Settings) -> Result<(), ServeError> {
         Part::Next(next) => Some(next),
         Part::First => None,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(ServeError::Start)?;
+    // Clients have threads of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServeError::Start)?;
     let served = runtime.block_on(serve(settings.clone(), program, next));
     runtime.shutdown_timeout(Duration::from_secs(1));
     served
@@ -94,6 +97,7 @@ async fn serve(settings: Settings, program: PathBuf, mut next: Option<Next>) -> 
         control: Arc::new(control),
         program,
         listeners,
+        lanes: Arc::new(Lanes::begin().map_err(ServeError::Start)?),
         own: Tasks::default(),
         retired: CancellationToken::new(),
         stop: CancellationToken::new(),
@@ -190,8 +194,8 @@ impl Parts {
                         return Err(ServeError::Handover(std::io::Error::other("a socket for TLS has no certificate")));
                     }
                     let listener = tcp(listener).map_err(ServeError::Start)?;
-                    let (proxy, retired) = (self.proxy.clone(), self.retired.clone());
-                    self.own.spawn(accept(proxy, listener, certificate, slots.clone(), retired));
+                    let (proxy, lanes, retired) = (self.proxy.clone(), self.lanes.clone(), self.retired.clone());
+                    self.own.spawn(accept((proxy, lanes), listener, certificate, slots.clone(), retired));
                 }
             }
         }
@@ -295,7 +299,7 @@ fn unix(listener: std::os::unix::net::UnixListener) -> std::io::Result<UnixListe
 
 /// Accepts clients until `retired`; beyond the limit they wait in the queue.
 async fn accept(
-    proxy: Arc<Proxy>,
+    (proxy, lanes): (Arc<Proxy>, Arc<Lanes>),
     listener: TcpListener,
     certificate: Option<Arc<Certificate>>,
     slots: Arc<Semaphore>,
@@ -313,9 +317,12 @@ async fn accept(
             }
         };
         let _ = stream.set_nodelay(true);
+        let Ok(stream) = stream.into_std() else { continue };
         let (proxy, certificate) = (proxy.clone(), certificate.clone());
-        proxy.tasks.clone().spawn(async move {
+        lanes.spawn(&proxy.tasks.clone(), async move {
             let _slot = slot;
+            // It is woken where it is served.
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
             let scheme = if certificate.is_some() { "https" } else { "http" };
             let client = Client { peer: Some(peer.ip()), scheme };
             let Some(certificate) = certificate else {

@@ -39,7 +39,7 @@ pub(crate) async fn steady(agents: usize, table: &mut Table) {
         cost: Some(Cost { cpu: after.cpu - before.cpu, ..after }),
         ..row(&format!("{all} agents, nothing changes"))
     });
-    let sizes: Vec<_> = keepers().into_iter().take(KEEPERS).filter_map(proportional).collect();
+    let sizes: Vec<_> = keepers().into_iter().filter_map(proportional).take(KEEPERS).collect();
     let mean = sizes.iter().sum::<u64>() / sizes.len().max(1) as u64;
     let most = sizes.iter().max().copied().unwrap_or_default();
     table.add(Row {
@@ -73,14 +73,12 @@ async fn until_ready(river: &River, agents: usize) {
     .await;
 }
 
-/// The keepers on this machine.
+/// The keepers on this machine: their program alone has that whole name, which `comm` has room for.
 fn keepers() -> Vec<u32> {
     let processes = fs::read_dir("/proc").expect("processes").flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter(|id| {
-        fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| "backstay-keeper".starts_with(name.trim()))
-    })
-    .collect()
+    ids.filter(|id| fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.trim() == "backstay-keeper"))
+        .collect()
 }
 
 /// The bytes of a process, those that others share counted in part.
