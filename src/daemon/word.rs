@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::git::{Git, key};
 use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
+use crate::desired::rollout::Strategy;
 use crate::desired::{environment, resolve};
 use crate::model::{
     AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,
@@ -79,7 +80,10 @@ impl Word {
     pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
         let declared = manifests.map(|manifest| manifest.object.group_kind());
-        let splits = self.desired.agents.values().flatten().any(|agent| agent.settings.rollout.is_some());
+        let splits = |agent: &DesiredAgent| {
+            agent.settings.rollout.as_ref().is_some_and(|spec| spec.strategy != Strategy::Rolling)
+        };
+        let splits = self.desired.agents.values().flatten().any(|agent| splits(agent));
         let route = splits.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
         declared.chain(route).filter(|kind| gate.kinds.contains(kind))
     }

@@ -312,33 +312,9 @@ fn what_is_not_delivered_is_never_ignored() {
       |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
       |                ^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:9:16: error: `rollout.strategy.canary` is not delivered by this version
+    agents/a/agent.yaml:9:16: error: `rollout.strategy.canary on Kubernetes` is not delivered by this version
       |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
       |                ^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:10:5: error: `rollout.onNewCommit` is not delivered by this version
-      |     onNewCommit: queue
-      |     ^^^^^^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:11:5: error: `rollout.warmUp` is not delivered by this version
-      |     warmUp: 30s
-      |     ^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:12:5: error: `rollout.analysis` is not delivered by this version
-      |     analysis: {errors: {preset: error_rate, max: 0.01}}
-      |     ^^^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:13:5: error: `rollout.onNoData` is not delivered by this version
-      |     onNoData: hold
-      |     ^^^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:14:5: error: `rollout.onUndecided` is not delivered by this version
-      |     onUndecided: hold
-      |     ^^^^^^^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:15:5: error: `rollout.rollback` is not delivered by this version
-      |     rollback: {bake: 10m}
-      |     ^^^^^^^^
       hint: take it away until a version delivers it
     ");
     assert_snapshot!(spec("  rollout: {strategy: {blueGreen: {keepOld: 1h}}}\n"), @"
@@ -346,7 +322,7 @@ fn what_is_not_delivered_is_never_ignored() {
       |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
       |                        ^^^^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:6:24: error: `rollout.strategy.blueGreen` is not delivered by this version
+    agents/a/agent.yaml:6:24: error: `rollout.strategy.blueGreen on Kubernetes` is not delivered by this version
       |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
       |                        ^^^^^^^^^
       hint: take it away until a version delivers it
@@ -356,7 +332,7 @@ fn what_is_not_delivered_is_never_ignored() {
       |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
       |                        ^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:6:24: error: `rollout.strategy.abTest` is not delivered by this version
+    agents/a/agent.yaml:6:24: error: `rollout.strategy.abTest on Kubernetes` is not delivered by this version
       |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
       |                        ^^^^^^
       hint: take it away until a version delivers it

@@ -352,7 +352,7 @@ fn the_example_fits_its_schemas() {
 }
 
 #[test]
-fn what_is_not_delivered_fits_the_schema() {
+fn what_a_rollout_may_declare_fits_the_schema() {
     let mut agent = good(SchemaKind::Agent);
     agent["spec"]["route"] =
         json!({"hosts": ["a.example.com"], "path": "/", "gateway": {"name": "public", "namespace": "gateways"}});
@@ -368,13 +368,7 @@ fn what_is_not_delivered_fits_the_schema() {
         "onNoData": "hold", "onUndecided": "hold", "rollback": {"bake": "10m", "cooldown": "5m", "maxPerHour": 3},
     });
     assert!(validator(SchemaKind::Agent).is_valid(&agent));
-    let told = parser(SchemaKind::Agent, &agent).expect("a refusal");
-    assert!(
-        told.lines()
-            .filter(|line| line.contains("error:"))
-            .all(|line| line.ends_with("is not delivered by this version")),
-        "{told}"
-    );
+    assert_eq!(parser(SchemaKind::Agent, &agent), None);
     for strategy in [
         json!({"blueGreen": {"preview": {"host": "p.example.com"}, "keepOld": "1h"}}),
         json!({"abTest": {"by": {"header": "x-user-id"}, "share": 50, "for": "14d", "winner": "ask"}}),

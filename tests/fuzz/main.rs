@@ -23,6 +23,8 @@ mod oracle;
 #[path = "../story/plane.rs"]
 mod plane;
 mod targets;
+#[path = "../story/traffic.rs"]
+mod traffic;
 #[path = "../story/world.rs"]
 mod world;
 

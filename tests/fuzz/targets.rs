@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use backstay::daemon::config::{Config, HookSecrets, Secret};
 use backstay::desired::{At, Cache, Release, Resolve, TargetKind, consents, resolve, validate};
+use backstay::measure::Exposition;
 use backstay::model::{
     AgentName, CommitId, Digest, EnvironmentName, LiveObject, Manifest, ObjectRef, Origin, Revision, WorkerName,
 };
@@ -22,7 +23,7 @@ use crate::world::World;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by name.
-pub(crate) const TARGETS: [(&str, Target); 27] = [
+pub(crate) const TARGETS: [(&str, Target); 28] = [
     ("agent", |data| tree("agents/a/agent.yaml", data)),
     ("environment", |data| tree("environments/prod.yaml", data)),
     ("repository", |data| tree("backstay.yaml", data)),
@@ -50,7 +51,16 @@ pub(crate) const TARGETS: [(&str, Target); 27] = [
     ("signed", signed),
     ("keyring", keyring),
     ("openpgp", openpgp),
+    ("exposition", exposition),
 ];
+
+/// What an agent says at `/metrics`.
+fn exposition(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(error) = Exposition::parse(text) {
+        assert!(!error.to_string().chars().any(char::is_control), "{error}");
+    }
+}
 
 /// The target of this name.
 #[cfg_attr(not(fuzzing), allow(dead_code, reason = "the fuzzer asks for one by name"))]

@@ -398,7 +398,7 @@ fn what_is_declared_is_what_the_judge_takes() {
     assert_eq!(judged.limit(2, "errors"), Some(0.005));
     assert_eq!(judged.limit(1, "p99"), Some(1000.0));
     assert!(Judge::new(judged, now).is_ok());
-    let watch = bake(&spec);
+    let (_, watch) = bake(&spec);
     assert_eq!((watch.limit(0, "errors"), watch.limit(0, "p99")), (Some(0.05), Some(2000.0)));
     assert!(Judge::new(watch, now).is_ok());
 }
