@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, Reverted, Traffic, UNREADY, Unready};
+use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, QUESTION, Reverted, Traffic, UNREADY, Unready};
+use super::canary::{Again, Canary, HARMFUL, OVERLAY, ROLLOUT};
 use super::layout::Layout;
 use super::setup::{Ports, Programs};
 
@@ -16,6 +17,8 @@ pub(super) struct Report {
     pub(super) unready: Unready,
     pub(super) reverted: Reverted,
     pub(super) killed: Killed,
+    pub(super) canary: Canary,
+    pub(super) again: Again,
 }
 
 // === impl Report ===
@@ -23,8 +26,9 @@ pub(super) struct Report {
 impl Report {
     /// Requests of all acts that failed.
     pub(super) fn failed(&self) -> u64 {
-        let Self { good, unready, reverted, killed, first: _ } = self;
-        [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic].iter().map(|traffic| traffic.failed).sum()
+        let Self { good, unready, reverted, killed, canary, again, first: _ } = self;
+        let all = [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic, &canary.traffic, &again.traffic];
+        all.iter().map(|traffic| traffic.failed).sum()
     }
 }
 
@@ -136,6 +140,67 @@ pub(super) fn killed(told: &Killed) -> Vec<String> {
             time(told.answers_after_ms)
         ),
         format!("   < {}", told.answer),
+        String::new(),
+    ]
+}
+
+pub(super) fn canary_begins() -> Vec<String> {
+    let mut lines = vec![
+        "6. A bad prompt as a canary: the judge takes it back, and tells Git".to_owned(),
+        format!("   From here on a release goes out step by step, and is judged. {OVERLAY} gains"),
+    ];
+    lines.extend(ROLLOUT.lines().map(|line| format!("   + {line}")));
+    lines.push(commit());
+    lines
+}
+
+pub(super) fn canary_goes_out() -> Vec<String> {
+    let mut lines = vec![
+        "   It is in force. Now a prompt that calls a tool which the agent does not have, and tells customers a secret"
+            .to_owned(),
+    ];
+    lines.extend(HARMFUL.iter().map(|edit| command(&edit.command())));
+    lines.push(commit());
+    lines
+}
+
+pub(super) fn canary(told: &Canary) -> Vec<String> {
+    let mut lines = vec![format!("   {} answers one in ten after {}:", told.release, time(told.first_ms))];
+    lines.extend(told.said.iter().flat_map(|said| [format!("   > {}", said.question), format!("   < {}", said.answer)]));
+    lines.extend([
+        format!("   the judge aborts: {}", told.reason.trim_end_matches('.')),
+        format!(
+            "   {} was given {} requests in {}; {}",
+            told.release,
+            told.given,
+            time(told.lived_ms),
+            traffic(&told.traffic)
+        ),
+        format!("   {} has all of the traffic again; {} later Git says so, too:", told.stable, time(told.told_ms)),
+        command("git pull && git log -1"),
+        format!("   commit {}", told.commit.id),
+        format!("   Author: {}", told.commit.author),
+    ]);
+    let message = told.commit.message.lines().map(|line| format!("       {line}").trim_end().to_owned());
+    lines.push(String::new());
+    lines.extend(message);
+    lines.extend([String::new(), format!("   > {QUESTION}"), format!("   < {}", told.answer), String::new()]);
+    lines
+}
+
+pub(super) fn again_begins() -> Vec<String> {
+    vec![
+        "7. The bad prompt is pushed again".to_owned(),
+        command("git revert --no-edit HEAD && git push       # takes the revert back"),
+    ]
+}
+
+pub(super) fn again(told: &Again) -> Vec<String> {
+    vec![
+        format!("   it stays out: {}", told.why.trim_end_matches('.')),
+        format!("   it was given {} requests; {}", told.given, traffic(&told.traffic)),
+        format!("   < {}", told.answer),
+        command("git revert --no-edit HEAD && git push       # and Git agrees with what runs"),
         String::new(),
     ]
 }
