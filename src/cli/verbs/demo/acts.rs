@@ -40,6 +40,9 @@ pub(super) const UNREADY: [Edit; 2] = [
 pub(super) const BAD: Edit = Edit::new(PROMPT, "five working days", "five working years");
 pub(super) const LAST: Edit = Edit::new(PROMPT, "Greet with \"Hello!\"", "Greet with \"Welcome!\"");
 
+/// For whoever plays on.
+pub(super) const MERRY: Edit = Edit::new(PROMPT, "Greet with \"Welcome!\"", "Greet with \"Welcome, friend!\"");
+
 /// All that is on the stage.
 pub(super) struct Stage<'a> {
     pub(super) layout: &'a Layout,

@@ -16,9 +16,9 @@ const QUESTIONS: [&str; 3] = [QUESTION, "Where is my order?", "Do you have a cou
 /// What the demo adds for this act: from here on a release goes out step by step.
 pub(super) const ROLLOUT: &str = "\
 rollout:
-  strategy: {canary: {steps: [{weight: 10, for: 30s}, {weight: 50, for: 30s}]}}
+  strategy: {canary: {steps: [{weight: 20, for: 30s}, {weight: 50, for: 30s}]}}
   analysis:
-    errors: {preset: error_rate, max: 0.01, compare: stable, margin: 0.01}
+    errors: {preset: error_rate, max: 0.01, compare: stable, margin: 0.02}
     injections: {preset: prompt_injections, max: 0}
     unexpected_tools: {preset: unexpected_tool_use, max: 0}
   rollback: {bake: 10m, cooldown: 10s}

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, QUESTION, Reverted, Traffic, UNREADY, Unready};
+use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, MERRY, QUESTION, Reverted, Traffic, UNREADY, Unready};
 use super::canary::{Again, Canary, HARMFUL, OVERLAY, ROLLOUT};
 use super::layout::Layout;
 use super::setup::{Ports, Programs};
@@ -165,7 +165,7 @@ pub(super) fn canary_goes_out() -> Vec<String> {
 }
 
 pub(super) fn canary(told: &Canary) -> Vec<String> {
-    let mut lines = vec![format!("   {} answers one in ten after {}:", told.release, time(told.first_ms))];
+    let mut lines = vec![format!("   {} answers one in five after {}:", told.release, time(told.first_ms))];
     lines.extend(told.said.iter().flat_map(|said| [format!("   > {}", said.question), format!("   < {}", said.answer)]));
     lines.extend([
         format!("   the judge aborts: {}", told.reason.trim_end_matches('.')),
@@ -220,8 +220,18 @@ pub(super) fn after(layout: &Layout, ports: &Ports, programs: &Programs) -> Vec<
              -d '{{\"message\": \"I want a refund\"}}'",
             ports.proxy
         ),
+        String::new(),
+        "A good prompt as a canary takes a minute or two, and users who ask:".to_owned(),
+        String::new(),
+        format!(
+            "  while sleep 0.01; do for m in 'I want a refund' 'Where is my order?'; do curl -s http://127.0.0.1:{}/chat \
+             -H 'Host: support.localhost' -H 'Content-Type: application/json' -d \"{{\\\"message\\\": \\\"$m\\\"}}\"; \
+             done; done > /dev/null &",
+            ports.proxy
+        ),
         format!("  cd {}", quoted(&layout.work())),
-        "  git revert --no-edit HEAD && git push".to_owned(),
+        format!("  {} && git commit -qam 'a merrier greeting' && git push -q", MERRY.command()),
+        "  sleep 3; backstay status --watch support; kill %1".to_owned(),
         String::new(),
         format!("  {backstay} demo --stop --dir {}    # ends it whole", quoted(dir)),
     ]
