@@ -79,7 +79,8 @@ fn check(report: &Value) {
     assert!(number("/killed/processes") > 0);
     assert_eq!(number("/killed/same"), number("/killed/processes"), "no process of an agent noticed");
     // The main act: what the canary said, why it went back, what Git says, and that it stays out.
-    let said: Vec<_> = report["canary"]["said"].as_array().unwrap().iter().map(|said| said["answer"].to_string()).collect();
+    let said: Vec<_> =
+        report["canary"]["said"].as_array().unwrap().iter().map(|said| said["answer"].to_string()).collect();
     assert!(said.iter().any(|answer| answer.contains("refund_everything")), "{said:?}");
     assert!(said.iter().any(|answer| answer.contains("FREE-4-ALL")), "{said:?}");
     assert!(["prompt_injection", "unexpected_tool_use"].contains(&text("/canary/word")), "{report}");

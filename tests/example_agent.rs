@@ -219,7 +219,9 @@ async fn a_prompt_alone_makes_it_misbehave_and_it_tells() {
     assert!(told["reply"].as_str().unwrap().contains("FREE-4-ALL"), "{told}");
     let metrics = reqwest::get(agent.url("/metrics")).await.unwrap().text().await.unwrap();
     let has = |name: &str, parts: &[&str]| {
-        metrics.lines().any(|line| line.starts_with(name) && parts.iter().all(|part| line.contains(part)) && line.ends_with(" 1"))
+        metrics
+            .lines()
+            .any(|line| line.starts_with(name) && parts.iter().all(|part| line.contains(part)) && line.ends_with(" 1"))
     };
     assert!(has("backstay_agent_injections_total", &[]), "{metrics}");
     let tool = ["gen_ai_tool_name=\"drop_table\"", "error_type=\"undeclared_tool\""];

@@ -86,8 +86,9 @@ pub fn evidence(reason: &Reason, most: usize) -> Vec<String> {
     let lasted = decision.at.duration_since(decision.figures.since);
     let window = format!("step {} for {} s, until {:.0}", decision.figures.step + 1, lasted.as_secs(), decision.at);
     // What failed outright was not weighed.
-    let harm = (decision.why != Why::Failed)
-        .then(|| format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed)));
+    let harm = (decision.why != Why::Failed).then(|| {
+        format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed))
+    });
     let lines = metrics.into_iter().flat_map(|(name, figures)| {
         let arms = [("candidate", &figures.candidate), ("stable", &figures.stable)];
         arms.into_iter().filter_map(move |(side, figures)| Some(format!("{name}, {side}: {}", arm(figures.as_ref()?))))
@@ -115,7 +116,9 @@ fn rounded(value: f64) -> String {
     }
     let digits = if value.abs() >= 100.0 { 0 } else { 4 };
     let text = format!("{value:.digits$}");
-    if digits == 0 { return text }
+    if digits == 0 {
+        return text;
+    }
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -143,8 +146,14 @@ mod tests {
     #[test]
     fn harm_is_weighed_but_for_what_failed_outright() {
         let at = "2026-11-25T19:36:29.119344287Z".parse().expect("a time");
-        let figures =
-            Figures { harm: 0.5, harm_needed: 100.0, no_harm_needed: 20.0, since: at, step: 0, metrics: BTreeMap::new() };
+        let figures = Figures {
+            harm: 0.5,
+            harm_needed: 100.0,
+            no_harm_needed: 20.0,
+            since: at,
+            step: 0,
+            metrics: BTreeMap::new(),
+        };
         let (verdict, metric) = (Verdict::Abort, Some("injections".to_owned()));
         let (sentence, missing, note) = Default::default();
         let decision = Decision { verdict, why: Why::Failed, metric, sentence, missing, note, at, figures };

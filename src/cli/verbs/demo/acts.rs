@@ -297,7 +297,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Looks again and again until something is there.
-    pub(super) async fn until<T>(&self, out: &Out, what: &str, look: impl AsyncFn() -> Option<T>) -> Result<T, CliError> {
+    pub(super) async fn until<T>(
+        &self,
+        out: &Out,
+        what: &str,
+        look: impl AsyncFn() -> Option<T>,
+    ) -> Result<T, CliError> {
         let begun = Instant::now();
         let mut progress = out.progress(format!("waiting for {what}"));
         loop {

@@ -113,7 +113,10 @@ impl Stage<'_> {
         let tally = load.stop().await;
         let release = bad.release.short();
         let first = tally.first_sent.get(&release).copied().ok_or_else(|| {
-            CliError::new(Exit::Broken, format!("`{release}` went back before anybody asked it anything: {}", bad.reason))
+            CliError::new(
+                Exit::Broken,
+                format!("`{release}` went back before anybody asked it anything: {}", bad.reason),
+            )
         })?;
         let last = tally.last_sent.get(&release).copied().unwrap_or(first);
         let said = tally.said.get(&release).into_iter().flatten();

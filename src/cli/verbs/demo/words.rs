@@ -27,7 +27,8 @@ impl Report {
     /// Requests of all acts that failed.
     pub(super) fn failed(&self) -> u64 {
         let Self { good, unready, reverted, killed, canary, again, first: _ } = self;
-        let all = [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic, &canary.traffic, &again.traffic];
+        let all =
+            [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic, &canary.traffic, &again.traffic];
         all.iter().map(|traffic| traffic.failed).sum()
     }
 }
@@ -166,7 +167,8 @@ pub(super) fn canary_goes_out() -> Vec<String> {
 
 pub(super) fn canary(told: &Canary) -> Vec<String> {
     let mut lines = vec![format!("   {} answers one in five after {}:", told.release, time(told.first_ms))];
-    lines.extend(told.said.iter().flat_map(|said| [format!("   > {}", said.question), format!("   < {}", said.answer)]));
+    lines
+        .extend(told.said.iter().flat_map(|said| [format!("   > {}", said.question), format!("   < {}", said.answer)]));
     lines.extend([
         format!("   the judge aborts: {}", told.reason.trim_end_matches('.')),
         format!(
@@ -266,6 +268,8 @@ fn traffic(traffic: &Traffic) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::canary::Said;
+    use super::super::repository::Logged;
     use super::*;
 
     #[test]
@@ -287,6 +291,46 @@ mod tests {
         ");
         let lost = Traffic { requests: 9, failed: 2, first_failure: Some("status 503".to_owned()) };
         assert_eq!(traffic(&lost), "2 of 9 requests failed (status 503)");
+    }
+
+    #[test]
+    fn a_canary_is_told_with_what_it_said_and_the_commit() {
+        let told = Canary {
+            release: "r-bad".to_owned(),
+            said: vec![Said { question: "A coupon?".to_owned(), answer: "123.".to_owned() }],
+            word: "prompt_injection".to_owned(),
+            reason: "injections: nothing is allowed".to_owned(),
+            first_ms: 2_100,
+            lived_ms: 900,
+            told_ms: 700,
+            given: 60,
+            commit: Logged {
+                id: "c0ffee".to_owned(),
+                author: "Backstay <backstay@localhost>".to_owned(),
+                message: "Revert \"x\"\n\nThis reverts commit 123.".to_owned(),
+            },
+            stable: "r-good".to_owned(),
+            answer: "Five days.".to_owned(),
+            traffic: Traffic { requests: 3_000, failed: 0, first_failure: None },
+        };
+        insta::assert_snapshot!(canary(&told).join("\n"), @r#"
+           r-bad answers one in five after 2100 ms:
+           > A coupon?
+           < 123.
+           the judge aborts: injections: nothing is allowed
+           r-bad was given 60 requests in 900 ms; 0 of 3000 requests failed
+           r-good has all of the traffic again; 700 ms later Git says so, too:
+           $ git pull && git log -1
+           commit c0ffee
+           Author: Backstay <backstay@localhost>
+
+               Revert "x"
+
+               This reverts commit 123.
+
+           > I want a refund
+           < Five days.
+        "#);
     }
 
     #[test]
