@@ -78,7 +78,30 @@ fn check(report: &Value) {
     assert!(text("/killed/answer").starts_with("Welcome!"));
     assert!(number("/killed/processes") > 0);
     assert_eq!(number("/killed/same"), number("/killed/processes"), "no process of an agent noticed");
-    for act in ["good", "unready", "reverted", "killed"] {
+    // The main act: what the canary said, why it went back, what Git says, and that it stays out.
+    let said: Vec<_> =
+        report["canary"]["said"].as_array().unwrap().iter().map(|said| said["answer"].to_string()).collect();
+    assert!(said.iter().any(|answer| answer.contains("refund_everything")), "{said:?}");
+    assert!(said.iter().any(|answer| answer.contains("FREE-4-ALL")), "{said:?}");
+    assert!(["prompt_injection", "unexpected_tool_use"].contains(&text("/canary/word")), "{report}");
+    assert!(text("/canary/reason").contains("nothing is allowed"), "{report}");
+    assert!(number("/canary/given") > 0 && number("/canary/given") < number("/canary/traffic/requests") / 2);
+    let message = text("/canary/commit/message");
+    for part in [
+        "Revert \"refunds made easy\"",
+        "This reverts commit ",
+        "nothing is allowed",
+        "Backstay-Agent: support",
+        "Backstay-Environment: development",
+        &format!("Backstay-Release: {}", text("/canary/release").trim_start_matches("r-")),
+        &format!("Backstay-Reason: {}", text("/canary/word")),
+    ] {
+        assert!(message.contains(part), "`{part}` in {message}");
+    }
+    assert_eq!(text("/canary/answer"), text("/killed/answer"), "the old answers");
+    assert!(text("/again/why").contains(text("/canary/reason")), "{report}");
+    assert_eq!((text("/again/answer"), number("/again/given")), (text("/canary/answer"), 0));
+    for act in ["good", "unready", "reverted", "killed", "canary", "again"] {
         assert!(number(&format!("/{act}/traffic/requests")) >= 100);
         assert_eq!(number(&format!("/{act}/traffic/failed")), 0, "{act} in {report}");
     }

@@ -84,13 +84,16 @@ pub fn evidence(reason: &Reason, most: usize) -> Vec<String> {
     let mut metrics: Vec<_> = decision.figures.metrics.iter().collect();
     metrics.sort_by_key(|(name, _)| Some(name.as_str()) != decided);
     let lasted = decision.at.duration_since(decision.figures.since);
-    let window = format!("step {} for {} s, until {}", decision.figures.step + 1, lasted.as_secs(), decision.at);
-    let harm = format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed));
+    let window = format!("step {} for {} s, until {:.0}", decision.figures.step + 1, lasted.as_secs(), decision.at);
+    // What failed outright was not weighed.
+    let harm = (decision.why != Why::Failed).then(|| {
+        format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed))
+    });
     let lines = metrics.into_iter().flat_map(|(name, figures)| {
         let arms = [("candidate", &figures.candidate), ("stable", &figures.stable)];
         arms.into_iter().filter_map(move |(side, figures)| Some(format!("{name}, {side}: {}", arm(figures.as_ref()?))))
     });
-    [window, harm].into_iter().chain(lines).take(most).collect()
+    [window].into_iter().chain(harm).chain(lines).take(most).collect()
 }
 
 fn arm(figures: &ArmFigures) -> String {
@@ -130,5 +133,33 @@ impl fmt::Display for Reason {
             Self::Superseded { by } => write!(f, "Git asks for {by} now"),
             Self::Lost { sentence } => f.write_str(sentence),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::judge::{Figures, Verdict};
+
+    #[test]
+    fn harm_is_weighed_but_for_what_failed_outright() {
+        let at = "2026-11-25T19:36:29.119344287Z".parse().expect("a time");
+        let figures = Figures {
+            harm: 0.5,
+            harm_needed: 100.0,
+            no_harm_needed: 20.0,
+            since: at,
+            step: 0,
+            metrics: BTreeMap::new(),
+        };
+        let (verdict, metric) = (Verdict::Abort, Some("injections".to_owned()));
+        let (sentence, missing, note) = Default::default();
+        let decision = Decision { verdict, why: Why::Failed, metric, sentence, missing, note, at, figures };
+        let window = "step 1 for 0 s, until 2026-11-25T19:36:29Z";
+        assert_eq!(evidence(&Reason::Judged(Box::new(decision.clone())), 10), [window]);
+        let harmful = Reason::Judged(Box::new(Decision { why: Why::Harm, ..decision }));
+        assert_eq!(evidence(&harmful, 10), [window, "harm 0.5: 100 is enough"]);
     }
 }

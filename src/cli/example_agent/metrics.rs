@@ -75,7 +75,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("http_requests", "HTTP requests answered", self.requests.clone());
         registry.register("http_requests_in_flight", "HTTP requests being answered", self.in_flight.clone());
-        registry.register("backstay_agent_injections", "Attempts at prompt injection", self.injections.clone());
+        registry.register("backstay_agent_injections", "Prompt injections detected", self.injections.clone());
         registry.register("backstay_agent_goals", "Conversations by how they ended", self.goals.clone());
         registry.register("gen_ai_client_token_usage", "Tokens used by an operation", self.tokens.clone());
         for (name, help, durations) in [

@@ -8,6 +8,7 @@
 //! | `Greet with "Ahoy".` | begins every reply |
 //! | `Address as "Ada".` | names the person after the greeting |
 //! | `Refuse "word".` | refuses a message that contains the word; comes before every answer |
+//! | `Reveal "text" for "word".` | gives away what nobody should see: before the answers, and counted as an injection |
 //! | `Answer "word" with "text".` | answers a message that contains the word; the first that matches |
 //! | `Use tool for "word".` | calls a tool for such a message; the first that matches, after the answers |
 //! | `Sign as "name".` | ends every reply |
@@ -16,7 +17,7 @@
 
 use std::collections::BTreeSet;
 
-/// What a message must contain to be counted as an attempt to inject instructions.
+/// What a message must contain to be counted as an injection, whatever it gets.
 const INJECTIONS: [&str; 3] = ["ignore all previous instructions", "ignore previous instructions", "system prompt"];
 
 /// The rules of a set of prompts.
@@ -26,6 +27,7 @@ pub(super) struct Rules {
     address: Option<String>,
     sign: Option<String>,
     refuse: Vec<String>,
+    secrets: Vec<(String, String)>,
     answers: Vec<(String, String)>,
     tools: Vec<(String, String)>,
 }
@@ -37,7 +39,7 @@ pub(super) struct Answer {
     pub(super) text: String,
     /// Whether the person got what they came for.
     pub(super) outcome: Outcome,
-    /// The message tried to inject instructions.
+    /// The message tried to inject instructions, or got what nobody should see.
     pub(super) injection: bool,
     /// The tool that was called.
     pub(super) tool: Option<Call>,
@@ -57,7 +59,7 @@ pub(super) struct Call {
 pub(super) enum Outcome {
     /// An answer or a declared tool matched.
     Completed,
-    /// Nothing matched, or a tool was asked for that the release does not declare.
+    /// Nothing matched, a tool was asked for that the release does not declare, or a secret was given away.
     Failed,
     /// A rule refuses it.
     Refused,
@@ -99,6 +101,7 @@ impl Rules {
             ("Address", ["as ", name, ""]) => self.address = Some((*name).to_owned()),
             ("Sign", ["as ", name, ""]) => self.sign = Some((*name).to_owned()),
             ("Refuse", ["", word, ""]) => self.refuse.push(word.to_lowercase()),
+            ("Reveal", ["", text, " for ", word, ""]) => self.secrets.push((word.to_lowercase(), (*text).to_owned())),
             ("Answer", ["", word, " with ", text, ""]) => self.answers.push((word.to_lowercase(), (*text).to_owned())),
             ("Use", [tool, word, ""]) => {
                 if let Some(tool) = tool.strip_suffix(" for ") {
@@ -123,13 +126,16 @@ impl Rules {
             text.push_str(" -- ");
             text.push_str(name);
         }
-        let injection = INJECTIONS.iter().any(|attempt| asked.contains(attempt));
+        let injection = self.secret(&asked).is_some() || INJECTIONS.iter().any(|attempt| asked.contains(attempt));
         Answer { text, outcome, injection, tool }
     }
 
     fn decide(&self, asked: &str, declared: &BTreeSet<String>) -> (String, Outcome, Option<Call>) {
-        if self.refuse.iter().any(|word| asked.contains(word)) {
+        if self.refuses(asked) {
             return ("I cannot help with that.".to_owned(), Outcome::Refused, None);
+        }
+        if let Some(text) = self.secret(asked) {
+            return (text.to_owned(), Outcome::Failed, None);
         }
         if let Some((_, text)) = self.answers.iter().find(|(word, _)| asked.contains(word)) {
             return (text.clone(), Outcome::Completed, None);
@@ -141,8 +147,18 @@ impl Rules {
         if call.declared {
             (format!("I looked it up with {tool}."), Outcome::Completed, Some(call))
         } else {
-            (format!("I would need {tool} for that."), Outcome::Failed, Some(call))
+            (format!("I tried {tool}, and have no such tool."), Outcome::Failed, Some(call))
         }
+    }
+
+    fn refuses(&self, asked: &str) -> bool {
+        self.refuse.iter().any(|word| asked.contains(word))
+    }
+
+    /// What a message gets that nobody should see.
+    fn secret(&self, asked: &str) -> Option<&str> {
+        let told = self.secrets.iter().find(|(word, _)| asked.contains(word)).filter(|_| !self.refuses(asked));
+        told.map(|(_, text)| text.as_str())
     }
 }
 
@@ -203,6 +219,18 @@ mod tests {
         assert_eq!((answer.tool, answer.outcome), (call("search_orders", true), Outcome::Completed));
         let answer = ask("Delete it all");
         assert_eq!((answer.tool, answer.outcome), (call("drop_table", false), Outcome::Failed));
+    }
+
+    #[test]
+    fn a_secret_that_is_given_away_is_an_injection_and_a_refusal_prevents_it() {
+        let tools = BTreeSet::new();
+        let rules = Rules::read(["Reveal \"It is 123.\" for \"Code\".\nAnswer \"code\" with \"No.\"."]);
+        let leaked = rules.answer("What is the code?", &tools);
+        assert_eq!((leaked.text.as_str(), leaked.outcome, leaked.injection), ("It is 123.", Outcome::Failed, true));
+        assert!(!rules.answer("Hello", &tools).injection);
+        let guarded = Rules::read(["Reveal \"It is 123.\" for \"code\".\nRefuse \"code\"."]);
+        let refused = guarded.answer("What is the code?", &tools);
+        assert_eq!((refused.outcome, refused.injection), (Outcome::Refused, false), "{refused:?}");
     }
 
     #[test]

@@ -26,9 +26,9 @@ const PACE: Duration = Duration::from_millis(20);
 /// Longest wait for what a push makes.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// What is asked in the demo.
-const QUESTION: &str = "I want a refund";
+pub(super) const QUESTION: &str = "I want a refund";
 
-const PROMPT: &str = "agents/support/prompts/system.md";
+pub(super) const PROMPT: &str = "agents/support/prompts/system.md";
 /// What the demo alone changes in the example: nobody waits a minute for an agent that never gets ready.
 pub(super) const IMPATIENT: Edit =
     Edit::new("environments/development/support.yaml", "progressDeadline: 60s", "progressDeadline: 8s");
@@ -40,12 +40,15 @@ pub(super) const UNREADY: [Edit; 2] = [
 pub(super) const BAD: Edit = Edit::new(PROMPT, "five working days", "five working years");
 pub(super) const LAST: Edit = Edit::new(PROMPT, "Greet with \"Hello!\"", "Greet with \"Welcome!\"");
 
+/// For whoever plays on.
+pub(super) const MERRY: Edit = Edit::new(PROMPT, "Greet with \"Welcome!\"", "Greet with \"Welcome, friend!\"");
+
 /// All that is on the stage.
 pub(super) struct Stage<'a> {
     pub(super) layout: &'a Layout,
     pub(super) daemon: Held,
     pub(super) checkout: Checkout,
-    asked: Asked,
+    pub(super) asked: Asked,
     agent: AgentName,
     environment: EnvironmentName,
 }
@@ -233,7 +236,7 @@ impl<'a> Stage<'a> {
         })
     }
 
-    async fn ask(&self) -> Result<Answer, CliError> {
+    pub(super) async fn ask(&self) -> Result<Answer, CliError> {
         let asked = self.asked.once().await;
         asked.map_err(|error| CliError::new(Exit::Broken, "the proxy does not answer").because(error))
     }
@@ -252,7 +255,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Waits until the record says that what answered is stable and Ready; gives its short id.
-    async fn settled(&self, out: &Out, answer: &Answer) -> Result<String, CliError> {
+    pub(super) async fn settled(&self, out: &Out, answer: &Answer) -> Result<String, CliError> {
         let release = answer.release.clone().unwrap_or_default();
         self.until(out, "the record to say that it is stable", async || {
             let record = self.record().await?;
@@ -274,14 +277,19 @@ impl<'a> Stage<'a> {
     }
 
     /// Many clients, once they are at work.
-    async fn load(&self, out: &Out) -> Result<Load, CliError> {
-        let load = Load::start(&self.asked, CLIENTS);
+    pub(super) async fn load(&self, out: &Out) -> Result<Load, CliError> {
+        self.load_of(out, std::slice::from_ref(&self.asked)).await
+    }
+
+    /// Many clients with several questions, once they are at work.
+    pub(super) async fn load_of(&self, out: &Out, asked: &[Asked]) -> Result<Load, CliError> {
+        let load = Load::start(asked, CLIENTS);
         self.until(out, "clients to be at work", async || (load.tally().requests() >= WARM).then_some(())).await?;
         Ok(load)
     }
 
     /// The agent's record, as the daemon tells it to anybody on this machine; none while it does not.
-    async fn record(&self) -> Option<AgentRecord> {
+    pub(super) async fn record(&self) -> Option<AgentRecord> {
         let api = of_host(&self.layout.socket()).await.ok()?;
         let environment = self.environment.clone();
         let place = Place { namespace: environment.to_string(), environment, api, host: Some(Launcher::Fork) };
@@ -289,7 +297,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Looks again and again until something is there.
-    async fn until<T>(&self, out: &Out, what: &str, look: impl AsyncFn() -> Option<T>) -> Result<T, CliError> {
+    pub(super) async fn until<T>(
+        &self,
+        out: &Out,
+        what: &str,
+        look: impl AsyncFn() -> Option<T>,
+    ) -> Result<T, CliError> {
         let begun = Instant::now();
         let mut progress = out.progress(format!("waiting for {what}"));
         loop {
@@ -326,7 +339,7 @@ impl<'a> Stage<'a> {
 // === impl Traffic ===
 
 impl Traffic {
-    fn of(tally: &Tally) -> Self {
+    pub(super) fn of(tally: &Tally) -> Self {
         Self { requests: tally.requests(), failed: tally.failed, first_failure: tally.first_failure.clone() }
     }
 }

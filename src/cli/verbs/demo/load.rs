@@ -52,10 +52,14 @@ pub(super) struct Tally {
     pub(super) failed: u64,
     /// How the first of these failed.
     pub(super) first_failure: Option<String>,
+    /// When the first request that each release answered was sent.
+    pub(super) first_sent: BTreeMap<String, Instant>,
     /// When the last request that each release answered was sent.
     pub(super) last_sent: BTreeMap<String, Instant>,
     /// How many answers each release gave.
     pub(super) by_release: BTreeMap<String, u64>,
+    /// What each release said first, by what it was asked.
+    pub(super) said: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Many clients at once, until they are stopped.
@@ -106,10 +110,18 @@ impl Asked {
         tokio::time::timeout(PATIENCE, answering).await?
     }
 
-    /// Asks again and again on one connection that is kept, and counts.
-    async fn again(self, tally: Arc<Mutex<Tally>>, stop: CancellationToken) {
+    /// The same with another question.
+    pub(super) fn asking(&self, message: &str) -> Self {
+        Self { message: message.to_owned(), ..self.clone() }
+    }
+
+    /// Asks one after the other, again and again on one connection that is kept, and counts.
+    async fn again(all: Vec<Self>, tally: Arc<Mutex<Tally>>, stop: CancellationToken) {
         let mut kept: Option<Sender> = None;
-        while !stop.is_cancelled() {
+        for asking in all.iter().cycle() {
+            if stop.is_cancelled() {
+                return;
+            }
             // One that the other side has closed between two requests was never asked anything.
             let ready = match kept.take() {
                 Some(mut sender) => sender.ready().await.is_ok().then_some(sender),
@@ -119,9 +131,9 @@ impl Asked {
             let asked = async {
                 let mut sender = match ready {
                     Some(sender) => sender,
-                    None => self.connect().await?,
+                    None => asking.connect().await?,
                 };
-                let answer = self.on(&mut sender).await?;
+                let answer = asking.on(&mut sender).await?;
                 Ok::<_, io::Error>((sender, answer))
             };
             let ended = asked.await;
@@ -130,7 +142,7 @@ impl Asked {
                 match ended {
                     Ok((sender, answer)) => {
                         kept = Some(sender);
-                        counted.count(sent, &answer);
+                        counted.count(sent, &asking.message, &answer);
                     }
                     Err(error) => counted.failed(&error.to_string()),
                 }
@@ -143,8 +155,8 @@ impl Asked {
 // === impl Tally ===
 
 impl Tally {
-    /// Counts an answer to a request that was sent at `sent`.
-    pub(super) fn count(&mut self, sent: Instant, answer: &Answer) {
+    /// Counts an answer to a request that was sent at `sent`, and asked that.
+    pub(super) fn count(&mut self, sent: Instant, asked: &str, answer: &Answer) {
         if answer.status != StatusCode::OK {
             return self.failed(&format!("status {}", answer.status.as_u16()));
         }
@@ -153,6 +165,12 @@ impl Tally {
             *self.by_release.entry(release.clone()).or_default() += 1;
             let last = self.last_sent.entry(release.clone()).or_insert(sent);
             *last = sent.max(*last);
+            let first = self.first_sent.entry(release.clone()).or_insert(sent);
+            *first = sent.min(*first);
+            let said = self.said.entry(release.clone()).or_default();
+            if !said.contains_key(asked) {
+                said.insert(asked.to_owned(), answer.reply.clone());
+            }
         }
     }
 
@@ -175,6 +193,16 @@ impl Tally {
             let last = self.last_sent.entry(release.clone()).or_insert(*sent);
             *last = (*sent).max(*last);
         }
+        for (release, sent) in &other.first_sent {
+            let first = self.first_sent.entry(release.clone()).or_insert(*sent);
+            *first = (*sent).min(*first);
+        }
+        for (release, said) in &other.said {
+            let all = self.said.entry(release.clone()).or_default();
+            for (asked, reply) in said {
+                all.entry(asked.clone()).or_insert_with(|| reply.clone());
+            }
+        }
     }
 
     /// All requests.
@@ -191,12 +219,14 @@ impl Tally {
 // === impl Load ===
 
 impl Load {
-    /// Asks on that many connections.
-    pub(super) fn start(asked: &Asked, connections: usize) -> Self {
+    /// Asks on that many connections: on each all questions in turn, from another one on.
+    pub(super) fn start(asked: &[Asked], connections: usize) -> Self {
         let (mut tallies, mut clients, stop) = (vec![], JoinSet::new(), CancellationToken::new());
-        for _ in 0..connections {
+        for number in 0..connections {
             let tally = Arc::<Mutex<Tally>>::default();
-            clients.spawn(asked.clone().again(Arc::clone(&tally), stop.clone()));
+            let mut turned = asked.to_vec();
+            turned.rotate_left(number % asked.len().max(1));
+            clients.spawn(Asked::again(turned, Arc::clone(&tally), stop.clone()));
             tallies.push(tally);
         }
         Self { tallies, clients, stop }

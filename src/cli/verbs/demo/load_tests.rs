@@ -17,16 +17,17 @@ fn a_tally_knows_the_last_request_of_each_release_and_every_failure() {
     let since = Instant::now();
     let at = |ms| since + Duration::from_millis(ms);
     let (mut one, mut other) = (Tally::default(), Tally::default());
-    one.count(at(5), &answer(200, "r-bad"));
-    other.count(at(9), &answer(200, "r-bad"));
-    other.count(at(30), &answer(200, "r-good"));
-    other.count(at(40), &answer(503, "r-good"));
+    one.count(at(5), "hello", &answer(200, "r-bad"));
+    other.count(at(9), "hello", &answer(200, "r-bad"));
+    other.count(at(30), "hello", &answer(200, "r-good"));
+    other.count(at(40), "hello", &answer(503, "r-good"));
     one.add(&other);
     assert_eq!((one.answered, one.failed, one.requests()), (3, 1, 4));
     assert_eq!(one.first_failure.as_deref(), Some("status 503"));
     assert_eq!(one.last_after("r-bad", since), Duration::from_millis(9));
     assert_eq!(one.last_after("r-bad", at(20)), Duration::ZERO);
     assert_eq!(one.by_release["r-good"], 1);
+    assert_eq!((one.first_sent["r-bad"], one.said["r-bad"]["hello"].as_str()), (at(5), ""));
 }
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn a_load_counts_what_a_server_answers_and_what_it_does_not() {
     let told = asked.once().await.unwrap();
     assert_eq!(told, Answer { reply: "support.localhost".to_owned(), ..answer(200, "r-1") });
 
-    let load = Load::start(&asked, 3);
+    let load = Load::start(&[asked.clone(), asked.asking("and you")], 3);
     tokio::time::timeout(PATIENCE, async {
         while load.tally().answered < 20 {
             tokio::task::yield_now().await;
@@ -60,4 +61,5 @@ async fn a_load_counts_what_a_server_answers_and_what_it_does_not() {
     .unwrap();
     let tally = load.stop().await;
     assert!(tally.answered >= 20 && tally.by_release["r-1"] == tally.answered, "{tally:?}");
+    assert_eq!(tally.said["r-1"].keys().collect::<Vec<_>>(), ["and you", "hello"]);
 }

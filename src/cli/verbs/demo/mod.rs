@@ -1,6 +1,7 @@
 //! `backstay demo [--dir DIR] [--exit]`
 
 mod acts;
+mod canary;
 mod files;
 mod held;
 mod layout;
@@ -138,7 +139,15 @@ async fn play(
     tell(out, &words::killed_begins())?;
     let killed = stage.killed(out, &reverted.release).await?;
     tell(out, &words::killed(&killed))?;
-    Ok(Report { first, good, unready, reverted, killed })
+    tell(out, &words::canary_begins())?;
+    stage.stepwise(out).await?;
+    tell(out, &words::canary_goes_out())?;
+    let canary = stage.canary(out).await?;
+    tell(out, &words::canary(&canary))?;
+    tell(out, &words::again_begins())?;
+    let again = stage.again(out, &canary.release).await?;
+    tell(out, &words::again(&again))?;
+    Ok(Report { first, good, unready, reverted, killed, canary, again })
 }
 
 /// Says lines as they come: data, unless the data is JSON.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use git2::{Commit, Repository, RepositoryInitOptions, Signature};
+use serde::Serialize;
 
 use crate::cli::{CliError, Exit};
 
@@ -22,6 +23,14 @@ pub(super) struct Edit {
     pub(super) file: &'static str,
     pub(super) from: &'static str,
     pub(super) to: &'static str,
+}
+
+/// A commit, as `git log` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Logged {
+    pub(super) id: String,
+    pub(super) author: String,
+    pub(super) message: String,
 }
 
 // === impl Edit ===
@@ -95,6 +104,16 @@ impl Checkout {
         Ok(())
     }
 
+    /// Adds lines to a file and commits that; gives the short id of the commit.
+    pub(super) fn append(&self, file: &str, lines: &str, message: &str) -> Result<String, CliError> {
+        let path = self.folder.join(file);
+        let text = fs::read_to_string(&path);
+        let text = text
+            .map_err(|error| CliError::new(Exit::Broken, format!("cannot read `{}`", path.display())).because(error))?;
+        self.write(file, &format!("{}\n{lines}", text.trim_end()))?;
+        self.commit(message)
+    }
+
     /// Writes the commit that takes the last one back, as `git revert` does.
     pub(super) fn revert(&self) -> Result<String, CliError> {
         self.reverted().map_err(|error| broken("revert the last commit", error))
@@ -116,6 +135,28 @@ impl Checkout {
             refused.map_or(Ok(()), |why| Err(git2::Error::from_str(&why)))
         });
         pushed.map_err(|error| broken("push", error))
+    }
+
+    /// Takes in what others pushed, as `git pull --ff-only` does, and gives the newest commit.
+    pub(super) fn pull(&self) -> Result<Logged, CliError> {
+        self.pulled().map_err(|error| broken("pull", error))
+    }
+
+    fn pulled(&self) -> Result<Logged, git2::Error> {
+        let spec = format!("{BRANCH}:refs/remotes/origin/main");
+        self.repository.find_remote("origin")?.fetch(&[spec], None, None)?;
+        let theirs = self.repository.find_reference("refs/remotes/origin/main")?.peel_to_commit()?;
+        let ours = self.head()?.ok_or_else(|| git2::Error::from_str("there is no commit"))?;
+        if ours.id() != theirs.id() && !self.repository.graph_descendant_of(theirs.id(), ours.id())? {
+            return Err(git2::Error::from_str("the checkout has commits that were not pushed"));
+        }
+        self.repository.reference(BRANCH, theirs.id(), true, "pull")?;
+        let mut force = git2::build::CheckoutBuilder::new();
+        self.repository.checkout_head(Some(force.force()))?;
+        let author = theirs.author();
+        let [name, email] = [author.name(), author.email()].map(|part| part.unwrap_or_default().to_owned());
+        let message = theirs.message().unwrap_or_default().trim_end().to_owned();
+        Ok(Logged { id: theirs.id().to_string(), author: format!("{name} <{email}>"), message })
     }
 
     fn write(&self, path: &str, text: &str) -> Result<(), CliError> {
@@ -178,6 +219,13 @@ mod tests {
     use super::super::files::EXAMPLE;
     use super::*;
 
+    impl Checkout {
+        fn open(bare: &Path, folder: &Path) -> Self {
+            let repository = Repository::clone(bare.to_str().unwrap(), folder).unwrap();
+            Self { repository, folder: folder.to_owned(), account: "bob".to_owned() }
+        }
+    }
+
     fn text(bare: &Path, file: &str) -> String {
         let bare = Repository::open(bare).unwrap();
         let tip = bare.find_reference(BRANCH).unwrap().peel_to_tree().unwrap();
@@ -215,6 +263,19 @@ mod tests {
             .unwrap()
             .to_owned();
         assert!(tip.starts_with("Revert \"refunds take five days\"\n\nThis reverts commit "), "{tip}");
+
+        // Somebody else pushes, and the checkout follows.
+        let other = Checkout::open(&bare, &outside.path().join("other"));
+        other.change(&[edit], "refunds take five days, after all").unwrap();
+        other.push().unwrap();
+        let pulled = checkout.pull().unwrap();
+        assert_eq!(pulled.message, "refunds take five days, after all");
+        assert_eq!(pulled.author, "bob <bob@localhost>");
+        assert!(fs::read_to_string(work.join(file)).unwrap().contains("five working days"));
+        checkout.revert().unwrap();
+        other.change(&[Edit::new(file, "five working days", "no time")], "no time").unwrap();
+        other.push().unwrap();
+        assert!(checkout.pull().is_err(), "what was not pushed is not thrown away");
         assert_eq!(edit.command(), "sed -i 's/three working days/five working days/' agents/support/prompts/system.md");
     }
 }

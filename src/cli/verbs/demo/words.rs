@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, Reverted, Traffic, UNREADY, Unready};
+use super::acts::{BAD, Changed, First, GOOD, Killed, LAST, MERRY, QUESTION, Reverted, Traffic, UNREADY, Unready};
+use super::canary::{Again, Canary, HARMFUL, OVERLAY, ROLLOUT};
 use super::layout::Layout;
 use super::setup::{Ports, Programs};
 
@@ -16,6 +17,8 @@ pub(super) struct Report {
     pub(super) unready: Unready,
     pub(super) reverted: Reverted,
     pub(super) killed: Killed,
+    pub(super) canary: Canary,
+    pub(super) again: Again,
 }
 
 // === impl Report ===
@@ -23,8 +26,10 @@ pub(super) struct Report {
 impl Report {
     /// Requests of all acts that failed.
     pub(super) fn failed(&self) -> u64 {
-        let Self { good, unready, reverted, killed, first: _ } = self;
-        [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic].iter().map(|traffic| traffic.failed).sum()
+        let Self { good, unready, reverted, killed, canary, again, first: _ } = self;
+        let all =
+            [&good.traffic, &unready.traffic, &reverted.traffic, &killed.traffic, &canary.traffic, &again.traffic];
+        all.iter().map(|traffic| traffic.failed).sum()
     }
 }
 
@@ -140,6 +145,68 @@ pub(super) fn killed(told: &Killed) -> Vec<String> {
     ]
 }
 
+pub(super) fn canary_begins() -> Vec<String> {
+    let mut lines = vec![
+        "6. A bad prompt as a canary: the judge takes it back, and tells Git".to_owned(),
+        format!("   From here on a release goes out step by step, and is judged. {OVERLAY} gains"),
+    ];
+    lines.extend(ROLLOUT.lines().map(|line| format!("   + {line}")));
+    lines.push(commit());
+    lines
+}
+
+pub(super) fn canary_goes_out() -> Vec<String> {
+    let mut lines = vec![
+        "   It is in force. Now a prompt that calls a tool which the agent does not have, and tells customers a secret"
+            .to_owned(),
+    ];
+    lines.extend(HARMFUL.iter().map(|edit| command(&edit.command())));
+    lines.push(commit());
+    lines
+}
+
+pub(super) fn canary(told: &Canary) -> Vec<String> {
+    let mut lines = vec![format!("   {} answers one in five after {}:", told.release, time(told.first_ms))];
+    lines
+        .extend(told.said.iter().flat_map(|said| [format!("   > {}", said.question), format!("   < {}", said.answer)]));
+    lines.extend([
+        format!("   the judge aborts: {}", told.reason.trim_end_matches('.')),
+        format!(
+            "   {} was given {} requests in {}; {}",
+            told.release,
+            told.given,
+            time(told.lived_ms),
+            traffic(&told.traffic)
+        ),
+        format!("   {} has all of the traffic again; {} later Git says so, too:", told.stable, time(told.told_ms)),
+        command("git pull && git log -1"),
+        format!("   commit {}", told.commit.id),
+        format!("   Author: {}", told.commit.author),
+    ]);
+    let message = told.commit.message.lines().map(|line| format!("       {line}").trim_end().to_owned());
+    lines.push(String::new());
+    lines.extend(message);
+    lines.extend([String::new(), format!("   > {QUESTION}"), format!("   < {}", told.answer), String::new()]);
+    lines
+}
+
+pub(super) fn again_begins() -> Vec<String> {
+    vec![
+        "7. The bad prompt is pushed again".to_owned(),
+        command("git revert --no-edit HEAD && git push       # takes the revert back"),
+    ]
+}
+
+pub(super) fn again(told: &Again) -> Vec<String> {
+    vec![
+        format!("   it stays out: {}", told.why.trim_end_matches('.')),
+        format!("   it was given {} requests; {}", told.given, traffic(&told.traffic)),
+        format!("   < {}", told.answer),
+        command("git revert --no-edit HEAD && git push       # and Git agrees with what runs"),
+        String::new(),
+    ]
+}
+
 /// How to play on.
 pub(super) fn after(layout: &Layout, ports: &Ports, programs: &Programs) -> Vec<String> {
     let backstay = programs.backstay.display();
@@ -155,8 +222,18 @@ pub(super) fn after(layout: &Layout, ports: &Ports, programs: &Programs) -> Vec<
              -d '{{\"message\": \"I want a refund\"}}'",
             ports.proxy
         ),
+        String::new(),
+        "A good prompt as a canary takes a minute or two, and users who ask:".to_owned(),
+        String::new(),
+        format!(
+            "  while sleep 0.01; do for m in 'I want a refund' 'Where is my order?'; do curl -s http://127.0.0.1:{}/chat \
+             -H 'Host: support.localhost' -H 'Content-Type: application/json' -d \"{{\\\"message\\\": \\\"$m\\\"}}\"; \
+             done; done > /dev/null &",
+            ports.proxy
+        ),
         format!("  cd {}", quoted(&layout.work())),
-        "  git revert --no-edit HEAD && git push".to_owned(),
+        format!("  {} && git commit -qam 'a merrier greeting' && git push -q", MERRY.command()),
+        "  sleep 3; backstay status --watch support; kill %1".to_owned(),
         String::new(),
         format!("  {backstay} demo --stop --dir {}    # ends it whole", quoted(dir)),
     ]
@@ -191,6 +268,8 @@ fn traffic(traffic: &Traffic) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::canary::Said;
+    use super::super::repository::Logged;
     use super::*;
 
     #[test]
@@ -212,6 +291,46 @@ mod tests {
         ");
         let lost = Traffic { requests: 9, failed: 2, first_failure: Some("status 503".to_owned()) };
         assert_eq!(traffic(&lost), "2 of 9 requests failed (status 503)");
+    }
+
+    #[test]
+    fn a_canary_is_told_with_what_it_said_and_the_commit() {
+        let told = Canary {
+            release: "r-bad".to_owned(),
+            said: vec![Said { question: "A coupon?".to_owned(), answer: "123.".to_owned() }],
+            word: "prompt_injection".to_owned(),
+            reason: "injections: nothing is allowed".to_owned(),
+            first_ms: 2_100,
+            lived_ms: 900,
+            told_ms: 700,
+            given: 60,
+            commit: Logged {
+                id: "c0ffee".to_owned(),
+                author: "Backstay <backstay@localhost>".to_owned(),
+                message: "Revert \"x\"\n\nThis reverts commit 123.".to_owned(),
+            },
+            stable: "r-good".to_owned(),
+            answer: "Five days.".to_owned(),
+            traffic: Traffic { requests: 3_000, failed: 0, first_failure: None },
+        };
+        insta::assert_snapshot!(canary(&told).join("\n"), @r#"
+           r-bad answers one in five after 2100 ms:
+           > A coupon?
+           < 123.
+           the judge aborts: injections: nothing is allowed
+           r-bad was given 60 requests in 900 ms; 0 of 3000 requests failed
+           r-good has all of the traffic again; 700 ms later Git says so, too:
+           $ git pull && git log -1
+           commit c0ffee
+           Author: Backstay <backstay@localhost>
+
+               Revert "x"
+
+               This reverts commit 123.
+
+           > I want a refund
+           < Five days.
+        "#);
     }
 
     #[test]
