@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::git::{Git, key};
-use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
 use crate::desired::rollout::Strategy;
+use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
 use crate::desired::{environment, resolve};
 use crate::model::{
     AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,

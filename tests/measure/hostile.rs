@@ -14,10 +14,11 @@ async fn asked(reply: Reply) -> [String; 4] {
     let key = folder.path().join("key");
     std::fs::write(&key, "k").unwrap();
     let (url, wait) = (format!("url = \"http://{}/\"", server.address), "timeout = \"1s\"");
+    let key = key.display();
     let toml = format!(
         "[a.prometheus]\n{url}\n{wait}\n[b.json]\n{url}\n{wait}\n\
-         [c.datadog]\n{url}\n{wait}\napi_key_file = {key:?}\napplication_key_file = {key:?}\n\
-         [d.cloudwatch]\nregion = \"x\"\n{url}\n{wait}\naccess_key_id_file = {key:?}\naccess_key_file = {key:?}\n"
+         [c.datadog]\n{url}\n{wait}\napi_key_file = \"{key}\"\napplication_key_file = \"{key}\"\n\
+         [d.cloudwatch]\nregion = \"x\"\n{url}\n{wait}\naccess_key_id_file = \"{key}\"\naccess_key_file = \"{key}\"\n"
     );
     let names = ["a", "b", "c", "d"];
     let question = question(names.map(|name| (name.to_owned(), value(name, "$.a"))));

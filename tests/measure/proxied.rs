@@ -19,7 +19,7 @@ use crate::support::process::{Proxy, arm, release, table};
 fn counted(told: &Measurements) -> Arms<(f64, f64)> {
     totals(told, "error_rate").map(|totals| match totals {
         Totals::Binary { n, x } => (n, x),
-        other => panic!("{other:?}"),
+        other @ (Totals::Mean { .. } | Totals::Latency { .. }) => panic!("{other:?}"),
     })
 }
 

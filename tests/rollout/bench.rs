@@ -135,6 +135,13 @@ impl Bench {
         self.tell(&Event::Judged(Box::new(decision(verdict, why, step, self.now))))
     }
 
+    /// The judge has held a step for a minute.
+    pub(crate) fn hold(&mut self, why: Why) {
+        let mut held = decision(Verdict::Hold, why, 0, self.now);
+        held.figures.since = self.now - SignedDuration::from_mins(1);
+        self.must(&Event::Judged(Box::new(held)));
+    }
+
     pub(crate) fn advance(&mut self) {
         self.judge(Verdict::Advance, Why::NoHarm).expect("it goes on");
     }

@@ -90,8 +90,8 @@ fn what_blames_nobody_quarantines_nobody() {
     for why in [Why::Undecided, Why::NoData] {
         let mut bench = usual();
         bench.carry_out();
-        bench.judge(Verdict::Hold, why).expect("a hold");
-        bench.judge(Verdict::Hold, why).expect("a hold");
+        bench.hold(why);
+        bench.hold(why);
         let told = bench.news.iter().filter(|news| matches!(news, News::Undecided(_))).count();
         assert_eq!((told, bench.weight()), (1, 5), "told once, and it stays");
         bench.judge(Verdict::Abort, why).expect("an abort, where that is asked for");
