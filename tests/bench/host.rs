@@ -96,7 +96,7 @@ async fn deployed(options: &Options, table: &mut table::Table) {
         deploys::reverts("revert, old instances kept", options.reverts, "", 0, 1.0, table).await;
     }
     if options.wants("slow-revert") {
-        let none_kept = "keep_old = \"0s\"\n";
+        let none_kept = deploys::KEPT_SHORTLY;
         deploys::reverts("revert, 200 ms to start", options.reverts, none_kept, 200, 2.0, table).await;
     }
     if options.wants("switch") {

@@ -57,6 +57,9 @@ impl Site {
     }
 }
 
+/// Nothing is kept of a release that was left, once that time is over: the shortest that there is.
+pub(crate) const KEPT_SHORTLY: &str = "keep_old = \"1s\"\n";
+
 /// A revert is pushed: how long until the last request that the bad release is given.
 pub(crate) async fn reverts(case: &str, count: usize, host: &str, delay: u64, most: f64, table: &mut Table) {
     let site = Site::new("reverts", host, &format!("startupDelayMs: {delay}")).await;
@@ -65,7 +68,10 @@ pub(crate) async fn reverts(case: &str, count: usize, host: &str, delay: u64, mo
         let bad = site.river.repo.commit_greeting(&format!("Bad {turn}"));
         site.river.settled(&bad).await;
         let bad = site.release().await;
-        let load = Load::start(&site.asked, USERS);
+        if host == KEPT_SHORTLY {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let load = Load::start(std::slice::from_ref(&site.asked), USERS);
         until("the bad release answers", async || load.tally().by_release.contains_key(&bad).then_some(())).await;
         site.river.repo.git(&["revert", "--no-edit", "HEAD"]);
         let pushed = Instant::now();
@@ -95,8 +101,8 @@ pub(crate) async fn reverts(case: &str, count: usize, host: &str, delay: u64, mo
 
 /// Every push switches, while users ask and streams are open.
 pub(crate) async fn switches(count: usize, table: &mut Table) {
-    let site = Site::new("switches", "keep_old = \"0s\"\n", "chunkDelayMs: 50").await;
-    let load = Load::start(&site.asked, MANY_USERS);
+    let site = Site::new("switches", KEPT_SHORTLY, "chunkDelayMs: 50").await;
+    let load = Load::start(std::slice::from_ref(&site.asked), MANY_USERS);
     let streams = Streams::start(&site.asked, STREAMS);
     let mut times = vec![];
     for turn in 0..count {
@@ -132,8 +138,8 @@ pub(crate) async fn switches(count: usize, table: &mut Table) {
 /// The daemon is killed again and again while it deploys.
 pub(crate) async fn kills(count: usize, table: &mut Table) {
     const KILLS_OF_A_DEPLOY: usize = 10;
-    let Site { river, mut daemon, asked } = Site::new("kills", "keep_old = \"0s\"\n", "").await;
-    let load = Load::start(&asked, USERS);
+    let Site { river, mut daemon, asked } = Site::new("kills", KEPT_SHORTLY, "").await;
+    let load = Load::start(std::slice::from_ref(&asked), USERS);
     for turn in 0..count.div_ceil(KILLS_OF_A_DEPLOY) {
         let pushed = river.repo.commit_greeting(&format!("Hello {turn}"));
         for kill in 0..KILLS_OF_A_DEPLOY {

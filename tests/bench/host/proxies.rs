@@ -25,7 +25,7 @@ pub(crate) fn upgrades(table: &mut Table) {
     let agent = agent::Agent::start("one");
     let proxy = Proxy::start(&to_one(1, "stable", &[&agent]));
     let asked = Asked { address: proxy.address, host: "a".to_owned(), message: "hello".to_owned() };
-    let load = runtime.block_on(async { Load::start(&asked, USERS) });
+    let load = runtime.block_on(async { Load::start(std::slice::from_ref(&asked), USERS) });
     let (mut cut, mut times) = (0, vec![]);
     for _ in 0..UPGRADES {
         let streams: Vec<_> = (0..STREAMS_OF_AN_UPGRADE).map(|_| open(&proxy)).collect();
