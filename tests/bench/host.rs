@@ -16,6 +16,7 @@ mod daemon;
 mod deploys;
 #[path = "../machine/lab.rs"]
 mod lab;
+#[expect(dead_code, reason = "the demo asks more than one question")]
 #[path = "../../src/cli/verbs/demo/load.rs"]
 mod load;
 #[path = "host/processes.rs"]
