@@ -40,9 +40,9 @@ fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool,
     let mut got = got.lock().expect("no panic before");
     let entry = got.entry(release.unwrap_or_else(|| "nobody".to_owned())).or_default();
     if good {
-        entry.answered += 1
+        entry.answered += 1;
     } else {
-        entry.failed += 1
+        entry.failed += 1;
     }
     entry.last = Some(sent);
 }
