@@ -168,11 +168,8 @@ pub(crate) const ALL: [Scenario; 18] = [
         promises: &["T1", "T3"],
         words: &[
             |world| split(world, "hello", canary()),
-            |world| {
-                split(world, "next", canary());
-                world.run();
-                split(world, "third", canary());
-            },
+            |world| split(world, "next", held()),
+            |world| split(world, "third", canary()),
         ],
     },
     Scenario {
@@ -201,6 +198,13 @@ fn canary() -> RolloutSpec {
         rollback: Rollback { bake: SignedDuration::from_secs(2), ..Rollback::default() },
         ..RolloutSpec::default()
     }
+}
+
+/// A person first, and then half of the traffic.
+fn held() -> RolloutSpec {
+    let Strategy::Canary(mut usual) = canary().strategy else { panic!("a canary") };
+    usual.steps.insert(0, Step::Pause { lasts: None });
+    RolloutSpec { strategy: Strategy::Canary(usual), ..canary() }
 }
 
 fn blue_green() -> RolloutSpec {
