@@ -50,7 +50,7 @@ struct AgentView {
     /// To be done now, in this order.
     steps: Vec<StepView>,
     /// How the release would get the traffic, and what it takes to see harm, line by line.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rollout: Vec<String>,
     /// What is waited for after that.
     waiting: Vec<String>,
