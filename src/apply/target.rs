@@ -10,7 +10,7 @@ use super::fields::{Take, taken_over};
 use crate::model::{AgentName, LiveObject, Manifest, ObjectRef, ResourceVersion, Uid};
 use crate::observe::{Api, Call, Kinds, Refusal, Resource};
 use crate::reconcile::{Done, Failure, FailureKind, How, Write};
-use crate::render::{FIELD_MANAGER, OPERATION_ANNOTATION};
+use crate::render::{FIELD_MANAGER, OPERATION_ANNOTATION, TRAFFIC_MANAGER, route_ref};
 
 /// The field manager that keeps a field alive while its owner changes.
 pub const HANDOVER: &str = "backstay-handover";
@@ -34,6 +34,15 @@ pub struct Target {
 enum Mode {
     Do,
     DryRun,
+}
+
+/// Under which name something is written, and on exactly what.
+#[derive(Clone, Copy)]
+struct Onto<'a> {
+    manager: &'a str,
+    uid: &'a Uid,
+    version: &'a ResourceVersion,
+    mode: Mode,
 }
 
 // === impl Target ===
@@ -121,49 +130,56 @@ impl Target {
         let Manifest { object, body, .. } = &write.manifest;
         let api_version = body.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
         let resource = self.resource(object, Some(api_version)).await?;
+        let manager = manager_of(agent, object);
         match &write.how {
             How::Create { operation } => {
                 let body = annotated(body, &format!("{agent}/{operation}"));
                 let call = Call::new(Method::POST, resource.collection(&object.namespace)?)
-                    .query("fieldManager", FIELD_MANAGER)
+                    .query("fieldManager", manager)
                     .query("fieldValidation", "Strict")
                     .json(body);
                 self.live(&resource, call, mode).await
             }
             How::Apply { uid, version, drops_fields: false } => {
-                match self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, version, mode).await {
+                let onto = Onto { manager, uid, version, mode };
+                match self.patch(&resource, &write.manifest, &onto).await {
                     // Somebody chose another member of a union of ours: theirs only goes when it is ours to drop.
                     Err(refusal) if refusal.is_two_of_one() && mode == Mode::Do => {
-                        let version = self.take_over(&resource, object, Take::Unions, uid, version, mode).await?;
-                        self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
+                        self.take_and_patch(&resource, &write.manifest, Take::Unions, &onto).await
                     }
                     answer => answer,
                 }
             }
             How::Apply { uid, version, drops_fields: true } => {
-                let version = self.take_over(&resource, object, Take::Own, uid, version, mode).await?;
-                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
+                let onto = Onto { manager, uid, version, mode };
+                self.take_and_patch(&resource, &write.manifest, Take::Own, &onto).await
             }
             How::Adopt { uid, version } => {
-                let version = self.take_over(&resource, object, Take::Tools, uid, version, mode).await?;
-                self.patch(&resource, &write.manifest, FIELD_MANAGER, uid, &version, mode).await
+                let onto = Onto { manager, uid, version, mode };
+                self.take_and_patch(&resource, &write.manifest, Take::Tools, &onto).await
             }
             How::Handover { uid, version } => {
-                self.patch(&resource, &write.manifest, HANDOVER, uid, version, mode).await
+                let onto = Onto { manager: HANDOVER, uid, version, mode };
+                self.patch(&resource, &write.manifest, &onto).await
             }
         }
     }
 
-    /// Server-side apply by force, on exactly this object at this version.
-    async fn patch(
+    /// Takes fields over, and applies on the version that this gives.
+    async fn take_and_patch(
         &self,
         resource: &Resource,
         manifest: &Manifest,
-        manager: &str,
-        uid: &Uid,
-        version: &ResourceVersion,
-        mode: Mode,
+        take: Take,
+        onto: &Onto<'_>,
     ) -> Result<LiveObject, Refusal> {
+        let version = self.take_over(resource, &manifest.object, take, onto).await?;
+        self.patch(resource, manifest, &Onto { version: &version, ..*onto }).await
+    }
+
+    /// Server-side apply by force, on exactly this object at this version.
+    async fn patch(&self, resource: &Resource, manifest: &Manifest, onto: &Onto<'_>) -> Result<LiveObject, Refusal> {
+        let Onto { manager, uid, version, mode } = *onto;
         let mut body = (*manifest.body).clone();
         if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
@@ -185,10 +201,9 @@ impl Target {
         resource: &Resource,
         object: &ObjectRef,
         take: Take,
-        uid: &Uid,
-        version: &ResourceVersion,
-        mode: Mode,
+        onto: &Onto<'_>,
     ) -> Result<ResourceVersion, Refusal> {
+        let Onto { manager, uid, version, mode } = *onto;
         let conflict = |why: &str| Err(Refusal::Here(FailureKind::Conflict, why.to_owned()));
         let live = match self.get(resource, object).await? {
             Some(live) if &live.uid == uid && &live.version == version => live,
@@ -198,7 +213,7 @@ impl Target {
         };
         let managed = live.body.pointer("/metadata/managedFields").and_then(Value::as_array);
         let managed = managed.map(Vec::as_slice).unwrap_or_default();
-        let Some(rewritten) = taken_over(managed, take, FIELD_MANAGER, &resource.api_version) else {
+        let Some(rewritten) = taken_over(managed, take, manager, &resource.api_version) else {
             return Ok(live.version);
         };
         if mode == Mode::DryRun {
@@ -211,9 +226,8 @@ impl Target {
             {"op": "replace", "path": "/metadata/resourceVersion", "value": live.version},
         ]);
         let path = resource.object(&object.namespace, &object.name)?;
-        let call = Call::new(Method::PATCH, path)
-            .query("fieldManager", FIELD_MANAGER)
-            .body("application/json-patch+json", changes);
+        let call =
+            Call::new(Method::PATCH, path).query("fieldManager", manager).body("application/json-patch+json", changes);
         Ok(self.live(resource, call, mode).await?.version)
     }
 
@@ -272,6 +286,11 @@ impl Target {
         }
         Ok(resource)
     }
+}
+
+/// Under which name an object is written: what moves an agent's traffic has one of its own.
+fn manager_of(agent: &AgentName, object: &ObjectRef) -> &'static str {
+    if *object == route_ref(agent, &object.namespace) { TRAFFIC_MANAGER } else { FIELD_MANAGER }
 }
 
 /// The body with the mark of the operation that makes it.

@@ -584,7 +584,8 @@ impl Environment {
             if self.word.as_ref().map(|old| &old.desired.tracked) != Some(&word.desired.tracked) {
                 tracing::info!(environment = %self.name(), revision = %word.desired.tracked, "Git asks for");
             }
-            word.kinds(&self.parts.config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
+            let config = &self.parts.config;
+            word.kinds(config.target, &config.gate).for_each(|kind| self.parts.observer.watch_kind(kind));
             self.due = word.due;
         }
         let more = heard.tracks != self.heard.tracks || heard.pins != self.heard.pins;

@@ -137,7 +137,7 @@ pub async fn look(
     looked.prune_blocked = prune_blocked;
     let kinds = Arc::new(Kinds::new(api.clone()));
     let observer = Observer::new(api, kinds, namespace.clone(), Pace::default());
-    word.kinds(&gate(target)).for_each(|kind| observer.watch_kind(kind));
+    word.kinds(target.kind(), &gate(target)).for_each(|kind| observer.watch_kind(kind));
     let live = see(&observer, agents.keys().cloned().collect()).await;
     let shared = Arc::new(AgentConfig {
         environment: target.environment.clone(),
@@ -146,7 +146,6 @@ pub async fn look(
         target: target.kind(),
         gate: gate(target),
         observe: true,
-        carrier: target.carrier(),
         measure_every: target.measure_every(),
     });
     for (agent, admission) in agents {
@@ -155,9 +154,8 @@ pub async fn look(
         {
             let record = records.get(&agent).cloned();
             let instances = desired.settings.replicas.unwrap_or(1);
-            looked
-                .rollouts
-                .insert(agent.clone(), Rolled { spec: spec.clone(), carrier: target.carrier(), instances, record });
+            let carrier = Carrier::of(target.kind(), &desired.settings);
+            looked.rollouts.insert(agent.clone(), Rolled { spec: spec.clone(), carrier, instances, record });
         }
         let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
         let seen = live.get(&agent).cloned().unwrap_or_default();

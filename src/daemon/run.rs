@@ -170,7 +170,6 @@ impl Daemon {
                     target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
-                    carrier: target.carrier(),
                     measure_every: target.measure_every(),
                 }),
                 limits: target.prune.limits(),
@@ -384,7 +383,7 @@ fn front(config: &Config, target: &Target) -> Option<Front> {
             let on = config.proxy.as_ref().and_then(|proxy| proxy.listen.first())?;
             Some(Front::Proxy(reached(on.0)))
         }
-        Place::Kubernetes(_) => Some(Front::Cluster(target.namespace().to_owned())),
+        Place::Kubernetes(_) => Some(Front::Service),
     }
 }
 

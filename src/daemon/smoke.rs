@@ -20,8 +20,8 @@ const LONGEST: usize = 64 << 10;
 pub(crate) enum Front {
     /// Through the proxy of this machine, by the name of the host.
     Proxy(SocketAddr),
-    /// By the Service of the release, in this namespace of the cluster that the daemon runs in.
-    Cluster(String),
+    /// By the address of the release's Service, in the cluster that the daemon runs in.
+    Service,
 }
 
 /// Asks the preview; says why it did not answer with success, if it did not.
@@ -33,10 +33,10 @@ pub(crate) async fn smoke(front: Option<Front>, asked: &Smoke) -> Result<(), Str
 async fn ask(front: Option<Front>, asked: &Smoke) -> Result<(), String> {
     let (place, host) = match front {
         Some(Front::Proxy(address)) => (address.to_string(), asked.host.clone()),
-        Some(Front::Cluster(namespace)) => {
-            let name = format!("{}--{}.{namespace}.svc", asked.agent, asked.release);
-            (format!("{name}:{}", asked.port), name)
-        }
+        Some(Front::Service) => match asked.service {
+            Some(address) => (SocketAddr::new(address, asked.port).to_string(), asked.host.clone()),
+            None => return Err("its Service has no address in the cluster".to_owned()),
+        },
         None => return Err("nothing is configured by which a preview can be reached".to_owned()),
     };
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what} {place}: {error}");

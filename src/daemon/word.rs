@@ -15,7 +15,7 @@ use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason
 use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
 use crate::render::{ROUTE_GROUP, ROUTE_KIND};
 use crate::revert::{History, Step, evidence, paths_of, touches};
-use crate::rollout;
+use crate::rollout::{self, Carrier};
 use crate::source::{
     self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified,
 };
@@ -77,14 +77,19 @@ impl Word {
     /// The kinds that agents' own manifests ask for, and that of routes where one may be split.
     ///
     /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
-    pub(crate) fn kinds<'a>(&'a self, gate: &'a GatePolicy) -> impl Iterator<Item = GroupKind> + 'a {
+    pub(crate) fn kinds<'a>(
+        &'a self,
+        target: TargetKind,
+        gate: &'a GatePolicy,
+    ) -> impl Iterator<Item = GroupKind> + 'a {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
         let declared = manifests.map(|manifest| manifest.object.group_kind());
-        let splits = |agent: &DesiredAgent| {
-            agent.settings.rollout.as_ref().is_some_and(|spec| spec.strategy != Strategy::Rolling)
+        let routed = |agent: &DesiredAgent| match target {
+            TargetKind::Host => agent.settings.rollout.as_ref().is_some_and(|spec| spec.strategy != Strategy::Rolling),
+            TargetKind::Kubernetes => Carrier::of(target, &agent.settings) == Carrier::Routed,
         };
-        let splits = self.desired.agents.values().flatten().any(|agent| splits(agent));
-        let route = splits.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
+        let routed = self.desired.agents.values().flatten().any(|agent| routed(agent));
+        let route = routed.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
         declared.chain(route).filter(|kind| gate.kinds.contains(kind))
     }
 }

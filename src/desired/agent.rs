@@ -13,8 +13,8 @@ use super::read::{Field, Kind, MAX_NODES, Map, Node, Source, Spot, check, list_o
 use super::written::{self, Variables};
 use super::{
     Artifact, Code, FORMAT, HostSettings, ImagePolicy, Memory, MigrationRef, Release, ReleaseSpec, Rolling,
-    RolloutSpec, Settings, TargetKind, host, manifests, models, prompts, rollout, secrets, tools, undelivered,
-    workload,
+    RolloutSpec, Route, Settings, TargetKind, host, manifests, models, prompts, rollout, route, secrets, tools,
+    undelivered, workload,
 };
 use crate::model::{AgentName, Diagnostic, Diagnostics, Digest, ObjectRef, Origin};
 use crate::{flag, migration};
@@ -345,7 +345,8 @@ impl Context<'_> {
         let workers = workload::workers(&spec.workers.0);
         self.names_fit(spec, at);
         let host = host::read(self, spec, at);
-        let settings = self.settings(spec, at, foreign, host);
+        let route = route::read(self, spec, at);
+        let settings = self.settings(spec, at, foreign, host, route);
         let generated = self.generated(spec, &settings, at);
         if !self.found.borrow().is_empty() {
             return None;
@@ -465,6 +466,7 @@ impl Context<'_> {
         at: &Node,
         foreign: workload::Foreign,
         host: HostSettings,
+        route: Option<Route>,
     ) -> Settings {
         let count = |value: &Option<written::CountOrShare>| {
             value.as_ref().map(|value| match value {
@@ -512,6 +514,7 @@ impl Context<'_> {
             deployment: foreign.deployment,
             manifests: manifests::read(self),
             flags: self.flags(),
+            route,
             host,
             rollout: self.rollout.clone(),
         };
@@ -582,7 +585,7 @@ impl Context<'_> {
         if spec.disruption_budget.is_some() {
             generated.push(object("policy", "PodDisruptionBudget", name));
         }
-        generated.extend(host::routes(self, spec, &settings.host));
+        generated.extend(route::taken(self, spec, settings.route.as_ref()));
         for manifest in settings.manifests.iter().filter(|manifest| generated.contains(&manifest.object)) {
             let error =
                 Diagnostic::error(manifest.origin.clone(), format!("Backstay itself makes `{}`", manifest.object));

@@ -1,16 +1,12 @@
-//! What is declared for a host: its artifact, route and drain, and what has no effect there.
+//! What is declared for a host: its artifact and drain, and what has no effect there.
 
 use super::agent::Context;
 use super::artifact::{self, ArtifactSource, Shape};
 use super::read::{Node, Sha256Text, Spot};
-use super::settings::{ArtifactOrigin, Drain, DrainMode, HostSettings, Route};
+use super::settings::{ArtifactOrigin, Drain, DrainMode, HostSettings};
 use super::{TargetKind, written};
-use crate::model::{Digest, Manifest, ObjectRef};
+use crate::model::{Digest, Manifest};
 
-/// Host names of one route.
-const MAX_HOSTS: usize = 16;
-/// Characters of a host name.
-const MAX_HOST: usize = 253;
 /// Kinds of `manifests/` that a host does something with.
 const KINDS: [(&str, &str); 1] = [("", "ConfigMap")];
 /// Kinds whose objects something must run, fill or answer for before they are healthy. Nothing on a host does.
@@ -38,7 +34,7 @@ pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) 
         without_effect(context, at);
     }
     let artifact = found.map(|(origin, _)| origin);
-    HostSettings { artifact, route: route(context, spec, at), drain: drain(context, spec, at) }
+    HostSettings { artifact, drain: drain(context, spec, at) }
 }
 
 /// The artifact, and where its bytes come from.
@@ -210,37 +206,13 @@ pub(super) fn inert(context: &Context<'_>, manifests: &[Manifest]) {
     }
 }
 
-fn route(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) -> Option<Route> {
-    let route = spec.route.as_ref()?;
-    only_on_a_host(context, at, "route");
-    let spot = |key| at.nearest(["route", key]);
-    if spec.workload.port.is_none() && context.target == Some(TargetKind::Host) {
-        let error = spot("hosts").error("a route leads to a port, and the agent has none");
-        context.error(error.hint("add `workload.port`"));
-    }
-    for host in &route.hosts {
-        let name = host.strip_prefix("*.").unwrap_or(host);
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
-        if name.is_empty() || host.len() > MAX_HOST || !name.bytes().all(plain) {
-            let error = spot("hosts").error(format!("`{}` is no name of a host", host.escape_debug()));
-            context
-                .error(error.hint("a lower-case name without a port, such as `support.example.com`, or `*.` and one"));
-        }
-    }
-    if route.hosts.len() > MAX_HOSTS {
-        context.error(spot("hosts").error(format!("{} hosts are named, {MAX_HOSTS} are allowed", route.hosts.len())));
-    }
-    let path = route.path.clone().unwrap_or_else(|| "/".to_owned());
-    if !path.starts_with('/') || path.contains(['?', '#', ' ']) || path.chars().any(char::is_control) {
-        let error = spot("path").error(format!("`{}` is no path", path.escape_debug()));
-        context.error(error.hint("it begins with `/`, and has no `?`, `#` or space"));
-    }
-    Some(Route { hosts: route.hosts.clone(), path })
-}
-
 fn drain(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) -> Option<Drain> {
     let drain = spec.drain.as_ref()?;
-    only_on_a_host(context, at, "drain");
+    // Where it is not known which target it is, nothing is refused, and nothing is promised.
+    if let (None, Some(field)) = (context.target, at.field("drain")) {
+        let warning = field.spot.warning("`drain` is delivered on a host alone by this version");
+        context.warn(warning.hint("an environment on Kubernetes refuses it; an overlay takes it away there"));
+    }
     let default = Drain::default();
     let mode = match drain.mode {
         Some(written::DrainMode::Cut) => DrainMode::Cut,
@@ -251,28 +223,4 @@ fn drain(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) -> Option<
         span.as_secs() + u64::from(span.subsec_nanos() > 0)
     };
     Some(Drain { mode, max: drain.max.as_ref().map_or(default.max, seconds) })
-}
-
-/// Where it is not known which target it is, nothing is refused, and nothing is promised.
-fn only_on_a_host(context: &Context<'_>, at: &Node, key: &str) {
-    if let (None, Some(field)) = (context.target, at.field(key)) {
-        let warning = field.spot.warning(format!("`{key}` is delivered on a host alone by this version"));
-        context.warn(warning.hint("an environment on Kubernetes refuses it; an overlay takes it away there"));
-    }
-}
-
-/// What the agent's route takes of the one proxy of a host: no two agents may take the same.
-pub(super) fn routes(context: &Context<'_>, spec: &written::AgentSpec, settings: &HostSettings) -> Vec<ObjectRef> {
-    if context.target != Some(TargetKind::Host) || spec.workload.port.is_none() {
-        return vec![];
-    }
-    let route = settings.route.clone().unwrap_or_else(|| Route::of(context.name));
-    let path = route.path.trim_end_matches('/').to_owned();
-    let taken = |host: String| ObjectRef {
-        group: "backstay.dev".to_owned(),
-        kind: "Route".to_owned(),
-        namespace: String::new(),
-        name: format!("{host}{path}/"),
-    };
-    route.hosts.into_iter().map(taken).collect()
 }

@@ -48,6 +48,7 @@ mod read;
 mod release;
 mod resolve;
 pub mod rollout;
+mod route;
 mod secrets;
 mod settings;
 mod state;
@@ -70,7 +71,7 @@ pub use release::{
 };
 pub use resolve::{At, Resolve, resolve};
 pub use rollout::RolloutSpec;
-pub use settings::{ArtifactOrigin, Drain, DrainMode, HostSettings, Rolling, Route, Settings};
+pub use settings::{ArtifactOrigin, Drain, DrainMode, Gateway, HostSettings, Rolling, Route, Settings};
 pub use state::{
     After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, ReleaseRef, TargetKind, Track,
     Waves, WriteBack,

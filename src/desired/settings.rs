@@ -40,6 +40,9 @@ pub struct Settings {
     pub manifests: Vec<Manifest>,
     /// flagd definitions.
     pub flags: Option<Value>,
+    /// How requests from outside reach the agent; absent: on a host by [`Route::of`], where it has a port, and on
+    /// Kubernetes not at all.
+    pub route: Option<Route>,
     /// What a host alone looks at.
     pub host: HostSettings,
     /// How a new release gets the traffic; absent: as the target rolls, and nothing is watched.
@@ -53,9 +56,6 @@ pub struct HostSettings {
     /// The artifact, and where its bytes come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact: Option<ArtifactOrigin>,
-    /// How requests from outside reach the agent; absent: by [`Route::of`], where it has a port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub route: Option<Route>,
     /// How requests in flight are ended; absent: as [`Drain::default`] says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain: Option<Drain>,
@@ -81,6 +81,23 @@ pub struct Route {
     pub hosts: Vec<String>,
     /// Path prefix.
     pub path: String,
+    /// Who carries them on Kubernetes; a host has its proxy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<Gateway>,
+}
+
+/// A Gateway (`gateway.networking.k8s.io`).
+///
+/// Which namespaces may attach routes to it, and for which host names, is for its own listeners to say (Gateway API,
+/// `allowedRoutes`): a repository gets no more of it than the cluster's people allow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; absent: that of the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// How requests in flight are ended.
@@ -135,6 +152,8 @@ struct Form {
     manifests: Vec<Arc<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     flags: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    route: Option<Route>,
     #[serde(default, skip_serializing_if = "HostSettings::is_empty")]
     host: HostSettings,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -163,6 +182,7 @@ impl Settings {
             deployment: self.deployment.clone(),
             manifests: self.manifests.iter().map(|manifest| Arc::clone(&manifest.body)).collect(),
             flags: self.flags.clone(),
+            route: self.route.clone(),
             host: self.host.clone(),
             rollout: self.rollout.clone(),
         };
@@ -203,6 +223,7 @@ impl Settings {
             deployment: form.deployment,
             manifests: form.manifests.into_iter().map(manifest).collect::<Option<_>>()?,
             flags: form.flags,
+            route: form.route,
             host: form.host,
             rollout: form.rollout,
         })
@@ -223,7 +244,7 @@ impl HostSettings {
 impl Route {
     /// Where nothing is declared: all requests to `<agent>.localhost`.
     pub fn of(agent: &AgentName) -> Self {
-        Self { hosts: vec![format!("{agent}.localhost")], path: "/".to_owned() }
+        Self { hosts: vec![format!("{agent}.localhost")], path: "/".to_owned(), gateway: None }
     }
 }
 

@@ -13,10 +13,8 @@ fn refuse(field: &Field, what: &str, found: &mut Vec<Diagnostic>) {
 /// Refuses what an agent's `spec` asks for in vain.
 pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut Vec<Diagnostic>) {
     if target == Some(TargetKind::Kubernetes) {
-        for key in ["route", "drain"] {
-            if let Some(field) = spec.field(key) {
-                refuse(field, key, found);
-            }
+        if let Some(field) = spec.field("drain") {
+            refuse(field, "drain", found);
         }
         if let Some(field) = spec.get("code").and_then(|code| code.field("artifact")) {
             let error = field.spot.error("`code.artifact` is for a host, and this environment runs on Kubernetes");
@@ -26,9 +24,6 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
     let strategies = spec.get("rollout").and_then(|rollout| rollout.get("strategy")).map(Node::fields);
     for strategy in strategies.unwrap_or_default() {
         let what = format!("rollout.strategy.{}", strategy.key);
-        if target == Some(TargetKind::Kubernetes) && strategy.key != "rolling" {
-            refuse(strategy, &format!("{what} on Kubernetes"), found);
-        }
         let steps = strategy.value.get("steps").map(|steps| &steps.kind);
         let steps = if let Some(Kind::List(items)) = steps { items.as_slice() } else { &[] };
         for gate in steps.iter().filter_map(|step| step.field("gate")) {

@@ -1,6 +1,7 @@
 //! What the core asks the shell rooms to do, and what they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::desired::{Consent, DesiredAgent, WriteBack};
@@ -108,6 +109,8 @@ pub struct Smoke {
     pub path: String,
     /// The port of the release.
     pub port: u16,
+    /// The address of the release's own Service, where the target has given it one.
+    pub service: Option<IpAddr>,
 }
 
 /// The target went back: Git shall agree.

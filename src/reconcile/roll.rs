@@ -14,8 +14,8 @@ use crate::model::{ReleaseId, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn};
 use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told};
 use crate::rollout::{
-    Beginning, Deed, Event, Illegal, Instances, Judging, News, Person, Phase, Question, Reason, Rollout, Sides, Way,
-    evidence,
+    Beginning, Carrier, Deed, Event, Illegal, Instances, Judging, News, Person, Phase, Question, Reason, Rollout,
+    Sides, Way, evidence,
 };
 
 /// How often evidence is recorded while nothing else is.
@@ -61,6 +61,9 @@ impl AgentState {
         let (stable, candidate) = (stable.clone(), candidate.clone());
         let Ok((release, settings)) = content(self, &candidate) else { return };
         let spec = settings.rollout.clone().filter(|spec| spec.strategy != Strategy::Rolling);
+        let before = self.settings(stable.settings).unwrap_or_else(|| std::sync::Arc::clone(&settings));
+        let routed = [&before, &settings].into_iter().any(|side| sides::carrier(self, side) == Carrier::Routed);
+        let carrier = if routed { Carrier::Routed } else { Carrier::Counted };
         let admission = self.admission.as_deref();
         let beginning = Beginning {
             operation,
@@ -68,7 +71,7 @@ impl AgentState {
             stable: stable.release,
             way,
             spec: spec.unwrap_or_else(at_once),
-            carrier: self.config.carrier,
+            carrier,
             size: self.size(&release.spec, &settings),
             approvals: admission.map_or(0, |admission| admission.approvals),
             authors: admission.map(|admission| admission.authors.clone()).unwrap_or_default(),
@@ -404,7 +407,15 @@ impl AgentState {
         let host = declared.preview.clone().unwrap_or_else(|| format!("preview.{}.localhost", self.agent));
         let (agent, release, path) = (self.agent.clone(), rollout.candidate(), declared.smoke.clone());
         let port = self.release(release).and_then(|release| release.spec.workload.port).unwrap_or_default();
-        actions.push(Action::Smoke(Smoke { agent, release, host, path, port }));
+        let service = self.service_of(release);
+        actions.push(Action::Smoke(Smoke { agent, release, host, path, port, service }));
+    }
+
+    /// Where the Service of one release's own set is.
+    fn service_of(&self, release: ReleaseId) -> Option<std::net::IpAddr> {
+        let name = crate::render::service_name(&self.agent, crate::render::Set::PerRelease, &release);
+        let service = self.live.of_kind("", "Service").find(|live| live.object.name == name)?;
+        service.body.pointer("/spec/clusterIP")?.as_str()?.parse().ok()
     }
 
     fn smoke_answered(

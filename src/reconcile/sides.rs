@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::state::AgentState;
+use super::state::{AgentState, Shape};
 use super::target::{Target, content, identity, rendering};
 use crate::desired::rollout::{Segment, Strategy};
-use crate::desired::{Release, RolloutSpec, Settings};
+use crate::desired::{Release, RolloutSpec, Settings, TargetKind};
 use crate::judge::{AgentHealth, agent_health, route_is_in_force};
 use crate::model::{LiveObject, Manifest, ObjectRef, Timestamp};
 use crate::plan::Plan;
@@ -44,14 +44,33 @@ pub(super) fn sides(state: &mut AgentState, record: &AgentRecord, rollout: &Roll
     let all_sets = rollout.carrier() == Carrier::Counted && (1..100).contains(&wanted.routes.split.weight());
     let Sides { candidate: ours, stable: theirs } = wanted.instances;
     Ok(Sides {
-        candidate: Side::of(state, candidate, ours, whole(rollout), all_sets)?,
-        stable: Side::of(state, stable, theirs, false, all_sets)?,
+        candidate: Side::of(state, candidate, ours, Scaling::candidate(rollout), all_sets)?,
+        stable: Side::of(state, stable, theirs, Scaling::Floor, all_sets)?,
     })
+}
+
+/// What an autoscaler that is declared has to say about one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scaling {
+    /// All.
+    Free,
+    /// No fewer instances than now: they are the way back, however little they have to do meanwhile.
+    Floor,
+    /// Nothing yet: what is on its way is sized by its weight.
+    Fixed,
 }
 
 /// Whether the candidate has all of the traffic, and an autoscaler may have it.
 fn whole(rollout: &Rollout) -> bool {
     matches!(rollout.phase(), Phase::Baking { .. } | Phase::Keeping { .. } | Phase::Done { .. })
+}
+
+// === impl Scaling ===
+
+impl Scaling {
+    fn candidate(rollout: &Rollout) -> Self {
+        if whole(rollout) { Self::Free } else { Self::Fixed }
+    }
 }
 
 // === impl Side ===
@@ -61,15 +80,18 @@ impl Side {
         state: &mut AgentState,
         standing: Standing,
         wanted: Instances,
-        free: bool,
+        scaling: Scaling,
         all_sets: bool,
     ) -> Result<Self, String> {
         let (release, settings) = content(state, &standing)?;
         let nothing = wanted.agent == 0 && wanted.workers.values().all(|count| *count == 0);
-        // An autoscaler keeps what it has; what is on its way is sized by its weight.
-        let autoscaled = settings.autoscaling.is_some() && (free || !standing.own_set);
-        let instances = (!autoscaled).then_some(wanted);
-        let rendered = rendering(state, &release, &settings, &standing, false, instances, all_sets)?;
+        let declared = settings.autoscaling.is_some();
+        // What Kubernetes rolls from release to release is its autoscaler's as ever.
+        let scaling = if standing.own_set { scaling } else { Scaling::Free };
+        let instances = (!declared || scaling != Scaling::Free).then_some(wanted);
+        let autoscaled = declared && scaling != Scaling::Fixed;
+        let shape = Shape { surge: false, instances, autoscaled, all_sets };
+        let rendered = rendering(state, &release, &settings, &standing, shape)?;
         Ok(Self { release, settings, standing, rendered, nothing })
     }
 
@@ -153,7 +175,11 @@ impl Sides<Side> {
         };
         let port = self.stable.release.spec.workload.port?;
         let attached = wanted.routes.attached;
-        let candidate = attached.then(|| self.candidate.backend(weight));
+        let (stable, candidate) = if self.stable.nothing && weight == 100 {
+            (self.candidate.backend(weight), None)
+        } else {
+            (self.stable.backend(100 - weight), attached.then(|| self.candidate.backend(weight)))
+        };
         let (reach, preview) = match &spec.strategy {
             Strategy::Canary(canary) => (canary.reach.as_ref(), None),
             Strategy::BlueGreen(declared) => (None, declared.preview.as_deref()),
@@ -171,19 +197,26 @@ impl Sides<Side> {
             Strategy::Canary(_) | Strategy::BlueGreen(_) | Strategy::Rolling => spec.sticky.as_ref(),
         };
         let routing = Routing {
-            stable: self.stable.backend(100 - weight),
+            stable,
             candidate,
             mirror: wanted.routes.mirror,
             reach: reach.filter(|_| attached),
             sticky,
             preview: preview.filter(|_| attached),
-            gateway: None,
         };
-        Some(route(&identity(state), &self.stable.settings, port, &routing))
+        // A Gateway that comes with the candidate leads to stable first.
+        let (ours, theirs) = (&self.candidate.settings, &self.stable.settings);
+        let settings = if carrier(state, theirs) == Carrier::Routed { theirs } else { ours };
+        Some(route(&identity(state), settings, port, &routing))
     }
 }
 
-/// The route to one release that has all of the traffic.
+/// How traffic is split between two releases with such settings.
+pub(super) fn carrier(state: &AgentState, settings: &Settings) -> Carrier {
+    Carrier::of(state.config.target, settings)
+}
+
+/// The route to one release that has all of the traffic; none where requests reach it without one.
 pub(super) fn whole_route(
     state: &AgentState,
     standing: &Standing,
@@ -191,9 +224,14 @@ pub(super) fn whole_route(
     settings: &Settings,
 ) -> Option<Manifest> {
     let port = release.spec.workload.port?;
+    // A host's proxy finds what rolls by its Service.
+    let by_service = state.config.target == TargetKind::Host && !standing.own_set;
+    if by_service || carrier(state, settings) != Carrier::Routed {
+        return None;
+    }
     let stable = Backend { release: standing.release, set: set_of(standing), weight: 100 };
     let sticky = settings.rollout.as_ref().and_then(|spec| spec.sticky.as_ref());
-    let routing = Routing { stable, candidate: None, mirror: false, reach: None, sticky, preview: None, gateway: None };
+    let routing = Routing { stable, candidate: None, mirror: false, reach: None, sticky, preview: None };
     Some(route(&identity(state), settings, port, &routing))
 }
 

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, MAX_SETTINGS, Requests, RolloutRecord, Standing};
 use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
-use crate::rollout::{Carrier, Instances, Judging, Rollout};
+use crate::rollout::{Instances, Judging, Rollout};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
@@ -37,8 +37,6 @@ pub struct AgentConfig {
     pub gate: GatePolicy,
     /// Nothing is written, neither to the target nor to the ledger.
     pub observe: bool,
-    /// How traffic is split between two releases.
-    pub carrier: Carrier,
     /// How often a rollout is measured, where its metrics do not say it.
     pub measure_every: SignedDuration,
 }
@@ -157,10 +155,19 @@ pub(super) struct RenderKey {
     pub(super) release: ReleaseId,
     pub(super) settings: Digest,
     pub(super) renderer: u32,
-    pub(super) surge: bool,
     pub(super) own_set: bool,
+    pub(super) shape: Shape,
+}
+
+/// What is asked for beside what is declared.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Pods are replaced all at once.
+    pub(super) surge: bool,
     /// As many instances, and not as the settings say.
     pub(super) instances: Option<Instances>,
+    /// An autoscaler has the agent's own instances, and keeps at least as many.
+    pub(super) autoscaled: bool,
     /// Callers inside the cluster reach all sets.
     pub(super) all_sets: bool,
 }

@@ -7,15 +7,14 @@ use jiff::SignedDuration;
 
 use super::learn::body_digest;
 use super::sides::{set_of, whole_route};
-use super::state::{AgentState, RenderKey, kept, to_keep};
+use super::state::{AgentState, RenderKey, Shape, kept, to_keep};
 use super::{FailureKind, Reason, Wanted};
 use crate::desired::{Release, Settings};
 use crate::judge::{AgentHealth, Health, agent_health};
 use crate::model::{LiveObject, Manifest, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
 use crate::plan::{Plan, PlanInput, WaitingOn, owns, plan};
 use crate::record::{AgentRecord, ConditionKind, MAX_MAKING, Operation, OperationKind, Requests, Standing, Truth};
-use crate::render::{Identity, RenderOptions, Rendered, RendererVersion, Role, render};
-use crate::rollout::{Carrier, Instances};
+use crate::render::{FIELD_MANAGER, Identity, RenderOptions, Rendered, RendererVersion, Role, TRAFFIC_MANAGER, render};
 
 /// Renderings kept in memory for one agent.
 const RENDERINGS: usize = 3;
@@ -50,21 +49,19 @@ impl Target {
         };
         let Some(standing) = standing.cloned() else { return Ok(None) };
         let (release, settings) = content(state, &standing)?;
-        let mut rendered = rendering(state, &release, &settings, &standing, surge, None, false)?;
+        let mut rendered = rendering(state, &release, &settings, &standing, Shape { surge, ..Shape::default() })?;
         let before = record.stable.clone().filter(|_| record.operation.is_some());
         let previous = match before {
-            Some(before) => content(state, &before).ok().filter(|(_, found)| found.digest == before.settings).and_then(
-                |(release, settings)| rendering(state, &release, &settings, &before, false, None, false).ok(),
-            ),
+            Some(before) => content(state, &before)
+                .ok()
+                .filter(|(_, found)| found.digest == before.settings)
+                .and_then(|(release, settings)| rendering(state, &release, &settings, &before, Shape::default()).ok()),
             None => Some(Arc::clone(&rendered)),
         };
-        if standing.own_set
-            && state.config.carrier == Carrier::Routed
-            && let Some(manifest) = whole_route(state, &standing, &release, &settings)
-        {
+        if let Some(manifest) = whole_route(state, &standing, &release, &settings) {
             Arc::make_mut(&mut rendered).add(Role::Route, manifest);
         }
-        let key = key(&release, &settings, &standing, surge, None, false);
+        let key = key(&release, &settings, &standing, Shape { surge, ..Shape::default() });
         let release = Some(standing.release);
         let (rendered, settings, key) = (Some(rendered), Some(settings), Some(key));
         Ok(Some(Self { release, rendered, previous, settings, key, ..nothing }))
@@ -191,7 +188,7 @@ impl Target {
             entry.get(field).and_then(serde_json::Value::as_str).map(str::to_owned)
         };
         let others = managers.into_iter().flatten().filter(|entry| {
-            text(entry, "manager").is_some_and(|manager| manager != crate::render::FIELD_MANAGER)
+            text(entry, "manager").is_some_and(|manager| ![FIELD_MANAGER, TRAFFIC_MANAGER].contains(&&*manager))
                 && text(entry, "subresource").is_none()
         });
         let newest = others.max_by_key(|entry| text(entry, "time"));
@@ -212,16 +209,9 @@ pub(super) fn content(state: &mut AgentState, standing: &Standing) -> Result<(Ar
     Ok((release, settings))
 }
 
-fn key(
-    release: &Release,
-    settings: &Settings,
-    standing: &Standing,
-    surge: bool,
-    instances: Option<Instances>,
-    all_sets: bool,
-) -> RenderKey {
+fn key(release: &Release, settings: &Settings, standing: &Standing, shape: Shape) -> RenderKey {
     let (renderer, own_set) = (standing.renderer, standing.own_set);
-    RenderKey { release: release.id, settings: settings.digest, renderer, surge, own_set, instances, all_sets }
+    RenderKey { release: release.id, settings: settings.digest, renderer, own_set, shape }
 }
 
 /// Whose objects are rendered, and where.
@@ -242,20 +232,21 @@ pub(super) fn rendering(
     release: &Release,
     settings: &Settings,
     standing: &Standing,
-    surge: bool,
-    instances: Option<Instances>,
-    all_sets: bool,
+    shape: Shape,
 ) -> Result<Arc<Rendered>, String> {
-    let key = key(release, settings, standing, surge, instances, all_sets);
+    let key = key(release, settings, standing, shape);
     if let Some((_, rendered)) = state.memory.renderings.iter().find(|(known, _)| *known == key) {
         return Ok(Arc::clone(rendered));
     }
     let version = RendererVersion::known(standing.renderer).map_err(|error| error.to_string())?;
+    let Shape { surge, instances, autoscaled, all_sets } = &key.shape;
+    let agent = instances.as_ref().map(|instances| instances.agent);
     let options = RenderOptions {
         surge: surge.then(|| "100%".to_owned()),
-        replicas: key.instances.as_ref().map(|instances| instances.agent),
-        workers: key.instances.as_ref().map(|instances| instances.workers.clone()).unwrap_or_default(),
-        all_sets,
+        replicas: agent.filter(|_| !autoscaled),
+        floor: agent.filter(|_| *autoscaled),
+        workers: instances.as_ref().map(|instances| instances.workers.clone()).unwrap_or_default(),
+        all_sets: *all_sets,
         origin: None,
     };
     let rendered = render(&identity(state), release, settings, version, set_of(standing), &options);

@@ -11,6 +11,8 @@ use super::Set;
 
 /// The field manager of everything that is rendered.
 pub const FIELD_MANAGER: &str = "backstay";
+/// The field manager of an agent's own HTTPRoute: who looks at a route sees at once who moves the traffic.
+pub const TRAFFIC_MANAGER: &str = "backstay-traffic";
 /// Labels and annotations that begin so are Backstay's own.
 pub const RESERVED_PREFIX: &str = "backstay.dev/";
 /// Label: the agent.

@@ -263,7 +263,7 @@ fn routed(context: &Context<'_>) -> Vec<(&'static str, String)> {
 
 /// How requests reach an agent of a host, and how those in flight are ended, as annotations.
 pub(super) fn ways(agent: &AgentName, settings: &Settings) -> Vec<(&'static str, String)> {
-    let route = settings.host.route.clone().unwrap_or_else(|| Route::of(agent));
+    let route = settings.route.clone().unwrap_or_else(|| Route::of(agent));
     let drain = settings.host.drain.unwrap_or_default();
     let drain = json!({"mode": drain.mode, "max": format!("{}s", drain.max)});
     vec![(ROUTE_ANNOTATION, json!(route).to_string()), (DRAIN_ANNOTATION, drain.to_string())]
@@ -290,6 +290,12 @@ pub(super) fn autoscaler(context: &Context<'_>) -> Option<Manifest> {
     let mut spec = without_nulls(context.settings.autoscaling.as_ref()?);
     let name = deployment_name(context.identity.agent, None, context.set, &context.release.id);
     let fields = spec.as_object_mut()?;
+    if let Some(floor) = context.options.floor {
+        let number = |key: &str| fields.get(key).and_then(Value::as_u64);
+        let least = u64::from(floor).max(number("minReplicas").unwrap_or(1));
+        let least = number("maxReplicas").map_or(least, |most| least.min(most));
+        fields.insert("minReplicas".to_owned(), json!(least.max(1)));
+    }
     // An empty list or map says the same as none, and the server puts its default in its place.
     fields.retain(|_, value| {
         value.as_array().is_none_or(|list| !list.is_empty()) && value.as_object().is_none_or(|map| !map.is_empty())

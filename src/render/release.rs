@@ -49,6 +49,8 @@ pub struct RenderOptions {
     pub surge: Option<String>,
     /// In place of the main process's replicas, rendered even where an HPA would own them: then there is no HPA.
     pub replicas: Option<u32>,
+    /// The least that an autoscaler shall keep of the main process, above what is declared for it.
+    pub floor: Option<u32>,
     /// In place of the replicas of workers.
     pub workers: BTreeMap<WorkerName, u32>,
     /// Callers inside the cluster reach the pods of all sets, and not of this one alone.

@@ -9,7 +9,7 @@ use super::names::{HOST_PARENT, SPLIT_ANNOTATION, service_name};
 use super::object::{Context, annotations, labels, ways};
 use super::release::{Identity, RenderError, Set};
 use crate::desired::rollout::{Field, Match, Strategy};
-use crate::desired::{Route, Settings, TargetKind};
+use crate::desired::{Gateway, Route, Settings, TargetKind};
 use crate::model::{AgentName, Manifest, ObjectRef, Origin, ReleaseId};
 
 /// The group of [`ROUTE_KIND`].
@@ -28,15 +28,6 @@ pub struct Backend {
     pub weight: u8,
 }
 
-/// The Gateway that acts on a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gateway<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its namespace, where that is another one.
-    pub namespace: Option<&'a str>,
-}
-
 /// How requests are split between the releases of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Routing<'a> {
@@ -52,8 +43,6 @@ pub struct Routing<'a> {
     pub sticky: Option<&'a Field>,
     /// The name of a host that always reaches the candidate.
     pub preview: Option<&'a str>,
-    /// Who acts on it; on a host the proxy does.
-    pub gateway: Option<Gateway<'a>>,
 }
 
 /// What a host's proxy does beside the weights: the value of [`SPLIT_ANNOTATION`].
@@ -86,7 +75,7 @@ pub fn route(identity: &Identity<'_>, settings: &Settings, port: u16, routing: &
         preview: routing.preview.filter(|_| routing.candidate.is_some()).map(str::to_owned),
     };
     let is_host = identity.target == TargetKind::Host;
-    let declared = match &settings.host.route {
+    let declared = match &settings.route {
         Some(route) => Some(route.clone()),
         None => is_host.then(|| Route::of(identity.agent)),
     };
@@ -97,14 +86,18 @@ pub fn route(identity: &Identity<'_>, settings: &Settings, port: u16, routing: &
         annotations.extend(further.into_iter().map(|(key, value)| (key.to_owned(), json!(value))));
     }
     let mut spec = Map::new();
-    let parent = if is_host { Some(Gateway { name: HOST_PARENT, namespace: None }) } else { routing.gateway };
-    if let Some(Gateway { name, namespace }) = parent {
-        let mut parent = json!({"group": ROUTE_GROUP, "kind": "Gateway", "name": name});
-        if is_host {
-            parent = json!({"name": name});
-        } else if let Some(namespace) = namespace {
-            parent["namespace"] = json!(namespace);
+    let parent = match declared.as_ref().and_then(|route| route.gateway.as_ref()) {
+        _ if is_host => Some(json!({"name": HOST_PARENT})),
+        Some(Gateway { name, namespace }) => {
+            let mut parent = json!({"group": ROUTE_GROUP, "kind": "Gateway", "name": name});
+            if let Some(namespace) = namespace {
+                parent["namespace"] = json!(namespace);
+            }
+            Some(parent)
         }
+        None => None,
+    };
+    if let Some(parent) = parent {
         spec.insert("parentRefs".to_owned(), json!([parent]));
     }
     if let Some(route) = declared.as_ref().filter(|route| !route.hosts.is_empty()) {
@@ -137,8 +130,12 @@ pub fn route_ref(agent: &AgentName, namespace: &str) -> ObjectRef {
 
 /// Refuses a route of `manifests/` where Backstay's own has that name.
 pub(super) fn check_extras(context: &Context<'_>) -> Result<(), RenderError> {
-    let own = |rollout: &crate::desired::RolloutSpec| rollout.strategy != Strategy::Rolling;
-    if context.set == Set::Rolling && !context.settings.rollout.as_ref().is_some_and(own) {
+    let splits = |rollout: &crate::desired::RolloutSpec| rollout.strategy != Strategy::Rolling;
+    let own = match context.identity.target {
+        TargetKind::Host => context.set == Set::PerRelease || context.settings.rollout.as_ref().is_some_and(splits),
+        TargetKind::Kubernetes => context.settings.route.as_ref().is_some_and(|route| route.gateway.is_some()),
+    };
+    if !own {
         return Ok(());
     }
     let is_ours = |object: &ObjectRef| {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::{Settings, TargetKind};
 use crate::model::WorkerName;
 
 /// Something for both sides.
@@ -45,6 +46,21 @@ pub fn rounded(all: u32, weight: u8) -> u32 {
     let weight = u64::from(weight.min(100));
     let part = u32::try_from((u64::from(all) * weight + 50) / 100).unwrap_or(all);
     if all > 1 && (1..=99).contains(&weight) { part.clamp(1, all - 1) } else { part }
+}
+
+// === impl Carrier ===
+
+impl Carrier {
+    /// How traffic is split between two releases of an agent with such settings: on a host by its proxy, on Kubernetes by
+    /// the Gateway that its route names, and without one by the number of pods.
+    pub fn of(target: TargetKind, settings: &Settings) -> Self {
+        let gateway = settings.route.as_ref().is_some_and(|route| route.gateway.is_some());
+        match target {
+            TargetKind::Host => Self::Routed,
+            TargetKind::Kubernetes if gateway => Self::Routed,
+            TargetKind::Kubernetes => Self::Counted,
+        }
+    }
 }
 
 // === impl Instances ===

@@ -241,7 +241,7 @@ fn routes_and_drains_are_settings_and_no_two_agents_take_the_same() {
     let agent = good(&with(&spec));
     assert_eq!(agent.release.id, plain.release.id);
     assert_ne!(agent.settings.digest, plain.settings.digest);
-    let route = agent.settings.host.route.clone().expect("a route");
+    let route = agent.settings.route.clone().expect("a route");
     assert_eq!((route.hosts, route.path.as_str()), (vec!["a.example.com".to_owned()], "/"));
     assert_eq!(agent.settings.host.drain, Some(Drain { mode: DrainMode::Cut, max: 2 }));
 
@@ -304,7 +304,7 @@ fn kubernetes_refuses_what_is_for_a_host_and_validation_says_so() {
     let refused = wrong(&artifact);
     assert!(refused.contains("`code.artifact` is for a host") && refused.contains("artifact: null"), "{refused}");
     assert!(validate(&artifact, now()).0.is_empty(), "nobody says which target it is");
-    let route = with("  code: {command: [sh]}\n  workload: {port: 80}\n  route: {hosts: [a]}\n");
-    let said = validate(&route, now());
+    let drain = with("  code: {command: [sh]}\n  workload: {port: 80}\n  drain: {mode: cut}\n");
+    let said = validate(&drain, now());
     assert!(!said.has_errors() && told(&said).contains("is delivered on a host alone"), "{}", told(&said));
 }

@@ -299,43 +299,27 @@ fn agents_against_one_another() {
 
 #[test]
 fn what_is_not_delivered_is_never_ignored() {
-    assert_snapshot!(spec("  route: {hosts: [a.example.com]}\n  drain: {mode: finish}\n  rollout:\n    strategy: {canary: {steps: [{weight: 5, for: 5m}]}}\n    onNewCommit: queue\n    warmUp: 30s\n    analysis: {errors: {preset: error_rate, max: 0.01}}\n    onNoData: hold\n    onUndecided: hold\n    rollback: {bake: 10m}\n"), @"
-    agents/a/agent.yaml:6:3: error: `route` is not delivered by this version
-      |   route: {hosts: [a.example.com]}
-      |   ^^^^^
-      hint: take it away until a version delivers it
-    agents/a/agent.yaml:7:3: error: `drain` is not delivered by this version
+    assert_snapshot!(spec("  drain: {mode: finish}\n  rollout:\n    strategy: {canary: {steps: [{weight: 5, for: 5m}]}}\n    onNewCommit: queue\n    warmUp: 30s\n    analysis: {errors: {preset: error_rate, max: 0.01}}\n    onNoData: hold\n    onUndecided: hold\n    rollback: {bake: 10m}\n"), @"
+    agents/a/agent.yaml:6:3: error: `drain` is not delivered by this version
       |   drain: {mode: finish}
       |   ^^^^^
       hint: take it away until a version delivers it
-    agents/a/agent.yaml:9:16: error: `canary` moves traffic, and the agent has no port
+    agents/a/agent.yaml:8:16: error: `canary` moves traffic, and the agent has no port
       |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
       |                ^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:9:16: error: `rollout.strategy.canary on Kubernetes` is not delivered by this version
-      |     strategy: {canary: {steps: [{weight: 5, for: 5m}]}}
-      |                ^^^^^^
-      hint: take it away until a version delivers it
     ");
     assert_snapshot!(spec("  rollout: {strategy: {blueGreen: {keepOld: 1h}}}\n"), @"
     agents/a/agent.yaml:6:24: error: `blueGreen` moves traffic, and the agent has no port
       |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
       |                        ^^^^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:6:24: error: `rollout.strategy.blueGreen on Kubernetes` is not delivered by this version
-      |   rollout: {strategy: {blueGreen: {keepOld: 1h}}}
-      |                        ^^^^^^^^^
-      hint: take it away until a version delivers it
     ");
     assert_snapshot!(spec("  rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}\n"), @"
     agents/a/agent.yaml:6:24: error: `abTest` moves traffic, and the agent has no port
       |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
       |                        ^^^^^^
       hint: add `workload.port`, or write `strategy: rolling`
-    agents/a/agent.yaml:6:24: error: `rollout.strategy.abTest on Kubernetes` is not delivered by this version
-      |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
-      |                        ^^^^^^
-      hint: take it away until a version delivers it
     agents/a/agent.yaml:6:33: error: users cannot be split by hash on Kubernetes: an HTTPRoute matches values alone
       |   rollout: {strategy: {abTest: {by: {header: x}, for: 14d}}}
       |                                 ^^
@@ -354,16 +338,51 @@ fn what_is_not_delivered_is_never_ignored() {
     ");
 }
 
+#[test]
+fn a_route_on_kubernetes_is_of_a_gateway_and_leads_to_a_port() {
+    assert_snapshot!(spec("  route: {hosts: [a.example.com, \"A b\"], path: \"x?\"}\n"), @r#"
+    agents/a/agent.yaml:6:3: error: on Kubernetes a route needs a Gateway, and this one names none
+      |   route: {hosts: [a.example.com, "A b"], path: "x?"}
+      |   ^^^^^
+      hint: add `gateway: {name: …, namespace: …}`, or take the route away here by an overlay: `route: null`
+    agents/a/agent.yaml:6:11: error: `A b` is no name of a host
+      |   route: {hosts: [a.example.com, "A b"], path: "x?"}
+      |           ^^^^^
+      hint: a lower-case name without a port, such as `support.example.com`, or `*.` and one
+    agents/a/agent.yaml:6:11: error: a route leads to a port, and the agent has none
+      |   route: {hosts: [a.example.com, "A b"], path: "x?"}
+      |           ^^^^^
+      hint: add `workload.port`
+    agents/a/agent.yaml:6:48: error: `x?` is no path
+      |   route: {hosts: [a.example.com, "A b"], path: "x?"}
+      |                                                ^^^^
+      hint: it begins with `/`, and has no `?`, `#` or space
+    "#);
+    let gateway = "gateway: {name: public, namespace: gateways}";
+    let two = |path: &str| {
+        let declared = |name: &str, path: &str| {
+            agent(
+                name,
+                &format!(
+                    "  code: {{image: {DIGEST}}}\n  workload: {{port: 80}}\n  route: {{hosts: [x.example.com], path: {path}, {gateway}}}\n"
+                ),
+            )
+        };
+        small().with("agents/a/agent.yaml", declared("a", "/")).with("agents/b/agent.yaml", declared("b", path))
+    };
+    assert!(resolved(&two("/b"), "prod").agents.values().all(Result::is_ok));
+    assert!(wrong(&two("/")).contains("x.example.com/"), "{}", wrong(&two("/")));
+}
+
 // === rollouts ===
 
-/// What is wrong with a rollout, apart from that it is not delivered.
+/// What is wrong with a rollout; nothing where it is good.
 fn rollout(rollout: &str) -> String {
-    let told = spec(&format!("  workload: {{port: 8000}}\n  rollout:\n{rollout}"));
-    let undelivered = ["is not delivered by this version", "until a version delivers it"];
-    let lines = told.lines().filter(|line| {
-        line.contains("error: ") && !line.ends_with(undelivered[0])
-            || line.contains("hint: ") && !line.ends_with(undelivered[1])
-    });
+    let lines = format!("  workload: {{port: 8000}}\n  rollout:\n{rollout}");
+    let state = resolved(&small().with("agents/a/agent.yaml", with_image(&lines)), "prod");
+    let Err(errors) = &state.agents[&name("a")] else { return String::new() };
+    let told = told(errors);
+    let lines = told.lines().filter(|line| line.contains("error: ") || line.contains("hint: "));
     lines.map(|line| format!("{}\n", line.trim_end())).collect()
 }
 

@@ -65,6 +65,7 @@ fn settings(replicas: u32) -> Settings {
         deployment: None,
         manifests: vec![],
         flags: None,
+        route: None,
         host: HostSettings::default(),
         rollout: None,
     }

@@ -42,6 +42,7 @@ impl Agent {
                 deployment: None,
                 manifests: vec![],
                 flags: None,
+                route: None,
                 host: HostSettings::default(),
                 rollout: None,
             },

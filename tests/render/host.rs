@@ -69,7 +69,8 @@ fn the_service_says_how_requests_come_and_end() {
     let (route, drain) = services(&agent);
     assert_eq!(route, json!({"hosts": ["support.localhost"], "path": "/"}));
     assert_eq!(drain, json!({"mode": "finish", "max": "600s"}));
-    agent.settings.host.route = Some(Route { hosts: vec!["a.example.com".to_owned()], path: "/v1".to_owned() });
+    agent.settings.route =
+        Some(Route { hosts: vec!["a.example.com".to_owned()], path: "/v1".to_owned(), gateway: None });
     agent.settings.host.drain = Some(Drain { mode: DrainMode::Cut, max: 5 });
     let (route, drain) = services(&agent);
     assert_eq!(route, json!({"hosts": ["a.example.com"], "path": "/v1"}));
@@ -82,5 +83,6 @@ fn settings_of_a_host_restart_nothing() {
     let template = |agent: &Agent| agent.deployment()["spec"]["template"].clone();
     let before = template(&agent);
     agent.settings.host = backstay::desired::HostSettings::default();
+    agent.settings.route = None;
     assert_eq!(template(&agent), before);
 }

@@ -1,10 +1,10 @@
 //! The route that splits requests between two releases.
 
 use backstay::desired::rollout::{Field, Match, RolloutSpec, Strategy};
-use backstay::desired::{Route, Settings, TargetKind};
+use backstay::desired::{Gateway, Route, Settings, TargetKind};
 use backstay::model::ReleaseId;
 use backstay::plan::{GatePolicy, violations};
-use backstay::render::{Backend, Gateway, HostSplit, Identity, Routing, Set, route};
+use backstay::render::{Backend, HostSplit, Identity, Routing, Set, route};
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
@@ -25,7 +25,6 @@ fn two(weight: u8) -> Routing<'static> {
         reach: None,
         sticky: None,
         preview: None,
-        gateway: None,
     }
 }
 
@@ -47,15 +46,17 @@ fn rendered(target: TargetKind, settings: &Settings, routing: &Routing<'_>) -> V
 #[test]
 fn a_route_of_a_gateway_is_of_the_standard() {
     let reach = Match { field: Field::Header("x-canary".to_owned()), value: "yes".to_owned() };
-    let gateway = Some(Gateway { name: "public", namespace: Some("gateways") });
-    let routing = Routing { reach: Some(&reach), mirror: true, gateway, ..two(5) };
-    let settings = Agent::small().settings;
+    let routing = Routing { reach: Some(&reach), mirror: true, ..two(5) };
+    let gateway = Gateway { name: "public".to_owned(), namespace: Some("gateways".to_owned()) };
+    let mut settings = Agent::small().settings;
+    settings.route = Some(Route { hosts: vec!["a.example".to_owned()], path: "/".to_owned(), gateway: Some(gateway) });
     let body = rendered(TargetKind::Kubernetes, &settings, &routing);
     let candidate = format!("support--{}", release("two"));
     assert_eq!(
         body["spec"],
         json!({
             "parentRefs": [{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "public", "namespace": "gateways"}],
+            "hostnames": ["a.example"],
             "rules": [
                 {
                     "matches": [{
@@ -92,7 +93,7 @@ fn a_cookie_is_matched_among_others_and_nothing_of_it_is_a_pattern() {
 #[test]
 fn a_preview_has_its_host_and_every_path_of_it() {
     let mut settings = Agent::small().settings;
-    settings.host.route = Some(Route { hosts: vec!["a.example".to_owned()], path: "/v1".to_owned() });
+    settings.route = Some(Route { hosts: vec!["a.example".to_owned()], path: "/v1".to_owned(), gateway: None });
     let routing = Routing { preview: Some("preview.example"), ..two(0) };
     let body = rendered(TargetKind::Host, &settings, &routing);
     assert_eq!(body["spec"]["hostnames"], json!(["a.example", "preview.example"]));
@@ -140,7 +141,7 @@ fn a_hosts_route_says_the_rest_in_its_annotations_and_every_change_of_that_in_it
         assert_ne!(rendered(TargetKind::Host, &settings, &changed)["spec"], body["spec"], "{changed:?}");
     }
     let mut elsewhere = settings.clone();
-    elsewhere.host.route = Some(Route { hosts: vec![], path: "/v1".to_owned() });
+    elsewhere.route = Some(Route { hosts: vec![], path: "/v1".to_owned(), gateway: None });
     assert_ne!(rendered(TargetKind::Host, &elsewhere, &all)["spec"], body["spec"]);
 }
 
@@ -160,14 +161,18 @@ fn a_repositorys_own_route_may_not_have_that_name_where_it_is_ours() {
     let own = |name: &str| json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": name}, "spec": {}});
     let mut agent = Agent::small();
     agent.manifest(own("support"));
-    agent.render();
+    // Where the number of pods splits the traffic, a route of theirs leads to the agent's Service.
     agent.set = Set::PerRelease;
-    let error = agent.try_render().expect_err("refused");
-    assert!(error.to_string().contains("Backstay's own"), "{error}");
-    agent.set = Set::Rolling;
     let strategy: Strategy =
         serde_json::from_value(json!({"blueGreen": {"smoke": "/", "keepOld": "PT1M"}})).expect("a strategy");
     agent.settings.rollout = Some(RolloutSpec { strategy, ..RolloutSpec::default() });
+    agent.render();
+    let gateway = Some(Gateway { name: "public".to_owned(), namespace: None });
+    agent.settings.route = Some(Route { hosts: vec!["a.example".to_owned()], path: "/".to_owned(), gateway });
+    let error = agent.try_render().expect_err("refused");
+    assert!(error.to_string().contains("Backstay's own"), "{error}");
+    agent.set = Set::Rolling;
+    agent.settings.rollout = None;
     agent.try_render().expect_err("refused");
     agent.settings.manifests.clear();
     agent.manifest(own("support-admin"));

@@ -173,6 +173,16 @@ impl Cluster {
         self.seen = (self.clock, self.sick.clone());
     }
 
+    /// The ready pods that a selector finds.
+    pub(crate) fn behind(&self, selector: &Value) -> Vec<&LiveObject> {
+        let labels: Vec<_> = selector.as_object().into_iter().flatten().collect();
+        let found = |live: &&LiveObject| {
+            live.object.kind == "Pod" && labels.iter().all(|(key, value)| live.label(key) == value.as_str())
+        };
+        let pods = self.objects.values().map(AsRef::as_ref).filter(found);
+        pods.filter(|pod| pod.body["status"]["conditions"][0]["status"] == "True").collect()
+    }
+
     /// The gateway says of a route that it is in force.
     fn accept(&mut self, object: &ObjectRef) {
         let generation = self.body(object)["metadata"]["generation"].clone();
@@ -259,11 +269,14 @@ impl Cluster {
     }
 }
 
-/// What is applied lies over what stands; lists are replaced.
+/// What is applied lies over what stands; lists are replaced, and so are the selectors of Services (both are atomic).
 fn merge(onto: &mut Value, from: &Value) {
     match (onto, from) {
         (Value::Object(onto), Value::Object(from)) => {
             for (key, value) in from {
+                if key == "selector" && value.get("matchLabels").is_none() {
+                    onto.remove(key);
+                }
                 merge(onto.entry(key.clone()).or_insert(Value::Null), value);
             }
         }

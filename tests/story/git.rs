@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstay::desired::{
-    Code, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, Release, ReleaseSpec, Rolling, Settings,
-    Workload, WriteBack,
+    Code, Consent, DesiredAgent, DesiredState, EnvironmentSpec, Gateway, ImagePolicy, Release, ReleaseSpec, Rolling,
+    Route, Settings, Workload, WriteBack,
 };
 use backstay::model::{AgentName, Diagnostic, Diagnostics, Digest, Manifest, ObjectRef, Origin, Revision, Timestamp};
 use backstay::reconcile::TellGit;
@@ -77,6 +77,7 @@ pub(crate) fn desired(
         deployment: None,
         manifests: vec![],
         flags: None,
+        route: None,
         host: backstay::desired::HostSettings::default(),
         rollout: None,
     };
@@ -91,6 +92,12 @@ pub(crate) fn desired(
         origin: Origin::file("agents/support/agent.yaml"),
         warnings: Diagnostics::default(),
     }
+}
+
+/// A route of a Gateway, as agents have it whose requests are split.
+pub(crate) fn route() -> Route {
+    let gateway = Gateway { name: "public".to_owned(), namespace: Some("gateways".to_owned()) };
+    Route { hosts: vec!["support.example.com".to_owned()], path: "/".to_owned(), gateway: Some(gateway) }
 }
 
 /// An object of an agent's `manifests/`.

@@ -117,6 +117,9 @@ impl Oracle {
         if object.kind == "HTTPRoute" {
             self.split(&write.manifest.body, truth);
         }
+        if object.kind == "Service" {
+            self.select(&write.manifest.body, truth);
+        }
         if !matches!(write.how, How::Create { .. }) {
             self.somebodys(write, record, truth);
         }
@@ -131,6 +134,19 @@ impl Oracle {
             if record.quarantine.iter().any(|failed| failed.release.short() == release) {
                 self.broken("D9", format!("{object} goes to {release}, which is in quarantine"));
             }
+        }
+    }
+
+    /// A Service of the agent never leaves ready pods for none.
+    fn select(&mut self, body: &Value, truth: &Truth<'_>) {
+        let name = body["metadata"]["name"].as_str().unwrap_or_default();
+        let live =
+            truth.cluster.objects.values().find(|live| live.object.kind == "Service" && live.object.name == name);
+        let Some(live) = live.filter(|_| name == truth.agent.as_str()) else { return };
+        let count = |body: &Value| truth.cluster.behind(&body["spec"]["selector"]).len();
+        let (before, after) = (count(&live.body), count(body));
+        if before > 0 && after == 0 {
+            self.broken("T1", format!("Service/{name} leaves {before} ready pods for none"));
         }
     }
 

@@ -8,7 +8,9 @@ use backstay::desired::rollout::{BlueGreen, Canary, OnNewCommit, Rollback, Step,
 use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
 use backstay::rollout::{Phase, Rollout};
 use jiff::SignedDuration;
+use serde_json::json;
 
+use super::git::route;
 use super::traffic::Traffic;
 use super::world::World;
 
@@ -30,8 +32,20 @@ fn blue_green() -> RolloutSpec {
     RolloutSpec { strategy: Strategy::BlueGreen(switch), ..canary() }
 }
 
+/// Behind a Gateway.
 fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
-    move |_, settings| settings.rollout = Some(spec)
+    move |_, settings| {
+        settings.route = Some(route());
+        settings.rollout = Some(spec);
+    }
+}
+
+/// By the number of pods behind the agent's Service: ten all in all.
+fn by_number(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
+    move |_, settings| {
+        settings.replicas = Some(10);
+        settings.rollout = Some(spec);
+    }
 }
 
 /// `support` serves `good`, with a set of its own and 200 requests a second.
@@ -271,6 +285,7 @@ fn settings_alone_start_no_rollout() {
     let operations = world.record().operations.len();
     let more = |spec: RolloutSpec| {
         move |_: &mut backstay::desired::ReleaseSpec, settings: &mut Settings| {
+            settings.route = Some(route());
             settings.rollout = Some(spec);
             settings.replicas = Some(4);
         }
@@ -321,7 +336,113 @@ fn a_change_of_strategy_never_leaves_the_traffic_with_a_set_that_is_not_ready() 
     let world = world.git_with("four", rolling()).settle().until("at rest", World::is_at_rest).settle();
     assert!(!world.record().stable.as_ref().expect("stable").own_set);
     assert_eq!(world.running(), world.stable());
-    assert!(world.find("HTTPRoute", "support").is_none(), "a rolling set needs no route: {:?}", world.writes);
+    assert!(world.find("HTTPRoute", "support").is_none(), "nobody declares a route any more: {:?}", world.writes);
+}
+
+#[test]
+fn a_route_leads_to_what_rolls_as_well() {
+    let routed = |_: &mut backstay::desired::ReleaseSpec, settings: &mut Settings| settings.route = Some(route());
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    let world = world.git_with("one", routed).settle();
+    let backends = |world: &World| world.body("HTTPRoute", "support")["spec"]["rules"][0]["backendRefs"].clone();
+    assert_eq!(backends(&world), json!([{"name": "support--rolling", "port": 8000, "weight": 100}]));
+    let world = world.git_with("two", by(canary())).settle().until("at rest", World::is_at_rest).settle();
+    assert_eq!(backends(&world)[0]["name"], format!("support--{}", world.stable().expect("stable")));
+    let world = world.git_with("three", routed).settle().until("at rest", World::is_at_rest).settle();
+    assert_eq!(backends(&world), json!([{"name": "support--rolling", "port": 8000, "weight": 100}]));
+    assert_eq!(world.running(), world.stable());
+}
+
+#[test]
+fn without_a_gateway_the_number_of_pods_splits_the_traffic() {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    let world = world.git_with("good", by_number(canary())).settle();
+    let stable = world.stable().expect("stable");
+    let world = world.git_with("better", by_number(canary())).settle();
+    let candidate = world.candidate();
+    // 5 % of ten pods is one of them.
+    let world = world.until("at 10 %", |world| (world.weight_of(&candidate) - 10.0).abs() < 1e-6);
+    assert!((world.weight_of(&stable) - 90.0).abs() < 1e-6);
+    let world = world.until("at 50 %", |world| (world.weight_of(&candidate) - 50.0).abs() < 1e-6);
+    let world = world.until("all of it", |world| (world.weight_of(&candidate) - 100.0).abs() < 1e-6);
+    let kept = world.body("Deployment", &format!("support--{stable}"));
+    assert_eq!(kept.pointer("/spec/replicas"), Some(&10.into()), "the way back is whole while the new one is watched");
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
+    assert!(world.find("HTTPRoute", "support").is_none());
+    assert!(world.find("Deployment", &format!("support--{stable}")).is_none());
+}
+
+#[test]
+fn without_a_gateway_a_bad_candidate_goes_back_before_its_pods_do() {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    let mut world = world.git_with("good", by_number(canary())).settle().git_with("bad", by_number(canary())).settle();
+    let (stable, candidate) = (world.stable().expect("stable"), world.candidate());
+    world.traffic.errors.insert(candidate.clone(), 0.5);
+    let before = world.writes.len();
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(stable.clone()));
+    assert!((world.weight_of(&stable) - 100.0).abs() < 1e-6);
+    assert_eq!(world.record().quarantine.len(), 1);
+    let after = &world.writes[before..];
+    let service = after.iter().rposition(|write| write == "~ Service/support").expect("the Service leaves it");
+    let gone = after.iter().position(|write| write.starts_with('-')).expect("the candidate is pruned");
+    assert!(service < gone, "{after:?}");
+    assert_eq!(
+        world.body("Deployment", &format!("support--{stable}")).pointer("/spec/replicas"),
+        Some(&10.into()),
+        "stable is whole again"
+    );
+}
+
+#[test]
+fn without_a_gateway_a_second_set_is_switched_to_by_the_selector() {
+    let mut world = World::new();
+    world.traffic = Traffic::of(50.0);
+    let mut world =
+        world.git_with("good", by_number(blue_green())).settle().git_with("better", by_number(blue_green()));
+    let (mut shares, mut steps) = (std::collections::BTreeSet::new(), 0);
+    while steps == 0 || !world.is_at_rest() {
+        world = world.until_woken();
+        let candidate = world.record().candidate.as_ref().map(|candidate| candidate.release.short());
+        shares.extend(candidate.map(|candidate| format!("{:.0}", world.weight_of(&candidate))));
+        steps += 1;
+        assert!(steps < 1000, "{:?}", world.record());
+    }
+    assert!(shares.contains("100") && shares.iter().all(|share| share == "0" || share == "100"), "{shares:?}");
+}
+
+#[test]
+fn an_autoscaler_keeps_the_way_back_whole() {
+    let scaled = |spec: RolloutSpec| {
+        move |_: &mut backstay::desired::ReleaseSpec, settings: &mut Settings| {
+            settings.route = Some(route());
+            settings.rollout = Some(spec);
+            settings.replicas = None;
+            settings.autoscaling = Some(json!({"minReplicas": 2, "maxReplicas": 20}));
+        }
+    };
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    let mut world = world.git_with("good", scaled(canary())).settle();
+    let stable = format!("support--{}", world.stable().expect("stable"));
+    world.edit("Deployment", &stable, |body| body["spec"]["replicas"] = json!(8));
+    let world = world.settle().git_with("better", scaled(canary())).settle();
+    let candidate = world.candidate();
+    let own = format!("support--{candidate}");
+    let world = world.until("at 50 %", |world| (world.weight_of(&candidate) - 50.0).abs() < f64::EPSILON);
+    assert_eq!(world.body("Deployment", &own).pointer("/spec/replicas"), Some(&4.into()), "half of eight");
+    assert!(world.find("HorizontalPodAutoscaler", &own).is_none(), "its weight sizes it");
+    let kept = world.body("HorizontalPodAutoscaler", &stable);
+    assert_eq!(kept.pointer("/spec/minReplicas"), Some(&8.into()));
+    assert_eq!(world.body("Deployment", &stable).pointer("/spec/replicas"), Some(&8.into()));
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.body("HorizontalPodAutoscaler", &own).pointer("/spec/minReplicas"), Some(&2.into()));
+    assert_eq!(world.body("Deployment", &own).pointer("/spec/replicas"), Some(&8.into()));
+    assert!(world.find("HorizontalPodAutoscaler", &stable).is_none());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use backstay::record::{Request, RetryRequest, RollbackRequest};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::git::{agent, desired, extra, name};
+use super::git::{agent, desired, extra, name, route};
 use super::world::World;
 
 /// One word of Git or of a person; the world comes to rest after each.
@@ -20,7 +20,7 @@ pub(crate) struct Scenario {
     pub(crate) words: &'static [Word],
 }
 
-pub(crate) const ALL: [Scenario; 18] = [
+pub(crate) const ALL: [Scenario; 20] = [
     Scenario { name: "install", promises: &["K13"], words: &[|world| commit(world, "hello")] },
     Scenario {
         name: "change",
@@ -173,6 +173,31 @@ pub(crate) const ALL: [Scenario; 18] = [
         ],
     },
     Scenario {
+        name: "canary by pods with abort",
+        promises: &["T1", "T3", "D9"],
+        words: &[
+            |world| split_by_number(world, "hello", canary()),
+            |world| split_by_number(world, "next", canary()),
+            |world| {
+                let id = desired(&agent(), "bad", |_, settings| {
+                    settings.replicas = Some(4);
+                    settings.rollout = Some(canary());
+                });
+                world.traffic.errors.insert(id.release.id.short(), 0.5);
+                split_by_number(world, "bad", canary());
+            },
+        ],
+    },
+    Scenario {
+        name: "blue-green by selector",
+        promises: &["T1", "T3"],
+        words: &[
+            |world| split_by_number(world, "hello", blue_green()),
+            |world| split_by_number(world, "next", blue_green()),
+            |world| split_by_number(world, "hello", blue_green()),
+        ],
+    },
+    Scenario {
         name: "another strategy",
         promises: &["T1"],
         words: &[
@@ -213,7 +238,19 @@ fn blue_green() -> RolloutSpec {
 }
 
 fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut backstay::desired::Settings) {
-    move |_, settings| settings.rollout = Some(spec)
+    move |_, settings| {
+        settings.route = Some(route());
+        settings.rollout = Some(spec);
+    }
+}
+
+/// A commit whose release is rolled out by the number of its pods.
+fn split_by_number(world: &mut World, prompt: &str, spec: RolloutSpec) {
+    world.traffic.rate = 5000.0;
+    world.commit(desired(&agent(), prompt, |_, settings| {
+        settings.replicas = Some(4);
+        settings.rollout = Some(spec);
+    }));
 }
 
 /// A commit whose release is rolled out so, before many users.

@@ -259,9 +259,7 @@ impl World {
 
     /// The share of the traffic that each release has, in percent, by its short id.
     pub(crate) fn weights(&self, agent: &AgentName) -> BTreeMap<String, f64> {
-        let Some(route) = self.find("HTTPRoute", agent.as_str()) else {
-            return self.running_of(agent).into_iter().map(|release| (release, 100.0)).collect();
-        };
+        let Some(route) = self.find("HTTPRoute", agent.as_str()) else { return self.shares(agent) };
         let backends = self.cluster.body(&route).pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten();
         let backends = backends.filter_map(|rule| rule.get("backendRefs")?.as_array()).next_back();
         let share = |backend: &Value| {
@@ -271,6 +269,17 @@ impl World {
             Some((release, weight))
         };
         backends.into_iter().flatten().filter_map(share).collect()
+    }
+
+    /// The share of the ready pods behind the agent's Service that each release has, in percent.
+    fn shares(&self, agent: &AgentName) -> BTreeMap<String, f64> {
+        let Some(service) = self.find("Service", agent.as_str()) else { return BTreeMap::new() };
+        let pods = self.cluster.behind(&self.cluster.body(&service)["spec"]["selector"]);
+        let releases: Vec<_> = pods.iter().filter_map(|pod| Some(pod.label("backstay.dev/release")?)).collect();
+        let part = 100.0 / releases.len() as f64;
+        let mut shares = BTreeMap::new();
+        releases.iter().for_each(|release| *shares.entry((*release).to_owned()).or_default() += part);
+        shares
     }
 
     pub(crate) fn holds(&self, kind: ConditionKind) -> bool {
@@ -691,7 +700,6 @@ fn config() -> Arc<AgentConfig> {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,
-        carrier: backstay::rollout::Carrier::Routed,
         measure_every: SignedDuration::from_secs(1),
     })
 }

@@ -13,7 +13,6 @@ use crate::model::EnvironmentName;
 use crate::observe::Cluster;
 use crate::plan::GatePolicy;
 use crate::reconcile::PruneLimits;
-use crate::rollout::Carrier;
 
 /// Binds an environment to the place where it runs.
 #[derive(Debug, Clone, Deserialize)]
@@ -222,14 +221,6 @@ impl TryFrom<Written> for Target {
 // === impl Target: rollouts ===
 
 impl Target {
-    /// How traffic is split between two releases here.
-    pub fn carrier(&self) -> Carrier {
-        match &self.at {
-            At::Host(_) => Carrier::Routed,
-            At::Kubernetes(_) => Carrier::Counted,
-        }
-    }
-
     /// How often a rollout is measured, where its metrics do not say it: this machine's proxy answers at once, pods are
     /// asked one by one.
     pub fn measure_every(&self) -> SignedDuration {

@@ -509,7 +509,6 @@ pub(in crate::desired) enum DrainMode {
 /// How requests from outside reach the agent.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "a host has no Gateway")]
 pub(in crate::desired) struct Route {
     /// Host names.
     #[schemars(length(min = 1))]
@@ -517,16 +516,15 @@ pub(in crate::desired) struct Route {
     /// Path prefix.
     pub(in crate::desired) path: Option<String>,
     /// The Gateway.
-    gateway: Option<Gateway>,
+    pub(in crate::desired) gateway: Option<Gateway>,
 }
 
 /// A Gateway (`gateway.networking.k8s.io`).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "a host has no Gateway")]
 pub(in crate::desired) struct Gateway {
     /// Its name.
-    name: ObjectName,
+    pub(in crate::desired) name: ObjectName,
     /// Its namespace.
-    namespace: Option<ObjectName>,
+    pub(in crate::desired) namespace: Option<ObjectName>,
 }
