@@ -5,8 +5,12 @@
 mod daemon;
 #[path = "machine/lab.rs"]
 mod lab;
+#[path = "support/rollouts.rs"]
+mod rollouts;
 #[path = "support/stories.rs"]
 mod stories;
+#[path = "support/users.rs"]
+mod users;
 
 #[path = "machine/disk.rs"]
 mod disk;

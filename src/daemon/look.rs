@@ -146,7 +146,6 @@ pub async fn look(
         target: target.kind(),
         gate: gate(target),
         observe: true,
-        measure_every: target.measure_every(),
     });
     for (agent, admission) in agents {
         if let Wanted::Run(desired) = &admission.wanted

@@ -143,7 +143,7 @@ impl Daemon {
                 ),
                 (None, Place::Host(_)) => continue,
             };
-            let ground = ground(config, target, own.clone());
+            let ground = ground(config, target);
             let api = Api::new(own.clone(), Arc::clone(&limiter));
             let writer = acting.map_or_else(|| api.clone(), |client| Api::new(client, Arc::clone(&limiter)));
             let namespace = target.namespace().to_owned();
@@ -170,7 +170,6 @@ impl Daemon {
                     target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
-                    measure_every: target.measure_every(),
                 }),
                 limits: target.prune.limits(),
                 git: Arc::clone(&git),
@@ -397,7 +396,7 @@ fn reached(on: SocketAddr) -> SocketAddr {
 }
 
 /// Where the releases run that are measured.
-fn ground(config: &Config, target: &Target, client: kube::Client) -> Ground {
+fn ground(config: &Config, target: &Target) -> Ground {
     let proxy = match target.place() {
         Place::Host(_) => {
             let proxy = config.proxy.clone().unwrap_or_default();
@@ -405,5 +404,5 @@ fn ground(config: &Config, target: &Target, client: kube::Client) -> Ground {
         }
         Place::Kubernetes(_) => None,
     };
-    Ground { client, namespace: target.namespace().to_owned(), proxy }
+    Ground { namespace: target.namespace().to_owned(), proxy }
 }

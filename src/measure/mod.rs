@@ -85,9 +85,7 @@ use told::{because, nothing, quote};
 /// Where the releases run that are measured.
 #[derive(Clone)]
 pub struct Ground {
-    /// Speaks to the API server that has the Pods.
-    pub client: kube::Client,
-    /// Theirs.
+    /// The namespace of their Pods.
     pub namespace: String,
     /// A host's proxy; nothing: a namespace of a cluster.
     pub proxy: Option<Proxy>,
@@ -143,9 +141,9 @@ struct One<'a> {
 impl Providers {
     /// Those of the configuration, by name, and those that the target has by itself. Nothing is asked yet.
     pub fn new(named: BTreeMap<String, Settings>, ground: Ground) -> Self {
-        let Ground { client, namespace, proxy } = ground;
+        let Ground { namespace, proxy } = ground;
         let table = proxy.as_ref().map(|proxy| proxy.table.clone());
-        let pods = pods::Pods { client, namespace: namespace.clone(), table };
+        let pods = pods::Pods { table };
         let is_cluster = proxy.is_none();
         let make = |settings| -> Box<dyn Provider> {
             match settings {

@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::api::{Api, ListParams};
-use kube::{Client, ResourceExt as _};
+use serde_json::Value;
 
-use super::told::{because, quote};
+use super::told::because;
 use crate::judge::{Arms, LAUNCH_ANNOTATION, NoData};
-use crate::model::{AgentName, Digest, ReleaseId, Timestamp};
+use crate::model::{Digest, LiveObject, ReleaseId, Timestamp};
 use crate::proxy::{Address, load_table};
-use crate::render::{AGENT_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION, RELEASE_LABEL};
+use crate::render::{RELEASE_ID_ANNOTATION, RELEASE_LABEL};
+use crate::rollout::Question;
 
 /// Instances of one agent that are looked at.
-const MOST: u32 = 1000;
+const MOST: usize = 1000;
 /// Where figures are, unless a Pod says otherwise.
 const PATH: &str = "/metrics";
 /// Annotations by which a Pod says where its figures are, as Prometheus' own examples have them.
@@ -24,11 +23,9 @@ const PORT_ANNOTATION: &str = "prometheus.io/port";
 /// Annotation of a Pod of a host: the port that it was leased.
 const LEASED_ANNOTATION: &str = "backstay.dev/port";
 
-/// Where Pods are told of.
+/// How Pods are read.
 #[derive(Clone)]
 pub(super) struct Pods {
-    pub(super) client: Client,
-    pub(super) namespace: String,
     /// Of a host: the proxy's table, which knows the sockets of its instances.
     pub(super) table: Option<PathBuf>,
 }
@@ -50,21 +47,13 @@ pub(super) struct Instance {
 
 impl Pods {
     /// The ready instances of both releases that answer requests.
-    pub(super) async fn of(
-        &self,
-        agent: &AgentName,
-        releases: &Arms<ReleaseId>,
-    ) -> Result<Arms<Vec<Instance>>, NoData> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let asked = ListParams::default().labels(&format!("{AGENT_LABEL}={agent},{PROCESS_LABEL}=main")).limit(MOST);
-        let listed = pods.list(&asked).await;
-        let listed = listed.map_err(|error| because(format!("cannot list the Pods: {}", quote(&error.to_string()))))?;
-        if listed.metadata.continue_.as_deref().is_some_and(|more| !more.is_empty()) {
+    pub(super) fn of(&self, question: &Question) -> Result<Arms<Vec<Instance>>, NoData> {
+        if question.pods.len() > MOST {
             return Err(because(format!("the agent has more than {MOST} Pods")));
         }
         let sockets = self.sockets();
-        Ok(releases.map(|release| {
-            let own = listed.items.iter().filter(|pod| is_ready(pod) && is_of(pod, &release));
+        Ok(question.releases.map(|release| {
+            let own = question.pods.iter().filter(|pod| is_ready(pod) && is_of(pod, &release));
             own.map(|pod| self.instance(pod, &sockets)).collect()
         }))
     }
@@ -76,10 +65,10 @@ impl Pods {
         arms.flat_map(|arm| arm.instances).map(|instance| (instance.id, instance.address)).collect()
     }
 
-    fn instance(&self, pod: &Pod, sockets: &BTreeMap<String, Address>) -> Instance {
-        let name = pod.name_any();
+    fn instance(&self, pod: &LiveObject, sockets: &BTreeMap<String, Address>) -> Instance {
+        let name = pod.object.name.clone();
         let container = container(pod);
-        let said = |key: &str| pod.annotations().get(key);
+        let said = |key: &str| pod.annotation(key);
         // On a host a port of the repository's choice could be anybody's.
         let at = if self.table.is_some() {
             let leased = said(LEASED_ANNOTATION).and_then(|port| port.parse::<u16>().ok());
@@ -89,52 +78,58 @@ impl Pods {
                 Some(port) => port.parse::<u16>().ok(),
                 None => container.and_then(port),
             };
-            let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok());
+            let ip = text(&pod.body, "/status/podIP").and_then(|ip| ip.parse().ok());
             ip.zip(port).map(|(ip, port)| Address::Tcp(SocketAddr::new(ip, port)))
         };
-        let path = said(PATH_ANNOTATION).filter(|path| path.starts_with('/')).map_or(PATH, String::as_str).to_owned();
-        let probes =
-            container.into_iter().flat_map(|one| [&one.liveness_probe, &one.readiness_probe, &one.startup_probe]);
-        let probed = probes.flatten().filter_map(|probe| probe.http_get.as_ref()?.path.clone());
-        let probes =
-            probed.map(|path| path.split('?').next().unwrap_or_default().to_owned()).chain([path.clone()]).collect();
+        let path = said(PATH_ANNOTATION).filter(|path| path.starts_with('/')).unwrap_or(PATH).to_owned();
+        let probes = ["/livenessProbe", "/readinessProbe", "/startupProbe"].into_iter();
+        let probed = probes.filter_map(|probe| text(container?, &format!("{probe}/httpGet/path")));
+        let probed = probed.map(|path| path.split('?').next().unwrap_or_default().to_owned());
+        let probes = probed.chain([path.clone()]).collect();
         Instance { name, started: started(pod), at, path, probes }
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
+fn text<'v>(value: &'v Value, at: &str) -> Option<&'v str> {
+    value.pointer(at).and_then(Value::as_str)
 }
 
-fn is_of(pod: &Pod, release: &ReleaseId) -> bool {
-    match pod.annotations().get(RELEASE_ID_ANNOTATION) {
+fn list<'v>(value: &'v Value, at: &str) -> &'v [Value] {
+    value.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn is_ready(pod: &LiveObject) -> bool {
+    let ready = |one: &Value| text(one, "/type") == Some("Ready") && text(one, "/status") == Some("True");
+    list(&pod.body, "/status/conditions").iter().any(ready)
+}
+
+fn is_of(pod: &LiveObject, release: &ReleaseId) -> bool {
+    match pod.annotation(RELEASE_ID_ANNOTATION) {
         Some(id) => id.parse::<Digest>().is_ok_and(|id| ReleaseId::from(id) == *release),
-        None => pod.labels().get(RELEASE_LABEL).is_some_and(|id| *id == release.short()),
+        None => pod.label(RELEASE_LABEL).is_some_and(|id| id == release.short()),
     }
 }
 
 /// The agent's own container: named `agent`, else the first.
-fn container(pod: &Pod) -> Option<&Container> {
-    let containers = &pod.spec.as_ref()?.containers;
-    containers.iter().find(|container| container.name == "agent").or_else(|| containers.first())
+fn container(pod: &LiveObject) -> Option<&Value> {
+    let containers = list(&pod.body, "/spec/containers");
+    containers.iter().find(|container| text(container, "/name") == Some("agent")).or_else(|| containers.first())
 }
 
 /// The port named `metrics`, else the first.
-fn port(container: &Container) -> Option<u16> {
-    let ports = container.ports.as_deref().unwrap_or_default();
-    let port = ports.iter().find(|port| port.name.as_deref() == Some("metrics")).or_else(|| ports.first())?;
-    u16::try_from(port.container_port).ok()
+fn port(container: &Value) -> Option<u16> {
+    let ports = list(container, "/ports");
+    let port = ports.iter().find(|port| text(port, "/name") == Some("metrics")).or_else(|| ports.first())?;
+    port.get("containerPort")?.as_u64().and_then(|port| port.try_into().ok())
 }
 
 /// When the process began that answers now.
-fn started(pod: &Pod) -> Option<Timestamp> {
-    let name = container(pod).map(|container| container.name.as_str());
-    let status = pod.status.as_ref();
-    let containers = status.and_then(|status| status.container_statuses.as_ref());
-    let own = containers.into_iter().flatten().find(|one| Some(one.name.as_str()) == name);
-    let running = own.and_then(|one| one.state.as_ref()?.running.as_ref()?.started_at.as_ref());
+fn started(pod: &LiveObject) -> Option<Timestamp> {
+    let name = container(pod).and_then(|container| text(container, "/name"));
+    let own = list(&pod.body, "/status/containerStatuses").iter().find(|one| text(one, "/name") == name);
+    let time = |text: &str| text.parse::<Timestamp>().ok();
+    let running = own.and_then(|one| text(one, "/state/running/startedAt")).and_then(time);
     let launched =
-        || pod.annotations().get(LAUNCH_ANNOTATION)?.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-    running.map(|time| time.0).or_else(launched).or_else(|| Some(status?.start_time.as_ref()?.0))
+        || pod.annotation(LAUNCH_ANNOTATION)?.parse().ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    running.or_else(launched).or_else(|| text(&pod.body, "/status/startTime").and_then(time))
 }

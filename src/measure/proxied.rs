@@ -102,7 +102,7 @@ impl Provider for Proxied {
                 Err(why) => return asked.nothing(&why),
             };
             // The proxy counts by release: one is as young as its youngest instance.
-            let started = match self.pods.of(&question.agent, &question.releases).await {
+            let started = match self.pods.of(question) {
                 Ok(instances) => instances.map(|side| side.iter().filter_map(|one| one.started).max()),
                 Err(_) => Arms::default(),
             };

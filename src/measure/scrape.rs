@@ -49,7 +49,7 @@ impl Provider for Scrape {
     fn measure<'a>(&'a self, asked: Asked<'a>) -> BoxFuture<'a, BTreeMap<String, Measurement>> {
         Box::pin(async move {
             let question = asked.question;
-            let instances = match self.pods.of(&question.agent, &question.releases).await {
+            let instances = match self.pods.of(question) {
                 Ok(instances) => instances,
                 Err(why) => return asked.nothing(&why),
             };

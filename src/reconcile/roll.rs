@@ -10,14 +10,17 @@ use super::{Action, Announcement, Smoke, Wanted};
 use crate::desired::rollout::{Canary, Preset, Rollback, Source, Strategy};
 use crate::desired::{RolloutSpec, WriteBack};
 use crate::judge::{Arms, Fault, Finding, Why};
-use crate::model::{ReleaseId, Timestamp};
+use crate::model::{LiveObject, ReleaseId, Timestamp};
 use crate::plan::{Plan, Step, WaitingOn};
 use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told};
+use crate::render::{AGENT_LABEL, PROCESS_LABEL, Set, service_name};
 use crate::rollout::{
     Beginning, Carrier, Deed, Event, Illegal, Instances, Judging, News, Person, Phase, Question, Reason, Rollout,
     Sides, Way, evidence,
 };
 
+/// How often a rollout is measured, where its metrics do not say it.
+const MEASURE_EVERY: SignedDuration = SignedDuration::from_secs(1);
 /// How often evidence is recorded while nothing else is.
 const EVIDENCE_KEPT: SignedDuration = SignedDuration::from_secs(30);
 /// How often the preview of a second set is asked, and how often in vain before the release has failed.
@@ -81,17 +84,18 @@ impl AgentState {
         record.rollout = Rollout::new(beginning).saved(None).ok();
     }
 
+    /// Whether something live is of the process that has the agent's traffic.
+    fn is_main(&self, live: &LiveObject) -> bool {
+        live.label(PROCESS_LABEL) == Some("main") && live.label(AGENT_LABEL) == Some(self.agent.as_str())
+    }
+
     /// How many instances there shall be all in all: as declared, or as an autoscaler has it now.
     fn size(&self, spec: &crate::desired::ReleaseSpec, settings: &crate::desired::Settings) -> Instances {
         let autoscaled = || {
-            let main = |live: &&std::sync::Arc<crate::model::LiveObject>| {
-                live.label(crate::render::PROCESS_LABEL) == Some("main")
-                    && live.label(crate::render::AGENT_LABEL) == Some(self.agent.as_str())
-            };
             let replicas = |live: &std::sync::Arc<crate::model::LiveObject>| {
                 live.body.pointer("/spec/replicas").and_then(serde_json::Value::as_u64)
             };
-            self.live.of_kind("apps", "Deployment").filter(main).filter_map(replicas).max()
+            self.live.of_kind("apps", "Deployment").filter(|live| self.is_main(live)).filter_map(replicas).max()
         };
         let live = settings.autoscaling.as_ref().and_then(|_| autoscaled()).and_then(|count| u32::try_from(count).ok());
         let workers =
@@ -376,10 +380,9 @@ impl AgentState {
     ) {
         let saved = record.rollout.as_ref().and_then(|rollout| rollout.evidence.as_deref());
         self.judging = Judging::of(rollout, self.judging.take(), saved, now).unwrap_or_default();
-        let every = self.config.measure_every;
         let Some(judging) = &mut self.judging else { return };
-        let metrics = judging.asks(every, now);
-        self.wake_at(now.checked_add(every).ok());
+        let metrics = judging.asks(MEASURE_EVERY, now);
+        self.wake_at(now.checked_add(MEASURE_EVERY).ok());
         if metrics.is_empty() {
             return;
         }
@@ -388,6 +391,7 @@ impl AgentState {
             agent: self.agent.clone(),
             releases: Arms { candidate: rollout.candidate(), stable: rollout.stable() },
             tools: Arms { candidate: tools(&both.candidate), stable: tools(&both.stable) },
+            pods: self.live.of_kind("", "Pod").filter(|live| self.is_main(live)).cloned().collect(),
             metrics,
         })));
     }
@@ -413,7 +417,7 @@ impl AgentState {
 
     /// Where the Service of one release's own set is.
     fn service_of(&self, release: ReleaseId) -> Option<std::net::IpAddr> {
-        let name = crate::render::service_name(&self.agent, crate::render::Set::PerRelease, &release);
+        let name = service_name(&self.agent, Set::PerRelease, &release);
         let service = self.live.of_kind("", "Service").find(|live| live.object.name == name)?;
         service.body.pointer("/spec/clusterIP")?.as_str()?.parse().ok()
     }

@@ -37,8 +37,6 @@ pub struct AgentConfig {
     pub gate: GatePolicy,
     /// Nothing is written, neither to the target nor to the ledger.
     pub observe: bool,
-    /// How often a rollout is measured, where its metrics do not say it.
-    pub measure_every: SignedDuration,
 }
 
 /// What the machine of one agent knows.

@@ -1,10 +1,11 @@
 //! What the shell is asked to measure, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::desired::rollout::Metric;
 use crate::judge::{Arms, NoData, Reading};
-use crate::model::{AgentName, ReleaseId, Timestamp};
+use crate::model::{AgentName, LiveObject, ReleaseId, Timestamp};
 
 /// What is to be measured of one agent: every metric, of both releases, at one time.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +16,8 @@ pub struct Question {
     pub releases: Arms<ReleaseId>,
     /// The tools that each of them declares: a call to any other one is unexpected.
     pub tools: Arms<BTreeSet<String>>,
+    /// The Pods of the agent's own process, of every release, as they were seen last.
+    pub pods: Vec<Arc<LiveObject>>,
     /// What is asked, by name.
     pub metrics: BTreeMap<String, Metric>,
 }

@@ -81,7 +81,6 @@ fn shared<'a>(stable: &Release, candidate: Option<(&Release, u8)>) -> Routing<'a
         reach: None,
         sticky: None,
         preview: None,
-        gateway: None,
     }
 }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use backstay::desired::rollout::{Metric, Preset};
-use backstay::host::{HostApi, Store};
 use backstay::judge::{Arms, Totals};
-use backstay::ledger::SystemClock;
 use backstay::measure::{Ground, Providers, Proxy as Told};
 use backstay::proxy::{Agent, Role, WHOLE};
 use backstay::rollout::{Measurements, Question};
@@ -28,10 +26,7 @@ fn the_proxys_own_figures_grow_and_outlive_it() {
     let (good, bad) = (agent::Agent::start("good"), agent::Agent::start("bad"));
     let arms = vec![arm("s", Role::Stable, WHOLE / 2, &[&good]), arm("c", Role::Candidate, WHOLE / 2, &[&bad])];
     let mut proxy = Proxy::start(&table(1, Agent { arms, ..Agent::default() }));
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("host.db"), std::sync::Arc::new(SystemClock::default())).unwrap();
     let ground = Ground {
-        client: proxy.block(async { HostApi::new(std::sync::Arc::new(store)).client() }),
         namespace: "dev".to_owned(),
         proxy: Some(Told { control: proxy.control_path(), table: proxy.table_path() }),
     };
@@ -102,10 +97,8 @@ fn until(
 #[test]
 fn a_proxy_that_is_not_there_is_no_data() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("host.db"), std::sync::Arc::new(SystemClock::default())).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let ground = Ground {
-        client: runtime.block_on(async { HostApi::new(std::sync::Arc::new(store)).client() }),
         namespace: "dev".to_owned(),
         proxy: Some(Told { control: folder.path().join("p.sock"), table: folder.path().join("routes.json") }),
     };

@@ -1,15 +1,12 @@
-//! The instances' own figures, by the Pods of a host's API.
+//! The instances' own figures, by their Pods.
 
 use std::sync::{Arc, Mutex};
 
 use backstay::desired::rollout::{Metric, Preset};
-use backstay::host::{HostApi, Store};
 use backstay::judge::Totals;
-use backstay::ledger::SystemClock;
 use backstay::measure::{Ground, Providers};
-use backstay::model::ReleaseId;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use backstay::model::{LiveObject, ReleaseId};
+use backstay::rollout::Question;
 use serde_json::json;
 
 use crate::ask::{asked, binary, candidate, counters, now, presets, question, rate, stable, totals, value, why};
@@ -71,30 +68,18 @@ pub(crate) fn says(text: String) -> Reply {
     Reply::Says(200, "text/plain; version=0.0.4", text)
 }
 
-/// A host's API with Pods in it.
+/// Pods as they are seen.
+#[derive(Default)]
 struct Lab {
-    api: HostApi,
-    _folder: tempfile::TempDir,
+    pods: Vec<Arc<LiveObject>>,
 }
 
 impl Lab {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("host.db"), Arc::new(SystemClock::default())).unwrap();
-        Self { api: HostApi::new(Arc::new(store)), _folder: folder }
-    }
-
-    fn providers(&self) -> Providers {
-        let ground = Ground { client: self.api.client(), namespace: "prod".to_owned(), proxy: None };
-        Providers::new(std::collections::BTreeMap::new(), ground)
-    }
-
-    async fn pod(&self, name: &str, release: ReleaseId, port: u16, ready: bool) {
-        let pods: Api<Pod> = Api::namespaced(self.api.client(), "prod");
+    fn pod(&mut self, name: &str, release: ReleaseId, port: u16, ready: bool) {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
-                "name": name, "namespace": "prod",
+                "name": name, "namespace": "prod", "uid": name, "resourceVersion": "1",
                 "labels": {
                     "backstay.dev/agent": "support", "backstay.dev/process": "main", "backstay.dev/release": release.short(),
                 },
@@ -104,30 +89,37 @@ impl Lab {
                 "name": "agent", "ports": [{"containerPort": port}],
                 "readinessProbe": {"httpGet": {"path": "/health/ready", "port": port}},
             }]},
+            "status": {
+                "podIP": "127.0.0.1",
+                "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+                "containerStatuses": [{
+                    "name": "agent", "image": "", "imageID": "", "ready": ready, "restartCount": 0,
+                    "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}},
+                }],
+            },
         });
-        pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
-        let status = json!({"status": {
-            "podIP": "127.0.0.1",
-            "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
-            "containerStatuses": [{
-                "name": "agent", "image": "", "imageID": "", "ready": ready, "restartCount": 0,
-                "state": {"running": {"startedAt": "2026-01-02T03:04:05Z"}},
-            }],
-        }});
-        pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        self.pods.push(Arc::new(LiveObject::of(pod).unwrap()));
     }
+
+    fn question(&self, metrics: impl IntoIterator<Item = (String, Metric)>) -> Question {
+        Question { pods: self.pods.clone(), ..question(metrics) }
+    }
+}
+
+fn providers() -> Providers {
+    Providers::new(std::collections::BTreeMap::new(), Ground { namespace: "prod".to_owned(), proxy: None })
 }
 
 #[tokio::test]
 async fn every_preset_is_read_from_the_ready_pods_of_both_releases() {
     let (good, bad) = (Server::start(|_| says(figures("", 1))), Server::start(|_| says(figures("", 10))));
     let never = Server::start(|_| panic!("a Pod that is not ready is asked"));
-    let lab = Lab::new();
-    lab.pod("c-0", candidate(), bad.address.port(), true).await;
-    lab.pod("s-0", stable(), good.address.port(), true).await;
-    lab.pod("s-1", stable(), never.address.port(), false).await;
-    lab.pod("o-0", ReleaseId::of(b"another"), never.address.port(), true).await;
-    let mut question = question(presets(None));
+    let mut lab = Lab::default();
+    lab.pod("c-0", candidate(), bad.address.port(), true);
+    lab.pod("s-0", stable(), good.address.port(), true);
+    lab.pod("s-1", stable(), never.address.port(), false);
+    lab.pod("o-0", ReleaseId::of(b"another"), never.address.port(), true);
+    let mut question = lab.question(presets(None));
     let more = r#"backstay_agent_goals_total{outcome="failed"}"#;
     question.metrics.insert("own".to_owned(), rate("scrape", more, "backstay_agent_goals_total"));
     question.metrics.insert("gauge".to_owned(), value("scrape", "x"));
@@ -136,7 +128,7 @@ async fn every_preset_is_read_from_the_ready_pods_of_both_releases() {
         "of a host".to_owned(),
         Metric { provider: Some("proxy".to_owned()), ..Metric::preset(Preset::ErrorRate) },
     );
-    let told = lab.providers().measure(&question, now()).await;
+    let told = providers().measure(&question, now()).await;
     assert_eq!(told.metrics.len(), 15);
     check(&told);
     assert_eq!(totals(&told, "own").stable, binary(12.0, 3.0));
@@ -153,12 +145,12 @@ async fn what_a_pod_hides_is_not_taken_for_good() {
     let own = Arc::clone(&text);
     let (one, two) =
         (Server::start(move |_| says(own.lock().unwrap().clone())), Server::start(|_| says(figures("", 1))));
-    let lab = Lab::new();
-    lab.pod("c-0", candidate(), one.address.port(), true).await;
-    lab.pod("c-1", candidate(), two.address.port(), true).await;
-    lab.pod("s-0", stable(), two.address.port(), true).await;
-    let providers = lab.providers();
-    let all = question(presets(None));
+    let mut lab = Lab::default();
+    lab.pod("c-0", candidate(), one.address.port(), true);
+    lab.pod("c-1", candidate(), two.address.port(), true);
+    lab.pod("s-0", stable(), two.address.port(), true);
+    let providers = providers();
+    let all = lab.question(presets(None));
     let told = providers.measure(&all, now()).await;
     assert_eq!(counters(&told, "error_rate").candidate.unwrap().len(), 2);
 
@@ -195,18 +187,17 @@ async fn what_a_pod_hides_is_not_taken_for_good() {
         let error = candidate(name, said).await.unwrap_err().to_string();
         assert!(error.contains(expected), "{to}: {error}");
     }
-    let nobody = Lab::new();
-    let told = nobody.providers().measure(&all, now()).await;
+    let told = providers.measure(&question(presets(None)), now()).await;
     assert!(why(&told, "error_rate").contains("no instance is ready"));
 }
 
 #[tokio::test]
 async fn what_no_instance_exports_is_named() {
     let server = Server::start(|_| says("up 1\n".to_owned()));
-    let lab = Lab::new();
-    lab.pod("c-0", candidate(), server.address.port(), true).await;
-    lab.pod("s-0", stable(), server.address.port(), true).await;
-    let told = lab.providers().measure(&question(presets(None)), now()).await;
+    let mut lab = Lab::default();
+    lab.pod("c-0", candidate(), server.address.port(), true);
+    lab.pod("s-0", stable(), server.address.port(), true);
+    let told = providers().measure(&lab.question(presets(None)), now()).await;
     for (preset, name) in
         [("error_rate", "http_server_request_duration_seconds"), ("goal_completion", "backstay_agent_goals_total")]
     {
@@ -226,15 +217,14 @@ async fn a_hostile_instance_is_no_data_within_bounds() {
         (Reply::Says(200, "text/html", "up 1\n".to_owned()), "not in the text format"),
     ] {
         let server = Server::start(move |_| reply.clone());
-        let lab = Lab::new();
-        lab.pod("c-0", candidate(), server.address.port(), true).await;
-        lab.pod("s-0", stable(), server.address.port(), true).await;
-        let told = lab.providers().measure(&question(presets(None)), now()).await;
+        let mut lab = Lab::default();
+        lab.pod("c-0", candidate(), server.address.port(), true);
+        lab.pod("s-0", stable(), server.address.port(), true);
+        let told = providers().measure(&lab.question(presets(None)), now()).await;
         assert!(why(&told, "error_rate").contains(expected), "{}", why(&told, "error_rate"));
     }
     // A metric of nobody's.
-    let told = Lab::new()
-        .providers()
+    let told = providers()
         .measure(
             &question([("x".to_owned(), asked("main", backstay::desired::rollout::Source::Preset(Preset::ErrorRate)))]),
             now(),

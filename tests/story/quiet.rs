@@ -21,7 +21,6 @@ fn state(observe: bool) -> AgentState {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe,
-        measure_every: jiff::SignedDuration::from_secs(1),
     };
     AgentState::new(agent(), Arc::new(config))
 }

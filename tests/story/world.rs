@@ -275,8 +275,8 @@ impl World {
     fn shares(&self, agent: &AgentName) -> BTreeMap<String, f64> {
         let Some(service) = self.find("Service", agent.as_str()) else { return BTreeMap::new() };
         let pods = self.cluster.behind(&self.cluster.body(&service)["spec"]["selector"]);
-        let releases: Vec<_> = pods.iter().filter_map(|pod| Some(pod.label("backstay.dev/release")?)).collect();
-        let part = 100.0 / releases.len() as f64;
+        let releases: Vec<_> = pods.iter().filter_map(|pod| pod.label("backstay.dev/release")).collect();
+        let part = 100.0 / f64::from(u32::try_from(releases.len()).expect("few"));
         let mut shares = BTreeMap::new();
         releases.iter().for_each(|release| *shares.entry((*release).to_owned()).or_default() += part);
         shares
@@ -700,6 +700,5 @@ fn config() -> Arc<AgentConfig> {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,
-        measure_every: SignedDuration::from_secs(1),
     })
 }

@@ -132,7 +132,8 @@ async fn chat(
     };
     if agent.fails() {
         let error = "it fails on purpose: `demo.failEvery` of its config";
-        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({"error": error}))).into_response();
+        let whole = json!({"error": error, "release": agent.release.id.short()});
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(whole)).into_response();
     }
     let begun = Instant::now();
     let answer = agent.answer(&asked);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -215,19 +214,6 @@ impl TryFrom<Written> for Target {
             (Some(_), Some(_)) | (None, None) => return Err("a target has either `kubernetes` or `host`"),
         };
         Ok(Self { environment, at, observe, prune })
-    }
-}
-
-// === impl Target: rollouts ===
-
-impl Target {
-    /// How often a rollout is measured, where its metrics do not say it: this machine's proxy answers at once, pods are
-    /// asked one by one.
-    pub fn measure_every(&self) -> SignedDuration {
-        match &self.at {
-            At::Host(_) => SignedDuration::from_secs(1),
-            At::Kubernetes(_) => SignedDuration::from_secs(5),
-        }
     }
 }
 

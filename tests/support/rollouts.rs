@@ -1,0 +1,159 @@
+//! What holds of rollouts on every target: the same bodies run behind a gateway, by the number of pods, and on a host.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![expect(clippy::print_stdout, reason = "what people read is shown")]
+
+use serde_json::Value;
+
+use crate::daemon::{Daemon, Repo, River, condition, holds, until};
+use crate::users::{Front, Users};
+
+/// What an agent is changed by in the environment that every river serves.
+pub(crate) const OVERLAY: &str = "environments/development/support.yaml";
+/// Half of the traffic for two seconds, and then all of it, watched for two.
+pub(crate) const CANARY: &str = "
+rollout:
+  strategy: {canary: {steps: [{weight: 50, for: 2s}]}}
+  analysis: {errors: {preset: error_rate, max: 0.01, compare: stable, margin: 0.02}}
+  rollback: {bake: 2s, cooldown: 0s}
+";
+
+/// The example repository with one agent, whose overlay has these lines too.
+pub(crate) fn repo(lines: &str) -> Repo {
+    let repo = Repo::small();
+    if !lines.trim().is_empty() {
+        repo.write(OVERLAY, &format!("{}{lines}", repo.read(OVERLAY).trim_end()));
+        repo.commit("Roll out step by step");
+    }
+    repo
+}
+
+/// The short id of the stable release of a record.
+pub(crate) fn stable(record: &Value) -> String {
+    short(&record["stable"]["release"])
+}
+
+/// The short id of a release of a record.
+pub(crate) fn short(release: &Value) -> String {
+    format!("r-{}", &release.as_str().expect("a release").replace("r-", "")[..12])
+}
+
+/// Waits until another release than `before` is stable, and nothing is on its way.
+pub(crate) async fn promoted(river: &River, before: &str) -> Value {
+    let promoted =
+        |record: &Value| record["operation"].is_null() && record["stable"].is_object() && stable(record) != before;
+    river.recorded("another release is stable", promoted).await
+}
+
+/// A good candidate gets a part, then all of the traffic, and nobody is failed.
+pub(crate) async fn good(river: &River, daemon: &Daemon, front: &Front) {
+    let first = stable(&river.record("support").await.expect("a record"));
+    let users = Users::start(front);
+    users.answered(&first, 10).await;
+    river.repo.commit_greeting("Ahoy!");
+    let record = promoted(river, &first).await;
+    let second = stable(&record);
+    users.answered(&second, 10).await;
+    let got = users.end().await;
+    assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+    assert!(got[&first].answered > 0 && got[&second].answered > 0, "{got:?}");
+    let history = daemon.done(&["history", "support"]);
+    assert!(history.contains("succeeded") || history.contains("stable"), "{history}");
+    assert!(holds(&record, "Ready", ""), "{record}");
+}
+
+/// A bad candidate is taken back, Git says so, and the same content stays out.
+pub(crate) async fn bad(river: &River, daemon: &Daemon, front: &Front) {
+    let good = stable(&river.record("support").await.expect("a record"));
+    let users = Users::start(front);
+    users.answered(&good, 100).await;
+    river.repo.edit(OVERLAY, "progressDeadline: 60s\n", "progressDeadline: 60s\nconfig: {demo: {failEvery: 2}}\n");
+    let bad_commit = river.repo.commit("Fail every second question");
+    let record = river.recorded("Git is told", |record| {
+        record["quarantine"][0]["git"]["commit"].is_string() && record["operation"].is_null()
+    });
+    let record = record.await;
+    let failed = &record["quarantine"][0];
+    let bad = failed["release"].as_str().expect("an id").replace("r-", "");
+    assert_eq!(stable(&record), good);
+    assert!(matches!(failed["word"].as_str(), Some("error_rate_high" | "circuit_breaker")), "{failed}");
+    // What Git says: the very commit, taken back, with evidence and trailers.
+    river.repo.git(&["pull", "-q", "origin", "main"]);
+    let message = river.repo.git(&["log", "-1", "--format=%B"]);
+    for part in [
+        "Revert \"Fail every second question\"",
+        &format!("This reverts commit {bad_commit}."),
+        "Backstay-Agent: support",
+        "Backstay-Environment: development",
+        &format!("Backstay-Release: {bad}"),
+        "Backstay-Reason: ",
+    ] {
+        assert!(message.contains(part), "`{part}` in:\n{message}");
+    }
+    // The commit comes back by the poll: nothing new is deployed, and all is well.
+    let agrees = |record: &Value| record["differs"].is_null() && holds(record, "Ready", "");
+    let settled = river.recorded("Git agrees", agrees).await;
+    assert_eq!(settled["operations"].as_array().map(Vec::len), record["operations"].as_array().map(Vec::len));
+    let got = users.end().await;
+    assert_eq!(got[&good].failed, 0, "{got:?}");
+    assert!(!got.contains_key("nobody"), "{got:?}");
+    println!("{}", daemon.done(&["history", "support"]));
+    println!("{message}");
+    // The same content again stays out.
+    river.repo.git(&["revert", "--no-edit", "HEAD"]);
+    river.repo.push();
+    let refused = river.recorded("it stays out", |record| record["differs"]["why"].is_string()).await;
+    assert_eq!(stable(&refused), good);
+    assert!(refused["operation"].is_null(), "{refused}");
+}
+
+/// Waits until a rollout waits for a person.
+pub(crate) async fn waits_for_a_person(river: &River) -> Value {
+    let waits = |record: &Value| {
+        condition(record, "Progressing")
+            .is_some_and(|found| found["message"].as_str().is_some_and(|message| message.contains("backstay promote")))
+    };
+    river.recorded("it waits for a person", waits).await
+}
+
+/// People hold a rollout, and abort it.
+pub(crate) async fn people(river: &River, daemon: &Daemon) {
+    let first = stable(&river.record("support").await.expect("a record"));
+    river.repo.edit(OVERLAY, "[{weight: 50, for: 2s}]", "[{pause: {}}, {weight: 50, for: 2s}]");
+    river.repo.commit("Ask a person first");
+    river.settled(&river.repo.head()).await;
+    river.repo.commit_greeting("Ahoy!");
+    waits_for_a_person(river).await;
+    let status = daemon.done(&["status", "support"]);
+    assert!(status.contains("promote"), "{status}");
+    daemon.done(&["abort", "support", "--reason", "not today"]);
+    let record = river.recorded("it is back", |record| record["operation"].is_null()).await;
+    let outcome = record["operations"][0]["outcome"]["failed"].as_str().unwrap_or_default();
+    assert!(stable(&record) == first && outcome.contains("not today"), "{record}");
+    let again = daemon.run(&["abort", "support", "--reason", "once more"]);
+    assert_ne!(again.code, 0, "{again:?}");
+}
+
+/// From rolling to canary to blue-green and back to rolling under load: nobody is failed.
+pub(crate) async fn every_strategy(river: &River, front: &Front) {
+    let canary = CANARY.trim_end();
+    let blue_green = canary.replace("{canary: {steps: [{weight: 50, for: 2s}]}}", "{blueGreen: {keepOld: 2s}}");
+    let users = Users::start(front);
+    let mut before = stable(&river.record("support").await.expect("a record"));
+    let rolling = river.repo.read(OVERLAY);
+    let rolling = rolling.trim_end();
+    for (strategy, greeting) in [(canary, "Ahoy!"), (&*blue_green, "Moin!"), ("", "Servus!")] {
+        river.repo.write(OVERLAY, &format!("{rolling}{strategy}\n"));
+        river.repo.commit_greeting(greeting);
+        let record = promoted(river, &before).await;
+        before = stable(&record);
+        users.answered(&before, 20).await;
+        until("the old one is gone", async || {
+            let said = river.ask("support").await;
+            said.iter().all(|said| said.release == before).then_some(())
+        })
+        .await;
+    }
+    let got = users.end().await;
+    assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+    assert_eq!(got.len(), 4, "{got:?}");
+}
