@@ -1,6 +1,6 @@
 //! A look at the second set of a blue-green rollout, before it gets any traffic.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +33,7 @@ pub(crate) async fn smoke(front: Option<Front>, asked: &Smoke) -> Result<(), Str
 async fn ask(front: Option<Front>, asked: &Smoke) -> Result<(), String> {
     let (place, host) = match front {
         Some(Front::Proxy(address)) => (address.to_string(), asked.host.clone()),
-        Some(Front::Service) => match asked.service {
+        Some(Front::Service) => match asked.service.as_deref().and_then(|text| text.parse::<IpAddr>().ok()) {
             Some(address) => (SocketAddr::new(address, asked.port).to_string(), asked.host.clone()),
             None => return Err("its Service has no address in the cluster".to_owned()),
         },

@@ -1,7 +1,6 @@
 //! What the core asks the shell rooms to do, and what they answer.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::desired::{Consent, DesiredAgent, WriteBack};
@@ -110,7 +109,7 @@ pub struct Smoke {
     /// The port of the release.
     pub port: u16,
     /// The address of the release's own Service, where the target has given it one.
-    pub service: Option<IpAddr>,
+    pub service: Option<String>,
 }
 
 /// The target went back: Git shall agree.

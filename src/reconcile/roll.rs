@@ -408,7 +408,7 @@ impl AgentState {
         }
         self.memory.smoke_asked = Some(now);
         self.wake_at(now.checked_add(SMOKE_EVERY).ok());
-        let host = declared.preview.clone().unwrap_or_else(|| format!("preview.{}.localhost", self.agent));
+        let host = sides::preview_of(self, declared).unwrap_or_else(|| self.agent.to_string());
         let (agent, release, path) = (self.agent.clone(), rollout.candidate(), declared.smoke.clone());
         let port = self.release(release).and_then(|release| release.spec.workload.port).unwrap_or_default();
         let service = self.service_of(release);
@@ -416,10 +416,10 @@ impl AgentState {
     }
 
     /// Where the Service of one release's own set is.
-    fn service_of(&self, release: ReleaseId) -> Option<std::net::IpAddr> {
+    fn service_of(&self, release: ReleaseId) -> Option<String> {
         let name = service_name(&self.agent, Set::PerRelease, &release);
         let service = self.live.of_kind("", "Service").find(|live| live.object.name == name)?;
-        service.body.pointer("/spec/clusterIP")?.as_str()?.parse().ok()
+        service.body.pointer("/spec/clusterIP")?.as_str().map(str::to_owned)
     }
 
     fn smoke_answered(

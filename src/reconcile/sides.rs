@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::state::{AgentState, Shape};
 use super::target::{Target, content, identity, rendering};
-use crate::desired::rollout::{Segment, Strategy};
+use crate::desired::rollout::{BlueGreen, Segment, Strategy};
 use crate::desired::{Release, RolloutSpec, Settings, TargetKind};
 use crate::judge::{AgentHealth, agent_health, route_is_in_force};
 use crate::model::{LiveObject, Manifest, ObjectRef, Timestamp};
@@ -182,7 +182,7 @@ impl Sides<Side> {
         };
         let (reach, preview) = match &spec.strategy {
             Strategy::Canary(canary) => (canary.reach.as_ref(), None),
-            Strategy::BlueGreen(declared) => (None, declared.preview.as_deref()),
+            Strategy::BlueGreen(declared) => (None, preview_of(state, declared)),
             Strategy::AbTest(test) => match &test.by {
                 Segment::Value(matched) if wanted.routes.split == Split::Segment => (Some(matched), None),
                 Segment::Value(_) | Segment::Hash { .. } => (None, None),
@@ -202,13 +202,20 @@ impl Sides<Side> {
             mirror: wanted.routes.mirror,
             reach: reach.filter(|_| attached),
             sticky,
-            preview: preview.filter(|_| attached),
+            preview: preview.as_deref().filter(|_| attached),
         };
         // A Gateway that comes with the candidate leads to stable first.
         let (ours, theirs) = (&self.candidate.settings, &self.stable.settings);
         let settings = if carrier(state, theirs) == Carrier::Routed { theirs } else { ours };
         Some(route(&identity(state), settings, port, &routing))
     }
+}
+
+/// The name of a host at which the second set is seen: a host's proxy knows releases by names alone, so that there it has one
+/// in every case.
+pub(super) fn preview_of(state: &AgentState, declared: &BlueGreen) -> Option<String> {
+    let usual = || (state.config.target == TargetKind::Host).then(|| format!("preview.{}.localhost", state.agent));
+    declared.preview.clone().or_else(usual)
 }
 
 /// How traffic is split between two releases with such settings.

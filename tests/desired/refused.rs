@@ -4,7 +4,7 @@ use backstay::desired::{consents, environment, environments};
 use backstay::source::{MemoryTree, Tree, TreeError};
 use insta::assert_snapshot;
 
-use crate::repository::{DIGEST, agent, at, name, resolved, small, told, with_image, wrong};
+use crate::repository::{DIGEST, agent, at, good, name, resolved, small, told, with_image, wrong};
 
 #[path = "refused_more.rs"]
 mod more;

@@ -364,13 +364,13 @@ fn a_route_on_kubernetes_is_of_a_gateway_and_leads_to_a_port() {
             agent(
                 name,
                 &format!(
-                    "  code: {{image: {DIGEST}}}\n  workload: {{port: 80}}\n  route: {{hosts: [x.example.com], path: {path}, {gateway}}}\n"
+                    "  code: {{image: \"a@{DIGEST}\"}}\n  workload: {{port: 80}}\n  route: {{hosts: [x.example.com], path: {path}, {gateway}}}\n"
                 ),
             )
         };
         small().with("agents/a/agent.yaml", declared("a", "/")).with("agents/b/agent.yaml", declared("b", path))
     };
-    assert!(resolved(&two("/b"), "prod").agents.values().all(Result::is_ok));
+    good(&two("/b"), "prod", "b");
     assert!(wrong(&two("/")).contains("x.example.com/"), "{}", wrong(&two("/")));
 }
 
