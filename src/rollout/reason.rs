@@ -87,7 +87,9 @@ pub fn evidence(reason: &Reason, most: usize) -> Vec<String> {
     let window = format!("step {} for {} s, until {:.0}", decision.figures.step + 1, lasted.as_secs(), decision.at);
     // What failed outright was not weighed.
     let harm = (decision.why != Why::Failed).then(|| {
-        format!("harm {}: {} is enough", rounded(decision.figures.harm), rounded(decision.figures.harm_needed))
+        let figures = &decision.figures;
+        let harm = if figures.is_beyond_measure() { "beyond measure".to_owned() } else { rounded(figures.harm) };
+        format!("harm {harm}: {} is enough", rounded(figures.harm_needed))
     });
     let lines = metrics.into_iter().flat_map(|(name, figures)| {
         let arms = [("candidate", &figures.candidate), ("stable", &figures.stable)];

@@ -36,3 +36,9 @@ async fn a_change_of_strategy_fails_nobody() {
     let (river, _daemon, front) = river("strategy", "\n").await;
     rollouts::every_strategy(&river, &front).await;
 }
+
+#[tokio::test]
+async fn what_people_take_back_in_git_is_known_by_its_content() {
+    let (river, daemon, front) = river("reverts", CANARY).await;
+    rollouts::reverts_by_people(&river, &daemon, &front).await;
+}

@@ -133,6 +133,48 @@ pub(crate) async fn people(river: &River, daemon: &Daemon) {
     assert_ne!(again.code, 0, "{again:?}");
 }
 
+/// What people take back in Git: a good release at once, a part of a commit as any new release, and where the message names a
+/// commit that is not this agent's, the content alone counts.
+pub(crate) async fn reverts_by_people(river: &River, daemon: &Daemon, front: &Front) {
+    let users = Users::start(front);
+    let first = stable(&river.record("support").await.expect("a record"));
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    let second = stable(&promoted(river, &first).await);
+    let steps = async || river.record("support").await.expect("a record")["operations"][0].clone();
+
+    // A good release is taken back: without a canary, and nobody is blamed.
+    let head = river.repo.revert(&["HEAD"]);
+    let record = river.settled(&head).await;
+    assert_eq!((stable(&record), record["quarantine"].as_array().map_or(0, Vec::len)), (first.clone(), 0));
+    assert!(record["hold"].is_null() && record["differs"].is_null(), "{record}");
+    assert!(daemon.done(&["history", "support"]).contains(&format!("verified revert of {}", &pushed[..8])));
+    assert_eq!(river.repo.git(&["ls-remote", "origin", "main"])[..40], head, "Backstay adds nothing");
+
+    // A part of a commit is taken back: that release has never been, so it goes out as any other.
+    river.repo.greet("Moin!");
+    river.repo.edit(OVERLAY, "env: {LOG_LEVEL: DEBUG}", "env: {LOG_LEVEL: INFO}");
+    let both = river.repo.commit("Greet, and log less");
+    let third = stable(&promoted(river, &first).await);
+    river.repo.greet("Hello!");
+    river.repo.commit(&format!("Revert \"Greet, and log less\"\n\nThis reverts commit {both}."));
+    let fourth = stable(&promoted(river, &third).await);
+    assert!(![&first, &second, &third].contains(&&fourth), "{fourth}");
+    assert_eq!(steps().await["cause"], serde_json::json!({"commit": {}}));
+
+    // A message that names somebody else's commit, over the content of before.
+    river.repo.write("NOTES.md", "Nothing of an agent's.\n");
+    let other = river.repo.commit("Note something");
+    river.repo.edit(OVERLAY, "env: {LOG_LEVEL: INFO}", "env: {LOG_LEVEL: DEBUG}");
+    let head = river.repo.commit(&format!("Revert \"Note something\"\n\nThis reverts commit {other}."));
+    let record = river.settled(&head).await;
+    assert_eq!(stable(&record), first);
+    let history = daemon.done(&["history", "support"]);
+    assert!(!history.contains(&format!("verified revert of {}", &other[..8])), "{history}");
+    assert!(steps().await["cause"]["revert"].is_object(), "{history}");
+    let got = users.end().await;
+    assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+}
+
 /// From rolling to canary to blue-green and back to rolling under load: nobody is failed.
 pub(crate) async fn every_strategy(river: &River, front: &Front) {
     let canary = CANARY.trim_end();

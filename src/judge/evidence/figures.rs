@@ -101,6 +101,15 @@ pub(super) fn figures(judge: &Judge, ln_total: f64, muted: &[&str], now: Timesta
     }
 }
 
+// === impl Figures ===
+
+impl Figures {
+    /// Whether the evidence of harm is larger than any that is written.
+    pub fn is_beyond_measure(&self) -> bool {
+        self.harm >= MOST
+    }
+}
+
 // === impl MetricFigures ===
 
 impl MetricFigures {
