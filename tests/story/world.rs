@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backstay::desired::{Allow, Consent, DesiredAgent, ReleaseSpec, Settings};
 use backstay::model::{AgentName, GroupKind, LiveState, ObjectRef, Origin, ResourceVersion, Timestamp};
@@ -58,6 +59,8 @@ pub(crate) struct World {
     given: u64,
     /// Observations so far.
     observed: usize,
+    /// How long the core has worked.
+    pub(crate) worked: Duration,
     /// Who asks, and what is measured of it.
     pub(crate) traffic: Traffic,
     /// What the preview of a second set answers.
@@ -104,6 +107,7 @@ impl World {
             late: BTreeSet::new(),
             given: 0,
             observed: 0,
+            worked: Duration::ZERO,
             traffic: Traffic::default(),
             preview: Ok(()),
         }
@@ -504,7 +508,9 @@ impl World {
         if self.observed.is_multiple_of(2) && state.doze() {
             state.rouse(machine.live.clone().unwrap_or_default());
         }
+        let begun = Instant::now();
         let (state, actions) = step(state, observation, self.now, 7);
+        self.worked += begun.elapsed();
         machine.state = state;
         let (mut effects, mut questions, mut looks) = (vec![], vec![], vec![]);
         for action in actions {
