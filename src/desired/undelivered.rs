@@ -1,7 +1,7 @@
 //! What the formats allow and this version does not do: refused with a clear word, never ignored.
 
 use super::TargetKind;
-use super::read::{Field, Kind, Node};
+use super::read::{Field, Node};
 use crate::model::Diagnostic;
 
 const HINT: &str = "take it away until a version delivers it";
@@ -28,11 +28,6 @@ pub(super) fn refuse_agent(spec: &Node, target: Option<TargetKind>, found: &mut 
         let what = format!("rollout.strategy.{}", strategy.key);
         if target == Some(TargetKind::Kubernetes) && strategy.key != "rolling" {
             refuse(strategy, &format!("{what} on Kubernetes"), found);
-        }
-        let steps = strategy.value.get("steps").map(|steps| &steps.kind);
-        let steps = if let Some(Kind::List(items)) = steps { items.as_slice() } else { &[] };
-        for gate in steps.iter().filter_map(|step| step.field("gate")) {
-            refuse(gate, &format!("{what}.steps.gate"), found);
         }
     }
 }

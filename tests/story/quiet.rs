@@ -23,6 +23,7 @@ fn state(observe: bool) -> AgentState {
         observe,
         carrier: backstay::rollout::Carrier::Routed,
         measure_every: jiff::SignedDuration::from_secs(1),
+        gates: BTreeMap::new(),
     };
     AgentState::new(agent(), Arc::new(config))
 }
