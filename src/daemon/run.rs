@@ -21,7 +21,7 @@ use super::write_back::{Turn, WriteBacks};
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
-use crate::measure::{Ground, Providers, Proxy};
+use crate::measure::{Gates, Ground, Providers, Proxy};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person, SigningKey};
@@ -122,6 +122,7 @@ impl Daemon {
             clock: Arc::clone(&clock),
         });
         let instance = instance();
+        let gates = Arc::new(Gates::new(config.gates.clone()));
         let (mut environments, mut settled, mut machines) = (vec![], vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
             let limiter = Limiter::new(target.in_flight());
@@ -170,6 +171,7 @@ impl Daemon {
                     target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
+                    gates: gates.patience(),
                 }),
                 limits: target.prune.limits(),
                 git: Arc::clone(&git),
@@ -186,6 +188,7 @@ impl Daemon {
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
                 providers: Arc::new(Providers::new(config.metrics.clone(), ground)),
+                gates: Arc::clone(&gates),
                 front: front(config, target),
                 instance: instance.clone(),
                 at_work: 2 * target.in_flight(),

@@ -45,11 +45,11 @@ mod wait;
 mod wave;
 
 pub use course::{bake, experiment, judged};
-pub use event::{Answer, Deed, Event, Illegal, News, Outside, Person};
+pub use event::{Answer, Closed, Deed, Event, Illegal, News, Outside, Person};
 pub use instances::{Carrier, Instances, Sides, rounded};
 pub use judging::Judging;
 pub use outline::{Known, outline};
-pub use question::{Measurement, Measurements, Question};
+pub use question::{GateQuestion, Measurement, Measurements, Question};
 pub use reason::{Aftermath, Reason, evidence};
 pub use state::{Beginning, Phase, Rollout, Routes, Split, Unreadable, VERSION, Wanted, Way};
 pub use wait::Wait;

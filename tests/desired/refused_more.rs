@@ -401,6 +401,15 @@ fn steps_that_mean_nothing() {
 }
 
 #[test]
+fn a_gate_is_a_step_of_its_own() {
+    assert_eq!(rollout("    strategy: {canary: {steps: [{weight: 5, for: 5m}, {gate: load_test}]}}\n"), "");
+    let told = spec(
+        "  workload: {port: 8000}\n  rollout: {strategy: {canary: {steps: [{weight: 5, for: 5m}, {gate: load}]}}}\n",
+    );
+    assert!(!told.contains("steps.gate"), "{told}");
+}
+
+#[test]
 fn metrics_that_mean_nothing() {
     assert_snapshot!(rollout(
         "    strategy: {canary: {}}\n    analysis:\n      a: {preset: error_rate}\n      b: {preset: error_rate, max: 5}\n      c: {preset: error_rate, max: 10ms}\n      d: {preset: goal_completion, max: 0.5}\n      e: {preset: latency_p99, max: 1s, min: 1s}\n      f: {query: \"up\", compare: stable}\n      g: {preset: error_rate, query: \"up\", max: 0.1}\n      h: {preset: error_rate, compare: stable, margin: 1.2}\n      i: {preset: latency_p99, compare: stable, margin: 0.1}\n      j: {preset: latency_p99, max: 1s, margin: 1.2}\n      k: {preset: error_rate, max: 0.1, onNoData: abort, interval: 10ms}\n      l: {max: 1}\n"

@@ -6,7 +6,7 @@ use backstay::desired::RolloutSpec;
 use backstay::desired::Settings;
 use backstay::desired::rollout::{BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until};
 use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
-use backstay::rollout::{Phase, Rollout};
+use backstay::rollout::{Answer, Closed, Phase, Rollout};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -241,6 +241,97 @@ fn people_pause_promote_and_abort() {
     assert_eq!((hold.left.short(), &*hold.by), (candidate, "alice"));
     assert_eq!(hold.git, Told::Commit("c0ffee".to_owned()));
     assert!(world.record().quarantine.is_empty());
+}
+
+/// 5 % for a minute, then a gate, then 50 % for a minute.
+fn gated(gate: &str) -> RolloutSpec {
+    let mut spec = canary();
+    if let Strategy::Canary(canary) = &mut spec.strategy {
+        canary.steps.insert(1, Step::Gate { name: gate.to_owned() });
+    }
+    spec
+}
+
+/// At the gate `gate`, which says this.
+fn at_a_gate(gate: &str, says: Option<Answer>) -> World {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    world.gate = says;
+    let world = world.git_with("good", by(gated(gate))).settle().git_with("better", by(gated(gate))).settle();
+    world.until("at the gate", |world| world.rollout().at_gate().is_some())
+}
+
+fn turns(mut world: World, turns: usize) -> World {
+    for _ in 0..turns {
+        world = world.until_woken();
+    }
+    world
+}
+
+fn progressing(world: &World) -> String {
+    world.record().condition(ConditionKind::Progressing).expect("a condition").message.clone()
+}
+
+#[test]
+fn a_gate_holds_until_it_opens_and_is_asked_every_five_seconds() {
+    let not_yet = Answer::Closed(Closed::Because("it answers 409: 3 of 5 done".to_owned()));
+    let world = at_a_gate("load", Some(not_yet));
+    let candidate = world.candidate();
+    let (asked, since) = (world.gate_asked.len(), world.now);
+    let mut world = turns(world, 200);
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "{:?}", world.told);
+    let lasted = world.now.duration_since(since).as_secs();
+    let often = i64::try_from(world.gate_asked.len() - asked).expect("few");
+    assert!(lasted >= 60 && (lasted / 5 - 2..=lasted / 5 + 2).contains(&often), "{often} times in {lasted} s");
+    let (_, question) = world.gate_asked.last().expect("a question");
+    assert_eq!((&*question.gate, question.step, question.releases.candidate.short()), ("load", 1, candidate.clone()));
+    assert!(progressing(&world).contains("the gate `load`: it answers 409: 3 of 5 done"), "{}", progressing(&world));
+    assert_eq!(world.told.iter().filter(|told| told.contains("the gate `load`")).count(), 1, "{:?}", world.told);
+    assert!(!world.holds(ConditionKind::Stalled));
+    world.gate = Some(Answer::Open);
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
+}
+
+#[test]
+fn a_gate_that_refuses_takes_the_candidate_back_and_git_is_told() {
+    let mut world = at_a_gate("load", None);
+    let candidate = world.candidate();
+    world.gate = Some(Answer::Refused("load test failed".to_owned()));
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_ne!(world.stable(), Some(candidate.clone()));
+    let failed = &world.record().quarantine[0];
+    assert_eq!((failed.release.short(), &*failed.reason), (candidate, "the gate `load` refuses it: load test failed"));
+    assert_eq!(failed.git, Told::Commit("c0ffee".to_owned()));
+}
+
+#[test]
+fn an_answer_that_gets_lost_holds_and_the_gate_is_asked_again() {
+    let world = at_a_gate("load", None);
+    let candidate = world.candidate();
+    let (asked, since) = (world.gate_asked.len(), world.now);
+    let mut world = turns(world, 200);
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON);
+    let lasted = world.now.duration_since(since).as_secs();
+    let often = i64::try_from(world.gate_asked.len() - asked).expect("few");
+    assert!((lasted / 11 - 2..=lasted / 11 + 2).contains(&often), "{often} times in {lasted} s");
+    world.restart();
+    world.gate = Some(Answer::Open);
+    let world = world.settle().until("at rest", World::is_at_rest);
+    assert_eq!(world.stable(), Some(candidate));
+}
+
+#[test]
+fn a_gate_that_nobody_names_waits_for_a_person_and_says_the_way_out() {
+    let mut world = turns(at_a_gate("lode", Some(Answer::Open)), 100);
+    let candidate = world.candidate();
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON);
+    assert!(world.gate_asked.is_empty());
+    let stalled = world.record().condition(ConditionKind::Stalled).expect("a condition").message.clone();
+    assert!(stalled.contains("add `[gates.lode]` to backstay.toml, or `backstay promote` passes it"), "{stalled}");
+    world.requests().promote = Some(ask("1"));
+    let world = world.settle().until("at rest", World::is_at_rest);
+    assert_eq!(world.stable(), Some(candidate));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use backstay::reconcile::{
     PruneLimits, admit, returns, step,
 };
 use backstay::record::{AgentRecord, ConditionKind, Evidence, Requests, Truth};
+use backstay::rollout::{Answer, GateQuestion};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -65,6 +66,10 @@ pub(crate) struct World {
     pub(crate) traffic: Traffic,
     /// What the preview of a second set answers.
     pub(crate) preview: Result<(), String>,
+    /// What the gate `load` answers; nothing: its answer gets lost.
+    pub(crate) gate: Option<Answer>,
+    /// When it was asked, and what.
+    pub(crate) gate_asked: Vec<(Timestamp, GateQuestion)>,
 }
 
 /// What the ledger holds of one agent.
@@ -110,6 +115,8 @@ impl World {
             worked: Duration::ZERO,
             traffic: Traffic::default(),
             preview: Ok(()),
+            gate: Some(Answer::Open),
+            gate_asked: vec![],
         }
     }
 
@@ -512,13 +519,14 @@ impl World {
         let (state, actions) = step(state, observation, self.now, 7);
         self.worked += begun.elapsed();
         machine.state = state;
-        let (mut effects, mut questions, mut looks) = (vec![], vec![], vec![]);
+        let (mut effects, mut questions, mut looks, mut gates) = (vec![], vec![], vec![], vec![]);
         for action in actions {
             match action {
                 Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
                 Action::Wake(at) => machine.wake = Some(at),
                 Action::Measure(question) => questions.push(question),
                 Action::Smoke(look) => looks.push(look),
+                Action::Gate(question) => gates.push(question),
                 effect => effects.push(effect),
             }
         }
@@ -530,6 +538,12 @@ impl World {
         }
         for look in looks {
             queue.push_back(Observation::Smoked(look.release, self.preview.clone()));
+        }
+        for question in gates {
+            self.gate_asked.push((self.now, (*question).clone()));
+            if let Some(answer) = self.gate.clone() {
+                queue.push_back(Observation::Gate(question, answer));
+            }
         }
         for effect in effects {
             self.effect(name, effect, queue);
@@ -636,7 +650,7 @@ impl World {
                 self.writes.push(format!("tell git: {by} left {}", tell.left.release));
                 Observation::Done(Done::Told(self.git.told(&tell)))
             }
-            Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => {
+            Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) => {
                 unreachable!("not an effect")
             }
         }
@@ -706,5 +720,6 @@ fn config() -> Arc<AgentConfig> {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,
+        gates: BTreeMap::from([("load".to_owned(), SignedDuration::from_secs(11))]),
     })
 }
