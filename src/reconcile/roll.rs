@@ -15,7 +15,7 @@ use crate::plan::{Plan, Step, WaitingOn};
 use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told};
 use crate::rollout::{
     Answer, Beginning, Closed, Deed, Event, GateQuestion, Illegal, Instances, Judging, News, Person, Phase, Question,
-    Reason, Rollout, Sides, Way, evidence,
+    Reason, Rollout, Sides, Way, evidence, findings,
 };
 
 /// How often evidence is recorded while nothing else is.
@@ -219,6 +219,7 @@ impl AgentState {
             | Phase::Keeping { .. }
             | Phase::Aborting { .. } => {
                 let mut record = record.clone();
+                keep_findings(&mut record);
                 record.rollout = None;
                 record.rollbacks = lately(rollout.rollbacks(), now);
                 let open = open.clone();
@@ -598,6 +599,7 @@ impl AgentState {
             let by = if let Reason::Person { by, .. } = reason { by.0.clone() } else { "backstay".to_owned() };
             record.hold = Some(Hold { left: candidate.release, by, since: now, git });
         }
+        keep_findings(&mut record);
         record.rollout = None;
         record.rollbacks = lately(rollout.rollbacks(), now);
         self.collect_inventory(target, &mut record);
@@ -618,6 +620,15 @@ impl AgentState {
         Situation::Ready { contested: None, blocked: &[] }.tell(&mut record, now);
         self.memory.new_operation();
         self.save(record, actions);
+    }
+}
+
+/// What an experiment found stays with its operation.
+fn keep_findings(record: &mut AgentRecord) {
+    let saved = record.rollout.as_ref().and_then(|rollout| rollout.evidence.as_deref());
+    let report = saved.and_then(Judging::last_report);
+    if let (Some(open), Some(report)) = (&mut record.operation, report) {
+        open.evidence = findings(&report, MAX_EVIDENCE);
     }
 }
 
