@@ -502,6 +502,18 @@ fn a_silent_provider_promotes_nobody() {
 }
 
 #[test]
+fn a_route_that_no_gateway_speaks_of_carries_nobody() {
+    let mut world = serving();
+    let stable = world.stable().expect("stable");
+    world.cluster.silent_gateway = true;
+    let world = world.git_with("better", by(canary())).settle().later(SignedDuration::from_mins(30)).settle();
+    let candidate = world.candidate();
+    assert!(world.weight_of(&candidate) < f64::EPSILON && world.weight_of(&stable) > 99.0, "{:?}", world.told);
+    assert!(!world.has_told("TrafficShifted") && *world.rollout().phase() == Phase::Starting, "{:?}", world.told);
+    assert!(progressing(&world).contains("the route to say that"), "{}", progressing(&world));
+}
+
+#[test]
 fn a_restart_at_any_time_changes_nothing_of_the_end() {
     for every in [1, 7, 23] {
         let mut world = serving().git_with("bad", by(canary())).settle();
