@@ -16,7 +16,7 @@ use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outco
 use crate::render::{AGENT_LABEL, PROCESS_LABEL, Set, service_name};
 use crate::rollout::{
     Answer, Beginning, Carrier, Closed, Deed, Event, GateQuestion, Illegal, Instances, Judging, News, Person, Phase,
-    Question, Reason, Rollout, Sides, Way, evidence,
+    Question, Reason, Rollout, Sides, Way, evidence, findings,
 };
 
 /// How often a rollout is measured, where its metrics do not say it.
@@ -226,6 +226,7 @@ impl AgentState {
             | Phase::Keeping { .. }
             | Phase::Aborting { .. } => {
                 let mut record = record.clone();
+                keep_findings(&mut record);
                 record.rollout = None;
                 record.rollbacks = lately(rollout.rollbacks(), now);
                 let open = open.clone();
@@ -613,6 +614,7 @@ impl AgentState {
             let by = if let Reason::Person { by, .. } = reason { by.0.clone() } else { "backstay".to_owned() };
             record.hold = Some(Hold { left: candidate.release, by, since: now, git });
         }
+        keep_findings(&mut record);
         record.rollout = None;
         record.rollbacks = lately(rollout.rollbacks(), now);
         self.collect_inventory(target, &mut record);
@@ -633,6 +635,15 @@ impl AgentState {
         Situation::Ready { contested: None, blocked: &[] }.tell(&mut record, now);
         self.memory.new_operation();
         self.save(record, actions);
+    }
+}
+
+/// What an experiment found stays with its operation.
+fn keep_findings(record: &mut AgentRecord) {
+    let saved = record.rollout.as_ref().and_then(|rollout| rollout.evidence.as_deref());
+    let report = saved.and_then(Judging::last_report);
+    if let (Some(open), Some(report)) = (&mut record.operation, report) {
+        open.evidence = findings(&report, MAX_EVIDENCE);
     }
 }
 

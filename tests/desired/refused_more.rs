@@ -401,6 +401,20 @@ fn steps_that_mean_nothing() {
 }
 
 #[test]
+fn an_experiment_of_everything() {
+    let compared = |count: usize| {
+        let one = |n: usize| format!("m{n}: {{preset: error_rate, compare: stable}}");
+        let all: Vec<_> = (0..count).map(one).collect();
+        rollout(&format!(
+            "    strategy: {{abTest: {{by: {{header: x-group, value: b}}, for: 1d}}}}\n    analysis: {{{}}}\n",
+            all.join(", ")
+        ))
+    };
+    assert!(!compared(16).contains("at most"), "{}", compared(16));
+    assert!(compared(17).contains("an experiment compares at most 16 metrics, this one 17"), "{}", compared(17));
+}
+
+#[test]
 fn a_gate_is_a_step_of_its_own() {
     assert_eq!(rollout("    strategy: {canary: {steps: [{weight: 5, for: 5m}, {gate: load_test}]}}\n"), "");
     let told = spec(
