@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, PodSpec};
 use kube::ResourceExt as _;
@@ -466,20 +467,32 @@ fn count(folder: &Path) -> io::Result<usize> {
 
 /// Writes files into a folder that appears whole or not at all.
 fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+    // One at a time, so that what an interrupted one has left is in the way of the next one, and goes.
+    static ONE: Mutex<()> = Mutex::new(());
     let parent = folder.parent().unwrap_or(folder);
     fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let half = parent.join(format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let half = parent.join(format!(".{name}.{}.half", std::process::id()));
     if half.exists() {
         sys::remove_tree(&half)?;
     }
-    fs::create_dir(&half)?;
-    let mut folders = BTreeSet::from([half.clone()]);
+    let made = fill(&half, folder, files);
+    if made.is_err() {
+        let _ = sys::remove_tree(&half);
+    }
+    made
+}
+
+/// Fills `half` and gives it the name `folder`.
+fn fill(half: &Path, folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+    fs::create_dir(half)?;
+    let mut folders = BTreeSet::from([half.to_owned()]);
     for (path, content) in files {
         let at = half.join(path);
         if let Some(parent) = at.parent() {
             fs::create_dir_all(parent)?;
-            folders.extend(parent.ancestors().take_while(|above| above.starts_with(&half)).map(Path::to_owned));
+            folders.extend(parent.ancestors().take_while(|above| above.starts_with(half)).map(Path::to_owned));
         }
         fs::write(&at, content)?;
         fs::File::open(&at)?.sync_all()?;
@@ -490,10 +503,10 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
         fs::File::open(made)?.sync_all()?;
         fs::set_permissions(made, fs::Permissions::from_mode(0o555))?;
     }
-    match fs::rename(&half, folder) {
+    match fs::rename(half, folder) {
         // Another instance of the same release was faster.
         Err(error) if folder.exists() => {
-            sys::remove_tree(&half)?;
+            sys::remove_tree(half)?;
             if is_as_written(folder, files) { Ok(()) } else { Err(error) }
         }
         done => done,
