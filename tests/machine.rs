@@ -5,11 +5,19 @@
 mod daemon;
 #[path = "machine/lab.rs"]
 mod lab;
+#[path = "support/standing.rs"]
+mod standing;
 #[path = "support/stories.rs"]
 mod stories;
+#[path = "support/tally.rs"]
+mod tally;
+#[path = "support/users.rs"]
+mod users;
 
 #[path = "machine/disk.rs"]
 mod disk;
+#[path = "machine/files.rs"]
+mod files;
 #[path = "machine/golden.rs"]
 mod golden;
 #[path = "machine/machinery.rs"]
