@@ -7,13 +7,21 @@ mod daemon;
 mod lab;
 #[path = "support/rollouts.rs"]
 mod rollouts;
+#[path = "support/standing.rs"]
+mod standing;
 #[path = "support/stories.rs"]
 mod stories;
+#[path = "support/tally.rs"]
+mod tally;
+#[path = "support/user.rs"]
+mod user;
 #[path = "support/users.rs"]
 mod users;
 
 #[path = "machine/disk.rs"]
 mod disk;
+#[path = "machine/files.rs"]
+mod files;
 #[path = "machine/golden.rs"]
 mod golden;
 #[path = "machine/machinery.rs"]

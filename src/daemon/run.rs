@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, Kubernetes, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
-use super::host::{Claim, HostError, Machine, Opening};
+use super::host::{Between, Claim, HostError, Machine, Opening};
 use super::notes::Notes;
 use super::parts::{Parts, Settled, Shared};
 use super::smoke::Front;
@@ -97,6 +97,15 @@ impl Daemon {
     ///
     /// When the configuration cannot be put to work.
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
+        Self::with(config, &Between::default()).await
+    }
+
+    /// The same, with something between it and the API of its own host.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be put to work.
+    pub async fn with(config: &Config, between: &Between) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
         let mut claim = claimed(config)?;
@@ -129,12 +138,12 @@ impl Daemon {
             let opening = match target.place() {
                 Place::Kubernetes(_) => None,
                 Place::Host(host) => match claim.take() {
-                    Some(claim) => Some(Opening::new(config, target, host, claim, &git, &clock).await?),
+                    Some(claim) => Some(Opening::new(config, target, host, claim, &git, &clock, between).await?),
                     None => continue,
                 },
             };
             let (own, acting) = match (&opening, target.place()) {
-                (Some(opening), _) => (opening.api.client(), None),
+                (Some(opening), _) => (opening.client(), None),
                 (None, Place::Kubernetes(kubernetes)) => (
                     reach(target, kubernetes, None).await?,
                     match account(kubernetes) {

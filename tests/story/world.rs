@@ -506,6 +506,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "what the core costs is measured")]
     fn step(&mut self, name: &AgentName, observation: Observation, queue: &mut VecDeque<Observation>) {
         let Some(machine) = self.machines.get_mut(name) else { return };
         let blank = AgentState::new(name.clone(), Arc::clone(&self.config));
