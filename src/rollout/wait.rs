@@ -87,11 +87,11 @@ impl Wait {
     }
 
     /// What people are told of once, while it lasts: a gate's reason may change all the time.
-    pub(super) fn in_short(self) -> Self {
-        match self {
-            Self::Gate { name, closed: Some(Closed::Because(_)) } => Self::Gate { name, closed: None },
-            wait => wait,
+    pub(super) fn in_short(mut self) -> Self {
+        if let Self::Gate { closed, .. } = &mut self {
+            closed.take_if(|closed| matches!(closed, Closed::Because(_)));
         }
+        self
     }
 }
 
