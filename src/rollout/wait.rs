@@ -88,8 +88,8 @@ impl Wait {
 
     /// What people are told of once, while it lasts: a gate's reason may change all the time.
     pub(super) fn in_short(mut self) -> Self {
-        if let Self::Gate { closed: closed @ Some(Closed::Because(_)), .. } = &mut self {
-            *closed = None;
+        if let Self::Gate { closed, .. } = &mut self {
+            closed.take_if(|closed| matches!(closed, Closed::Because(_)));
         }
         self
     }
