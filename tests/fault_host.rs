@@ -4,6 +4,8 @@
 
 use std::io::Write as _;
 
+#[path = "support/asker.rs"]
+mod asker;
 #[path = "support/cases.rs"]
 mod cases;
 #[path = "support/daemon.rs"]
@@ -27,8 +29,6 @@ mod calls;
 mod canary;
 #[path = "fault_host/scene.rs"]
 mod scene;
-#[path = "support/user.rs"]
-mod user;
 
 /// Whether everything is tried, and not only what fits into the time of a change.
 fn everything() -> bool {

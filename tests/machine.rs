@@ -1,6 +1,8 @@
 //! The whole way on a host, with real parts: a push, the daemon, keepers, the proxy, and what the agents answer.
 #![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
 
+#[path = "support/asker.rs"]
+mod asker;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "machine/lab.rs"]
@@ -13,8 +15,6 @@ mod standing;
 mod stories;
 #[path = "support/tally.rs"]
 mod tally;
-#[path = "support/user.rs"]
-mod user;
 #[path = "support/users.rs"]
 mod users;
 

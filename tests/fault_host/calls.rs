@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use serde_json::Value;
 
+use crate::asker::User;
 use crate::cases::{self, Case};
 use crate::proxy::{Fault, SLOW, Seen};
 use crate::rules;
 use crate::scene::{STAGES, Scene};
 use crate::standing::{self, difference};
 use crate::tally;
-use crate::user::User;
 
 /// Scenarios that run at once.
 pub(crate) const AT_ONCE: usize = 6;

@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 
+use crate::asker::User;
 use crate::calls::{AT_ONCE, broken_rules, on_a_host};
 use crate::cases::{self, Case};
 use crate::proxy::{Fault, Seen};
 use crate::scene::Scene;
 use crate::tally;
-use crate::user::User;
 
 /// How long what served is kept.
 const KEEP: &str = "1s";

@@ -5,12 +5,12 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::asker::User;
 use crate::daemon::{BACKSTAY, holds, until};
 use crate::files::Strace;
 use crate::golden;
 use crate::lab::lab;
 use crate::serving::{CODE, OVERLAY, knock, serving};
-use crate::user::User;
 
 /// A mount, until it is dropped.
 struct Mount<'m>(&'m Path);

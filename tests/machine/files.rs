@@ -14,12 +14,12 @@ use backstay::keeper::client::Client;
 use futures::StreamExt as _;
 use serde_json::Value;
 
+use crate::asker::User;
 use crate::daemon::{Daemon, Repo, River};
 use crate::lab::lab;
 use crate::serving::answers;
 use crate::standing::leftovers;
 use crate::tally;
-use crate::user::User;
 
 /// Calls that name a file or change one, and what the kernel may say: the disk is broken, full, or cannot be written.
 const CALLS: [(&str, &[&str]); 13] = [
