@@ -17,6 +17,8 @@ pub(crate) struct Row {
     pub(crate) value: f64,
     /// What it is measured against, in words and as a number.
     pub(crate) limit: String,
+    /// How often it was measured.
+    pub(crate) n: Option<usize>,
     /// Measured divided by the limit, where there is one in the same run.
     pub(crate) ratio: Option<f64>,
     /// Whether it reaches what it must.
@@ -59,13 +61,14 @@ impl Table {
     fn text(&self) -> String {
         let mut table = comfy_table::Table::new();
         table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
-        table.set_header(["case", "measured", "limit", "ratio", "requests", "CPU s", "peak MB", "reached"]);
+        table.set_header(["case", "measured", "limit", "n", "ratio", "requests", "CPU s", "peak MB", "reached"]);
         for row in &self.rows {
             let requests = row.requests.as_ref();
             table.add_row([
                 row.case.clone(),
                 row.measured.clone(),
                 row.limit.clone(),
+                row.n.map(|n| n.to_string()).unwrap_or_default(),
                 row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
                 requests.map(|all| format!("{} ({} writes)", all.all(), all.writes())).unwrap_or_default(),
                 row.cost.map(|cost| format!("{:.2}", cost.cpu)).unwrap_or_default(),
@@ -90,7 +93,7 @@ impl Table {
     fn json(&self) -> Value {
         let row = |row: &Row| {
             json!({
-                "case": row.case, "measured": row.measured, "value": row.value, "limit": row.limit, "ratio": row.ratio,
+                "case": row.case, "measured": row.measured, "value": row.value, "limit": row.limit, "n": row.n, "ratio": row.ratio,
                 "reached": row.reached, "requests": row.requests.as_ref().map(|requests| &requests.0),
                 "cpuSeconds": row.cost.map(|cost| cost.cpu), "peakBytes": row.cost.map(|cost| cost.peak),
                 "residentBytes": row.cost.map(|cost| cost.resident),

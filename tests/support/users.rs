@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::lab::Objects;
 
@@ -17,11 +17,12 @@ const USERS: usize = 8;
 /// How often the endpoints of a Service are looked at.
 const LOOKS: Duration = Duration::from_millis(20);
 
-/// What users got of one release: answers, failures, and when the last question was sent that it answered.
+/// What users got of one release: answers, failures, and when the first and the last question was sent that it was given.
 #[derive(Default, Clone, Debug)]
 pub(crate) struct Got {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
+    pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
 }
 
@@ -172,6 +173,32 @@ impl Users {
         Self { got, stop, tasks }
     }
 
+    /// So many questions a second, to each front in turn: each is sent when it is due, whether those before it were
+    /// answered or not.
+    pub(crate) fn paced(fronts: &[Front], per_second: u32) -> Self {
+        let (got, stop) = (Arc::<Mutex<BTreeMap<String, Got>>>::default(), Arc::<AtomicBool>::default());
+        let (fronts, kept, stopped) = (fronts.to_vec(), Arc::clone(&got), Arc::clone(&stop));
+        let pacer = tokio::spawn(async move {
+            let http = fronts[0].client();
+            let (mut open, mut due) = (JoinSet::new(), tokio::time::interval(Duration::from_secs(1) / per_second));
+            for front in fronts.iter().cycle() {
+                due.tick().await;
+                if stopped.load(Ordering::Relaxed) {
+                    break;
+                }
+                let (got, http, front) = (Arc::clone(&kept), http.clone(), front.clone());
+                open.spawn(async move {
+                    let sent = Instant::now();
+                    let (release, good) = front.ask(&http, &[]).await;
+                    note(&got, release, good, sent);
+                });
+                while open.try_join_next().is_some() {}
+            }
+            open.join_all().await;
+        });
+        Self { got, stop, tasks: vec![pacer] }
+    }
+
     /// What they got so far, by release; `nobody` where no release is known.
     pub(crate) fn got(&self) -> BTreeMap<String, Got> {
         self.got.lock().expect("no panic before").clone()
@@ -201,5 +228,7 @@ fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool,
     } else {
         entry.failed += 1;
     }
-    entry.last = Some(sent);
+    // Answers come in another order than questions.
+    entry.first = Some(entry.first.map_or(sent, |first| first.min(sent)));
+    entry.last = Some(entry.last.map_or(sent, |last| last.max(sent)));
 }
