@@ -49,7 +49,7 @@ struct Options {
     /// Only this case: abort, flat-out-slow, flat-out-fast, canaries, judge, many
     #[arg(long)]
     case: Option<String>,
-    /// Candidates that are taken back under load
+    /// Candidates that are taken back under load: fewer than 60, the most within an hour
     #[arg(long, default_value_t = 50)]
     aborts: usize,
     /// Candidates that fail flat out, at each rate

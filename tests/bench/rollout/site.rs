@@ -47,7 +47,7 @@ impl Site {
         lab.ports.1 = lab.ports.0 + PORTS;
         let rollout = format!(
             "\nrollout:\n  strategy: {{canary: {{steps: {steps}}}}}\n  analysis: {{errors: {{preset: error_rate, max: \
-             0.01, compare: stable, margin: 0.02}}}}\n  rollback: {{bake: 1s, cooldown: 0s, maxPerHour: 1000}}\n"
+             0.01, compare: stable, margin: 0.02}}}}\n  rollback: {{bake: 1s, cooldown: 0s, maxPerHour: 60}}\n"
         );
         let repo = rollouts::repo(&rollout);
         let noted = repo.parent().join("pushed").display().to_string();
