@@ -27,8 +27,14 @@ mod oracle;
 mod process;
 #[path = "fault/proxy.rs"]
 mod proxy;
+#[path = "fault/pushes.rs"]
+mod pushes;
+#[path = "fault/rollouts.rs"]
+mod rollouts;
 #[path = "fault/scene.rs"]
 mod scene;
+#[path = "fault/traffic.rs"]
+mod traffic;
 
 /// Whether everything is tried, and not only what fits into the time of a change.
 fn everything() -> bool {

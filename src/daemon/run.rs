@@ -97,7 +97,15 @@ impl Daemon {
     ///
     /// When the configuration cannot be put to work.
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        Self::with_clock(config, Arc::new(SystemClock::default())).await
+    }
+
+    /// The same, by another clock than the machine's.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub async fn with_clock(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, DaemonError> {
         let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
         let mut claim = claimed(config)?;
         let git = Arc::new(Git::start(config, seed)?);

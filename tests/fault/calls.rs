@@ -26,10 +26,10 @@ struct Undisturbed {
 
 /// One fault at one call.
 #[derive(Clone)]
-struct Case {
-    promise: &'static str,
-    call: Call,
-    fault: Fault,
+pub(crate) struct Case {
+    pub(crate) promise: &'static str,
+    pub(crate) call: Call,
+    pub(crate) fault: Fault,
 }
 
 async fn undisturbed(lab: &Lab) -> Undisturbed {
@@ -156,23 +156,26 @@ fn promise(call: &Call, fault: Fault) -> &'static str {
         Fault::Code(_) | Fault::Reset | Fault::Truncated | Fault::Silence => "K1, K14",
         Fault::Push => "S10",
         Fault::Held => "F1",
+        Fault::Clock(_) => "F2",
     }
 }
 
 /// What is met late: the daemon tries again what was refused in two minutes, and waits for an answer that does not come.
-fn is_slow(case: &Case) -> bool {
+pub(crate) fn is_slow(case: &Case) -> bool {
     case.fault == Fault::Silence || matches!(case.fault, Fault::Code(403 | 410)) && case.call.writes()
 }
 
-/// Which of [`SHARE`] parts of all cases is tried now: the commit chooses, so that all are in the long run.
-fn turn() -> usize {
+/// Which of so many parts of all cases is tried now: the commit chooses, so that all are in the long run.
+pub(crate) fn turn(parts: usize) -> usize {
     let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().expect("git runs");
-    let last = head.stdout.trim_ascii_end().last().copied().unwrap_or_default();
-    usize::from(last) % SHARE
+    let head = String::from_utf8_lossy(&head.stdout);
+    let last = head.trim().chars().rev().take(4).collect::<String>();
+    usize::from_str_radix(&last, 16).unwrap_or_default() % parts
 }
 
-/// All cases: crash and lost reply at every call, all else once for each verb and kind.
-fn cases(calls: &[Seen]) -> Vec<Case> {
+/// All cases of stages of which `first` is the first: crash and lost reply at every call, all else once for each verb and
+/// kind.
+pub(crate) fn cases(calls: &[Seen], first: &str) -> Vec<Case> {
     // Of a kind that nobody writes, no watch tells anything.
     let written: BTreeSet<_> = calls.iter().filter(|seen| seen.call.writes()).map(|seen| &seen.call.resource).collect();
     let told = |resource: &str| {
@@ -185,7 +188,7 @@ fn cases(calls: &[Seen]) -> Vec<Case> {
         let call = &seen.call;
         let opens = call.verb == "watch";
         // Once the lease is held, it is renewed at times of its own.
-        let renewal = call.is_lease() && call.stage != "install";
+        let renewal = call.is_lease() && call.stage != first;
         let is_new = seen_calls.insert(call.clone());
         if call.stage.is_empty() || renewal || !is_new {
             continue;
@@ -226,7 +229,7 @@ fn cases(calls: &[Seen]) -> Vec<Case> {
         if !call.writes() || call.is_lease() || call.resource.ends_with("/events") || seen.dry_run {
             continue;
         }
-        if call.stage != "install" && !call.stage.is_empty() {
+        if call.stage != first && !call.stage.is_empty() {
             cases.push(Case { promise: "K2", call: call.clone(), fault: Fault::Stale });
         }
         if call.stage == "change" {
@@ -244,9 +247,9 @@ async fn every_fault_at_every_call() {
     let begun = Instant::now();
     let undisturbed = Arc::new(undisturbed(&lab).await);
     let everything = crate::everything();
-    let mut cases = cases(&undisturbed.calls);
+    let mut cases = cases(&undisturbed.calls, "install");
     if !everything && std::env::var_os("BACKSTAY_FAULT").is_none() {
-        let turn = turn();
+        let turn = turn(SHARE);
         let mut number = 0..;
         cases.retain(|_| number.next().is_some_and(|number: usize| number % SHARE == turn));
     }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
+use crate::traffic;
+
 /// What goes wrong at one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -44,6 +46,8 @@ pub(crate) enum Fault {
     Push,
     /// The process is stopped before the call goes out; it arrives when the process goes on.
     Held,
+    /// The daemon dies after the call; the next one is elsewhere, where the clock is so many hours ahead.
+    Clock(i64),
 }
 
 /// Which call: by what it does to what, and how often that was done before in its stage.
@@ -99,6 +103,9 @@ struct Inner {
     past: BTreeMap<String, Bytes>,
     /// Reads that were asked for, whose answers a snapshot takes.
     asked: BTreeMap<String, String>,
+    /// Of an agent with pods: what writes would take from its users. What goes wrong with a watch goes wrong later than in
+    /// the stage that opened it.
+    lost: Option<Vec<String>>,
 }
 
 /// An answer's body: bytes, then an end, an error, nothing, or what the server streams.
@@ -122,6 +129,8 @@ struct Events {
     kept: Option<Bytes>,
     fault: Fault,
     state: Arc<State>,
+    /// Nothing goes wrong with it in this stage.
+    opened: Option<&'static str>,
     done: bool,
 }
 
@@ -157,6 +166,7 @@ impl fmt::Display for Fault {
             Self::Swapped => f.write_str("events reordered"),
             Self::Push => f.write_str("push at a call"),
             Self::Held => f.write_str("paused before a write"),
+            Self::Clock(hours) => write!(f, "clock {hours:+} h"),
         }
     }
 }
@@ -303,6 +313,16 @@ impl Proxy {
         }
     }
 
+    /// From now on each write is looked at for what it takes from the users.
+    pub(crate) fn watch_traffic(&self) {
+        self.state.inner().lost = Some(vec![]);
+    }
+
+    /// What writes have taken from the users.
+    pub(crate) fn lost(&self) -> Vec<String> {
+        self.state.inner().lost.clone().unwrap_or_default()
+    }
+
     /// All calls so far.
     pub(crate) fn log(&self) -> Vec<Seen> {
         self.state.inner().log.clone()
@@ -390,8 +410,28 @@ impl State {
                 }
             }
         }
+        // What never arrives takes nothing.
+        if !matches!(fault, Some(Fault::CrashBefore | Fault::Code(_))) {
+            self.look_at_traffic(&head, number, &call).await;
+        }
         let Some(fault) = fault else { return self.pass(&head, body, number, None).await };
         self.wrong(fault, &head, body, number, &call).await
+    }
+
+    async fn look_at_traffic(&self, head: &http::request::Parts, number: usize, call: &Call) {
+        let body = {
+            let inner = self.inner();
+            let seen = &inner.log[number];
+            if inner.lost.is_none() || !call.writes() || seen.dry_run {
+                return;
+            }
+            seen.body.clone()
+        };
+        let mut parts = head.uri.path().split('/').skip_while(|part| *part != "namespaces");
+        let Some(namespace) = parts.nth(1) else { return };
+        let lost = traffic::lost(&self.upstream, namespace, call, &body).await;
+        let mut inner = self.inner();
+        inner.lost.iter_mut().for_each(|all| all.extend(lost.iter().map(|what| format!("{what}: {call}"))));
     }
 
     /// The call as the fault has it.
@@ -408,7 +448,7 @@ impl State {
                 self.met();
                 std::future::pending().await
             }
-            Fault::CrashAfter | Fault::Stale => {
+            Fault::CrashAfter | Fault::Stale | Fault::Clock(_) => {
                 let _ = self.forward(head, body, number).await;
                 self.met();
                 std::future::pending().await
@@ -481,7 +521,11 @@ impl State {
             None => Then::Stream(body),
             Some(fault) => {
                 let state = Arc::clone(&self);
-                Then::Events(Box::new(Events { body, part: vec![], kept: None, fault, state, done: false }))
+                let opened = {
+                    let inner = state.inner();
+                    inner.lost.is_some().then_some(inner.stage)
+                };
+                Then::Events(Box::new(Events { body, part: vec![], kept: None, fault, state, opened, done: false }))
             }
         };
         let mut answer = Response::new(Reply { first: VecDeque::new(), then });
@@ -595,6 +639,9 @@ impl Events {
                 if line.windows(8).any(|word| word == b"BOOKMARK") {
                     let both = [self.kept.take().unwrap_or_default(), line].concat();
                     return Poll::Ready(Some(Ok(Frame::data(Bytes::from(both)))));
+                }
+                if self.opened == Some(self.state.inner().stage) {
+                    return Poll::Ready(Some(Ok(Frame::data(line))));
                 }
                 match (self.fault, self.done, self.kept.take()) {
                     (Fault::Dropped, false, _) => {

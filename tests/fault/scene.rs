@@ -10,13 +10,17 @@ use std::time::{Duration, Instant};
 
 use backstay::daemon::Daemon;
 use backstay::daemon::config::Config;
+use backstay::ledger::{Clock, SystemClock};
+use backstay::model::Timestamp;
 use http::Method;
+use jiff::SignedDuration;
 use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::daemon::{Repo, condition};
+use crate::git::GitServer;
 use crate::lab::Lab;
 use crate::proxy::Proxy;
 use crate::rights;
@@ -45,6 +49,9 @@ pub(crate) struct Scene<'l> {
     pub(crate) proxy: Proxy,
     pub(crate) story: &'static Story,
     folder: TempDir,
+    source: String,
+    /// How far the daemon's clock is from this machine's.
+    pub(crate) ahead: SignedDuration,
     daemon: Option<Running>,
     /// What the daemons in this process said.
     log: Log,
@@ -67,6 +74,24 @@ struct Running {
     task: tokio::task::JoinHandle<()>,
     hinter: backstay::source::Hinter,
     ended: Arc<Mutex<Option<String>>>,
+}
+
+/// The machine's clock, as one has it that is set so much ahead.
+struct Ahead {
+    usual: SystemClock,
+    by: SignedDuration,
+}
+
+// === impl Ahead ===
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.usual.now().saturating_add(self.by).expect("a time")
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.usual.monotonic()
+    }
 }
 
 // === impl Log ===
@@ -145,12 +170,17 @@ impl Story {
         })
     }
 
+    /// Commits of a repository, by the names of their stages.
+    pub(crate) fn of(repo: Repo, commits: BTreeMap<&'static str, String>) -> Self {
+        Self { repo, commits, long: vec![] }
+    }
+
     /// A bare repository of one's own, at no commit yet.
     pub(crate) fn copy_to(&self, folder: &Path) {
         let to = folder.join("repo.git");
         crate::daemon::copy(&self.repo.bare(), &to);
         // The packed or loose branch goes: the first stage sets it.
-        self.set(folder, "install");
+        self.set(folder, self.commits.keys().next().expect("a commit"));
     }
 
     /// Moves the branch of a copy, as a push does.
@@ -237,13 +267,35 @@ pub(crate) async fn namespace(lab: &Lab) -> String {
 
 impl<'l> Scene<'l> {
     pub(crate) async fn new(lab: &'l Lab) -> Self {
+        Self::of(lab, Story::get()).await
+    }
+
+    /// An environment that these commits come to.
+    pub(crate) async fn of(lab: &'l Lab, story: &'static Story) -> Self {
         Log::listen();
-        let story = Story::get();
         let folder = tempfile::tempdir().expect("a temporary folder");
         story.copy_to(folder.path());
         let proxy = Proxy::start(lab.client.clone()).await;
         let namespace = namespace(lab).await;
-        Self { lab, namespace, proxy, story, folder, daemon: None, log: Log::default(), starts: 0, writes_seen: 0 }
+        let source = format!("url = \"{}\"", folder.path().join("repo.git").display());
+        Self {
+            lab,
+            namespace,
+            proxy,
+            story,
+            folder,
+            source,
+            ahead: SignedDuration::ZERO,
+            daemon: None,
+            log: Log::default(),
+            starts: 0,
+            writes_seen: 0,
+        }
+    }
+
+    /// Lets the daemon reach the scene's repository through this server.
+    pub(crate) fn through(&mut self, server: &GitServer) {
+        self.source = format!("url = \"{}\"", server.url("repo.git"));
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -252,7 +304,7 @@ impl<'l> Scene<'l> {
 
     /// The `[source]` of the scene's own repository.
     pub(crate) fn source(&self) -> String {
-        format!("url = \"{}\"", self.folder().join("repo.git").display())
+        self.source.clone()
     }
 
     /// Moves the branch as a push does.
@@ -275,8 +327,9 @@ impl<'l> Scene<'l> {
             .build();
         let runtime = runtime.expect("a runtime");
         let handle = runtime.handle().clone();
-        let daemon =
-            handle.spawn(async move { Daemon::new(&config).await }).await.expect("it starts").expect("a daemon");
+        let clock = Arc::new(Ahead { usual: SystemClock::default(), by: self.ahead });
+        let begun = handle.spawn(async move { Daemon::with_clock(&config, clock).await });
+        let daemon = begun.await.expect("it starts").expect("a daemon");
         let (stop, hinter) = (CancellationToken::new(), daemon.hinter());
         let (stopped, ended) = (stop.clone(), Arc::default());
         let end: Arc<Mutex<Option<String>>> = Arc::clone(&ended);
@@ -334,7 +387,7 @@ impl<'l> Scene<'l> {
     }
 
     /// Whether the environment's record says that a commit was accepted, and nothing against it.
-    async fn accepted(&self, commit: &str) -> bool {
+    pub(crate) async fn accepted(&self, commit: &str) -> bool {
         let Some(found) = self.see("backstay.dev/v1alpha1/agentenvironments", "development").await else {
             return false;
         };
@@ -358,10 +411,15 @@ impl<'l> Scene<'l> {
 
     /// Waits for the end of a stage; why not, when it does not come.
     pub(crate) async fn arrive(&self, stage: &str) -> Result<(), String> {
-        let begun = Instant::now();
         let commit = &self.story.commits[stage];
+        self.comes_to(async || self.arrived(commit, stage == "remove").await).await
+    }
+
+    /// Waits until it is so; why not, when it never is.
+    pub(crate) async fn comes_to(&self, is: impl AsyncFn() -> bool) -> Result<(), String> {
+        let begun = Instant::now();
         loop {
-            if self.arrived(commit, stage == "remove").await {
+            if is().await {
                 return Ok(());
             }
             if let Some(daemon) = &self.daemon
@@ -423,6 +481,7 @@ impl<'l> Scene<'l> {
             "policy/v1/poddisruptionbudgets",
             "autoscaling/v2/horizontalpodautoscalers",
             "networking.k8s.io/v1/networkpolicies",
+            "gateway.networking.k8s.io/v1/httproutes",
             "backstay.dev/v1alpha1/agentreleases",
             "backstay.dev/v1alpha1/agentenvironments",
         ] {
@@ -441,6 +500,10 @@ impl<'l> Scene<'l> {
         static TIME: OnceLock<Regex> = OnceLock::new();
         static UID: OnceLock<Regex> = OnceLock::new();
         let time = TIME.get_or_init(|| Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").expect("a pattern"));
+        static COMMIT: OnceLock<Regex> = OnceLock::new();
+        static POD: OnceLock<Regex> = OnceLock::new();
+        let commit = COMMIT.get_or_init(|| Regex::new(r"\b(main@[0-9a-f]{8}|[0-9a-f]{40})\b").expect("a pattern"));
+        let pod = POD.get_or_init(|| Regex::new(r"(--r-[0-9a-f]{12}-)[a-z0-9]+-[a-z0-9]{5}\b").expect("a pattern"));
         let uid = UID.get_or_init(|| Regex::new(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").expect("a pattern"));
         let mut object = object.clone();
         if let Some(metadata) = object["metadata"].as_object_mut() {
@@ -473,6 +536,16 @@ impl<'l> Scene<'l> {
         }
         let text = object.to_string().replace(&self.namespace, "NAMESPACE");
         let text = time.replace_all(&text, "TIME");
+        // A commit of the daemon's own is another one each time, and so is the name of a pod.
+        let known =
+            |id: &str| self.story.commits.values().any(|commit| commit.starts_with(id.trim_start_matches("main@")));
+        let text = commit.replace_all(
+            &text,
+            |found: &regex::Captures<'_>| {
+                if known(&found[1]) { found[0].to_owned() } else { "COMMIT".to_owned() }
+            },
+        );
+        let text = pod.replace_all(&text, "${1}POD");
         serde_json::from_str(&uid.replace_all(&text, "UID")).expect("JSON")
     }
 
@@ -525,6 +598,13 @@ pub(crate) fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<Stri
             (None, None) => {}
         }
     }
+    lines
+}
+
+/// In what two values differ.
+pub(crate) fn differing(wanted: &Value, found: &Value) -> Vec<String> {
+    let mut lines = vec![];
+    fields("", wanted, found, &mut lines);
     lines
 }
 
