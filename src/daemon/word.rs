@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::git::{Git, key};
-use crate::desired::rollout::Strategy;
 use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
 use crate::desired::{environment, resolve};
 use crate::model::{
@@ -15,7 +14,7 @@ use crate::reconcile::{Admitted, EnvironmentInput, Followed, PruneLimits, Reason
 use crate::record::{EnvironmentRecord, Evidence, Records, RefusedMove};
 use crate::render::{ROUTE_GROUP, ROUTE_KIND};
 use crate::revert::{History, Step, evidence, paths_of, touches};
-use crate::rollout::{self, Carrier};
+use crate::rollout;
 use crate::source::{
     self, Checkout, Move, NotVerified, Settled, SourceError, SourceStatus, Store, Unverified, Verified,
 };
@@ -85,8 +84,8 @@ impl Word {
         let manifests = self.desired.agents.values().flatten().flat_map(|agent| &agent.settings.manifests);
         let declared = manifests.map(|manifest| manifest.object.group_kind());
         let routed = |agent: &DesiredAgent| match target {
-            TargetKind::Host => agent.settings.rollout.as_ref().is_some_and(|spec| spec.strategy != Strategy::Rolling),
-            TargetKind::Kubernetes => Carrier::of(target, &agent.settings) == Carrier::Routed,
+            TargetKind::Host => agent.settings.has_sets(),
+            TargetKind::Kubernetes => agent.settings.gateway().is_some(),
         };
         let routed = self.desired.agents.values().flatten().any(|agent| routed(agent));
         let route = routed.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });

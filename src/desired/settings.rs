@@ -11,6 +11,7 @@ use super::RolloutSpec;
 use super::artifact::ArtifactSource;
 use super::canonical::{self, NotCanonical};
 use super::release::FORMAT;
+use super::rollout::Strategy;
 use crate::model::{AgentName, Digest, Manifest, ObjectRef, Origin, WorkerName};
 
 /// What is declared beside the release: replicas, autoscaling, routes, rollout, flags, further manifests.
@@ -188,6 +189,16 @@ impl Settings {
         };
         let value = serde_json::to_value(form).map_err(|error| NotCanonical(error.to_string()))?;
         canonical::to_text(&value)
+    }
+
+    /// The Gateway that carries requests to the agent, where its route names one.
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.route.as_ref()?.gateway.as_ref()
+    }
+
+    /// Whether each release has a set of instances of its own: by every strategy but rolling.
+    pub fn has_sets(&self) -> bool {
+        self.rollout.as_ref().is_some_and(|spec| spec.strategy != Strategy::Rolling)
     }
 
     /// The same settings, named by what they say.

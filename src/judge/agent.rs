@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, Finding, pod_findings, refused_creation};
-use super::health::{Health, at, condition, health, list, number, text};
+use super::health::{Health, at, condition, health, is_ready, list, number, text};
 use crate::model::{LiveObject, ReleaseId, Timestamp};
 use crate::render::RELEASE_ID_ANNOTATION;
 
@@ -68,8 +68,7 @@ pub fn agent_health(
 
     let new_pods: Vec<_> = pods.iter().copied().filter(|pod| owned(pod, &new_sets)).collect();
     let gone = |pod: &LiveObject| matches!(text(&pod.body, &["status", "phase"]), "Failed" | "Succeeded");
-    let is_ready = |pod: &LiveObject| condition(&pod.body, "Ready").is_some_and(|ready| ready.status == "True");
-    let ready = new_pods.iter().filter(|pod| is_ready(pod) && !pod.is_terminating()).count();
+    let ready = new_pods.iter().filter(|pod| is_ready(&pod.body) && !pod.is_terminating()).count();
     let old = pods.iter().filter(|pod| owned(pod, &old_sets) && !gone(pod)).count();
     let replicas = |deployment: &&LiveObject| number(&deployment.body, &["spec", "replicas"]).unwrap_or(1);
     let wanted = deployments.iter().map(replicas).fold(0, i64::saturating_add);

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::health::{at, condition, list, number, text};
+use super::health::{at, condition, is_ready, list, number, text};
 use super::host;
 use crate::model::Timestamp;
 
@@ -119,8 +119,7 @@ pub(super) fn refused_creation(message: &str) -> (Cause, String) {
 /// nothing is said about such containers. A pod that is ready, has completed or is being deleted has no findings.
 pub(super) fn pod_findings(pod: &Value, now: Option<Timestamp>) -> Vec<Finding> {
     let phase = text(pod, &["status", "phase"]);
-    let ready = condition(pod, "Ready").is_some_and(|ready| ready.status == "True");
-    if ready || phase == "Succeeded" || at(pod, &["metadata", "deletionTimestamp"]).is_some() {
+    if is_ready(pod) || phase == "Succeeded" || at(pod, &["metadata", "deletionTimestamp"]).is_some() {
         return vec![];
     }
     let pod_name = text(pod, &["metadata", "name"]);

@@ -88,6 +88,11 @@ pub(super) fn condition<'v>(body: &'v Value, kind: &str) -> Option<Condition<'v>
     condition_in(list(body, &["status", "conditions"]), kind)
 }
 
+/// Whether a pod says that it is ready to be asked.
+pub fn is_ready(pod: &Value) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.is("True"))
+}
+
 fn condition_in<'v>(conditions: &'v [Value], kind: &str) -> Option<Condition<'v>> {
     let found = conditions.iter().find(|condition| text(condition, &["type"]) == kind)?;
     let of = |field: &str| text(found, &[field]);
@@ -274,7 +279,7 @@ fn job(body: &Value) -> Health {
 fn pod(body: &Value) -> Health {
     match text(body, &["status", "phase"]) {
         "Succeeded" => return Health::Healthy,
-        "Running" if condition(body, "Ready").is_some_and(|ready| ready.is("True")) => return Health::Healthy,
+        "Running" if is_ready(body) => return Health::Healthy,
         "Pending" | "Running" | "Failed" => {}
         _ => return Health::Unknown,
     }

@@ -16,6 +16,6 @@ pub use evidence::{
     nearest, needs, phi, quantile_interval, rate_interval, slower, within,
 };
 pub use fault::{Cause, Fault, Finding};
-pub use health::{Health, health};
+pub use health::{Health, health, is_ready};
 pub use host::{HostReason, LAUNCH_ANNOTATION, PROXY_UNREACHABLE};
 pub use route::route_is_in_force;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::told::because;
-use crate::judge::{Arms, LAUNCH_ANNOTATION, NoData};
+use crate::judge::{Arms, LAUNCH_ANNOTATION, NoData, is_ready};
 use crate::model::{Digest, LiveObject, ReleaseId, Timestamp};
 use crate::proxy::{Address, load_table};
 use crate::render::{RELEASE_ID_ANNOTATION, RELEASE_LABEL};
@@ -53,7 +53,7 @@ impl Pods {
         }
         let sockets = self.sockets();
         Ok(question.releases.map(|release| {
-            let own = question.pods.iter().filter(|pod| is_ready(pod) && is_of(pod, &release));
+            let own = question.pods.iter().filter(|pod| is_ready(&pod.body) && is_of(pod, &release));
             own.map(|pod| self.instance(pod, &sockets)).collect()
         }))
     }
@@ -96,11 +96,6 @@ fn text<'v>(value: &'v Value, at: &str) -> Option<&'v str> {
 
 fn list<'v>(value: &'v Value, at: &str) -> &'v [Value] {
     value.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-fn is_ready(pod: &LiveObject) -> bool {
-    let ready = |one: &Value| text(one, "/type") == Some("Ready") && text(one, "/status") == Some("True");
-    list(&pod.body, "/status/conditions").iter().any(ready)
 }
 
 fn is_of(pod: &LiveObject, release: &ReleaseId) -> bool {

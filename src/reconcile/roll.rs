@@ -40,13 +40,9 @@ impl AgentState {
         let Begin { kind: OperationKind::Release, cause, to: Some(mut to) } = begin else { return begin };
         to.own_set = match record.stable.as_ref().filter(|stable| stable.release == to.release) {
             Some(stable) => stable.own_set,
-            None => self.strategy_of(&to).is_some_and(|spec| spec.strategy != Strategy::Rolling),
+            None => self.settings(to.settings).is_some_and(|settings| settings.has_sets()),
         };
         Begin { kind: OperationKind::Release, cause, to: Some(to) }
-    }
-
-    fn strategy_of(&mut self, standing: &crate::record::Standing) -> Option<RolloutSpec> {
-        self.settings(standing.settings).and_then(|settings| settings.rollout.clone())
     }
 
     /// Begins a rollout where an operation moves between two releases of which one has a set of its own.

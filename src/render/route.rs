@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::names::{HOST_PARENT, SPLIT_ANNOTATION, service_name};
 use super::object::{Context, annotations, labels, ways};
 use super::release::{Identity, RenderError, Set};
-use crate::desired::rollout::{Field, Match, Strategy};
+use crate::desired::rollout::{Field, Match};
 use crate::desired::{Gateway, Route, Settings, TargetKind};
 use crate::model::{AgentName, Manifest, ObjectRef, Origin, ReleaseId};
 
@@ -86,7 +86,7 @@ pub fn route(identity: &Identity<'_>, settings: &Settings, port: u16, routing: &
         annotations.extend(further.into_iter().map(|(key, value)| (key.to_owned(), json!(value))));
     }
     let mut spec = Map::new();
-    let parent = match declared.as_ref().and_then(|route| route.gateway.as_ref()) {
+    let parent = match settings.gateway() {
         _ if is_host => Some(json!({"name": HOST_PARENT})),
         Some(Gateway { name, namespace }) => {
             let mut parent = json!({"group": ROUTE_GROUP, "kind": "Gateway", "name": name});
@@ -130,10 +130,9 @@ pub fn route_ref(agent: &AgentName, namespace: &str) -> ObjectRef {
 
 /// Refuses a route of `manifests/` where Backstay's own has that name.
 pub(super) fn check_extras(context: &Context<'_>) -> Result<(), RenderError> {
-    let splits = |rollout: &crate::desired::RolloutSpec| rollout.strategy != Strategy::Rolling;
     let own = match context.identity.target {
-        TargetKind::Host => context.set == Set::PerRelease || context.settings.rollout.as_ref().is_some_and(splits),
-        TargetKind::Kubernetes => context.settings.route.as_ref().is_some_and(|route| route.gateway.is_some()),
+        TargetKind::Host => context.set == Set::PerRelease || context.settings.has_sets(),
+        TargetKind::Kubernetes => context.settings.gateway().is_some(),
     };
     if !own {
         return Ok(());

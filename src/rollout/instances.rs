@@ -54,10 +54,9 @@ impl Carrier {
     /// How traffic is split between two releases of an agent with such settings: on a host by its proxy, on Kubernetes by
     /// the Gateway that its route names, and without one by the number of pods.
     pub fn of(target: TargetKind, settings: &Settings) -> Self {
-        let gateway = settings.route.as_ref().is_some_and(|route| route.gateway.is_some());
         match target {
             TargetKind::Host => Self::Routed,
-            TargetKind::Kubernetes if gateway => Self::Routed,
+            TargetKind::Kubernetes if settings.gateway().is_some() => Self::Routed,
             TargetKind::Kubernetes => Self::Counted,
         }
     }
