@@ -39,7 +39,7 @@ impl Target {
     pub(super) fn of(state: &mut AgentState, record: &AgentRecord) -> Result<Option<Self>, String> {
         let nothing = Self::nothing(state);
         let newest = record.operation.as_ref().or(record.operations.first());
-        let surge = newest.is_some_and(|operation| operation.cause.goes_back());
+        let goes_back = newest.is_some_and(|operation| operation.cause.goes_back());
         let standing = match &record.operation {
             Some(open) if open.kind == OperationKind::Removal => {
                 return Ok(Some(nothing));
@@ -48,6 +48,8 @@ impl Target {
             None => record.stable.as_ref(),
         };
         let Some(standing) = standing.cloned() else { return Ok(None) };
+        // A set of its own never rolls: a rollout has made it already, and nothing of it is in a hurry.
+        let surge = goes_back && !standing.own_set;
         let (release, settings) = content(state, &standing)?;
         let mut rendered = rendering(state, &release, &settings, &standing, Shape { surge, ..Shape::default() })?;
         let before = record.stable.clone().filter(|_| record.operation.is_some());

@@ -280,6 +280,23 @@ fn going_back_to_a_known_release_needs_no_canary() {
 }
 
 #[test]
+fn a_way_back_leaves_nothing_to_heal() {
+    for spec in [canary, blue_green] {
+        let mut world = World::new();
+        world.traffic = Traffic::of(200.0);
+        let world = world.git_with("good", by(spec())).settle().git_with("better", by(spec())).settle();
+        let (old, new) = (world.stable().expect("stable"), world.candidate());
+        let world = world.until("at rest", World::is_at_rest).settle();
+        let world = world.git_with("good", by(spec())).settle().until("at rest", World::is_at_rest).settle();
+        assert_eq!(world.stable(), Some(old.clone()));
+        assert!(!world.has_told("DriftHealed"), "{:?}", world.told);
+        let surge = world.body("Deployment", &format!("support--{old}")).pointer("/spec/strategy/rollingUpdate/maxSurge");
+        assert_eq!(surge, Some(&1.into()), "as it was declared");
+        assert!(world.find("Deployment", &format!("support--{new}")).is_none(), "{:?}", world.writes);
+    }
+}
+
+#[test]
 fn settings_alone_start_no_rollout() {
     let world = serving();
     let operations = world.record().operations.len();
