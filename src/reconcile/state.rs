@@ -333,6 +333,8 @@ impl AgentState {
         let mut live = LiveState::clone(&self.seen);
         for (object, overlay) in &self.overlay {
             match &overlay.object {
+                // The watch was faster than the answer, and tells no more of it.
+                Some(shown) if self.seen.objects.get(object).is_some_and(|seen| is_newer(seen, shown)) => {}
                 Some(shown) => drop(live.objects.insert(object.clone(), Arc::clone(shown))),
                 None => drop(live.objects.remove(object)),
             }
@@ -453,6 +455,11 @@ impl Backoff {
     pub(super) fn holds(&self, now: Timestamp) -> bool {
         self.until.is_some_and(|until| until > now)
     }
+}
+
+/// Whether what the watch shows is the object of an answer, as new as that or newer.
+fn is_newer(seen: &LiveObject, shown: &LiveObject) -> bool {
+    seen.uid == shown.uid && seen.version.is_at_least(&shown.version)
 }
 
 /// The objects that the history keeps: ConfigMaps of known releases and of the one that went back last, and those that live ReplicaSets mount.

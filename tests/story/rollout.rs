@@ -296,6 +296,24 @@ fn a_way_back_leaves_nothing_to_heal() {
     }
 }
 
+// K3
+#[test]
+fn a_watch_that_is_faster_than_an_answer_holds_nothing_up() {
+    let spec = |more: bool| {
+        move |_: &mut backstay::desired::ReleaseSpec, settings: &mut Settings| {
+            settings.replicas = Some(if more { 1 } else { 3 });
+            settings.manifests = more.then(|| super::git::extra("extra")).into_iter().collect();
+        }
+    };
+    let mut world = World::new().git_with("good", spec(true)).settle();
+    assert!(world.find("ConfigMap", "extra").is_some());
+    world.fast_watch = true;
+    let now = world.now;
+    let world = world.git_with("good", spec(false)).settle();
+    assert!(world.find("ConfigMap", "extra").is_none(), "it waits for what it has seen: {:?}", world.writes);
+    assert!(world.now == now && world.is_at_rest() && world.holds(ConditionKind::Ready), "{:?}", world.record());
+}
+
 #[test]
 fn settings_alone_start_no_rollout() {
     let world = serving();
