@@ -6,12 +6,24 @@ use std::io::Write as _;
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/git.rs"]
 mod git;
+#[path = "support/inside.rs"]
+mod inside;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/rights.rs"]
 mod rights;
+#[path = "support/rules.rs"]
+mod rules;
+#[path = "support/standing.rs"]
+mod standing;
+#[path = "support/tally.rs"]
+mod tally;
 
 #[path = "fault/actors.rs"]
 mod actors;
@@ -25,8 +37,6 @@ mod killed;
 mod oracle;
 #[path = "fault/process.rs"]
 mod process;
-#[path = "fault/proxy.rs"]
-mod proxy;
 #[path = "fault/scene.rs"]
 mod scene;
 

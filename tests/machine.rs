@@ -1,19 +1,27 @@
 //! The whole way on a host, with real parts: a push, the daemon, keepers, the proxy, and what the agents answer.
 #![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
 
+#[path = "support/asker.rs"]
+mod asker;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "machine/lab.rs"]
 mod lab;
 #[path = "support/rollouts.rs"]
 mod rollouts;
+#[path = "support/standing.rs"]
+mod standing;
 #[path = "support/stories.rs"]
 mod stories;
+#[path = "support/tally.rs"]
+mod tally;
 #[path = "support/users.rs"]
 mod users;
 
 #[path = "machine/disk.rs"]
 mod disk;
+#[path = "machine/files.rs"]
+mod files;
 #[path = "machine/golden.rs"]
 mod golden;
 #[path = "machine/machinery.rs"]

@@ -49,6 +49,8 @@ mod river;
 mod shapes;
 #[path = "story/table.rs"]
 mod table;
+#[path = "story/speed.rs"]
+mod speed;
 #[path = "story/traffic.rs"]
 mod traffic;
 #[path = "story/rollout.rs"]

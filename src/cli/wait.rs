@@ -256,6 +256,7 @@ mod tests {
             revision: None,
             started: at(1_000),
             finished: None,
+            evidence: vec![],
             outcome,
         }
     }

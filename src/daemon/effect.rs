@@ -51,7 +51,9 @@ pub(super) async fn carry_out(
         Action::TellGit(tell) => {
             write_back::tell(write_backs, environment.clone(), accepted, tell).await.map(Done::Told)
         }
-        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => return Observation::Woken,
+        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) => {
+            return Observation::Woken;
+        }
     };
     Observation::Done(done.unwrap_or_else(Done::Failed))
 }

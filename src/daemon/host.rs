@@ -26,9 +26,26 @@ const LOCK: &str = "lock";
 /// The program of keepers, where nobody names another.
 const KEEPER: &str = "backstay-keeper";
 
+/// Who asks the API of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// Who decides and keeps the ledger.
+    Daemon,
+    /// Who looks after the processes.
+    Supervisor,
+}
+
+/// What the clients of a host's API are reached through: nothing, unless somebody stands in between and sees, delays or
+/// refuses their calls.
+#[derive(Clone, Default)]
+pub struct Between(Option<Arc<Through>>);
+
+type Through = dyn Fn(Asks, kube::Client) -> kube::Client + Send + Sync;
+
 /// A host target, opened.
 pub(super) struct Opening {
-    pub(super) api: HostApi,
+    api: HostApi,
+    between: Between,
     settings: Settings,
     code: Code,
     listener: UnixListener,
@@ -118,6 +135,22 @@ impl Claim {
     }
 }
 
+// === impl Between ===
+
+impl Between {
+    /// Has each client replaced by what `through` makes of it.
+    pub fn new(through: impl Fn(Asks, kube::Client) -> kube::Client + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(through)))
+    }
+
+    fn client(&self, asks: Asks, api: &HostApi) -> kube::Client {
+        match &self.0 {
+            None => api.client(),
+            Some(through) => through(asks, api.client()),
+        }
+    }
+}
+
 // === impl Opening ===
 
 impl Opening {
@@ -131,6 +164,7 @@ impl Opening {
         claim: Claim,
         git: &Git,
         clock: &Arc<dyn Clock>,
+        between: &Between,
     ) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Host { environment: target.environment.to_string(), source };
         let Claim { state, lock } = claim;
@@ -148,7 +182,13 @@ impl Opening {
             tracing::warn!(%error, "the lease of the daemon before is waited for");
         }
         let code = Arc::new(artifacts).code();
-        Ok(Self { api, settings: settings(config, host, state), code, listener, people, lock })
+        let (settings, between) = (settings(config, host, state), between.clone());
+        Ok(Self { api, between, settings, code, listener, people, lock })
+    }
+
+    /// The client of who decides.
+    pub(super) fn client(&self) -> kube::Client {
+        self.between.client(Asks::Daemon, &self.api)
     }
 
     /// The supervisor, which acts while `role` says that this daemon leads.
@@ -159,8 +199,8 @@ impl Opening {
         clock: Arc<dyn Clock>,
     ) -> Result<Machine, DaemonError> {
         let namespace = target.namespace().to_owned();
-        let made =
-            Supervisor::new(self.api.client(), namespace, self.settings.clone(), Arc::clone(&self.code), role, clock);
+        let client = self.between.client(Asks::Supervisor, &self.api);
+        let made = Supervisor::new(client, namespace, self.settings.clone(), Arc::clone(&self.code), role, clock);
         let supervisor = made.map_err(|source| DaemonError::Host {
             environment: target.environment.to_string(),
             source: source.into(),

@@ -1,6 +1,6 @@
 //! One look at everything, for people: what would be done now, without doing any of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::run::{DaemonError, gate, reach};
 use super::word::{Ask, listen};
 use crate::desired::{Cache, RolloutSpec, Track};
 use crate::ledger::Ledger;
+use crate::measure::Gates;
 use crate::model::{AgentName, Diagnostic, Diagnostics, LiveState, Origin, Timestamp};
 use crate::observe::{Api, Kinds, Limiter, Observer, Pace};
 use crate::reconcile::{Admitted, AgentConfig, LedgerEntry, Preview, Wanted, preview};
@@ -49,6 +50,8 @@ pub struct Rolled {
     pub carrier: Carrier,
     /// Instances of the agent.
     pub instances: u32,
+    /// The gates that the configuration names.
+    pub gates: BTreeSet<String>,
     /// What is remembered of it.
     pub record: Option<Arc<AgentRecord>>,
 }
@@ -146,6 +149,7 @@ pub async fn look(
         target: target.kind(),
         gate: gate(target),
         observe: true,
+        gates: Gates::new(config.gates.clone()).patience(),
     });
     for (agent, admission) in agents {
         if let Wanted::Run(desired) = &admission.wanted
@@ -154,7 +158,8 @@ pub async fn look(
             let record = records.get(&agent).cloned();
             let instances = desired.settings.replicas.unwrap_or(1);
             let carrier = Carrier::of(target.kind(), &desired.settings);
-            looked.rollouts.insert(agent.clone(), Rolled { spec: spec.clone(), carrier, instances, record });
+            let gates = config.gates.keys().cloned().collect();
+            looked.rollouts.insert(agent.clone(), Rolled { spec: spec.clone(), carrier, instances, gates, record });
         }
         let entry = entries.get(&agent).cloned().unwrap_or(LedgerEntry::Absent);
         let seen = live.get(&agent).cloned().unwrap_or_default();

@@ -245,6 +245,13 @@ impl Environment {
                     Finished::Answered { agent, epoch, observation }
                 });
             }
+            Action::Gate(question) => {
+                let (agent, gates) = (name.clone(), Arc::clone(&self.parts.gates));
+                self.effects.spawn(async move {
+                    let answer = gates.ask(&question).await;
+                    Finished::Answered { agent, epoch, observation: Box::new(Observation::Gate(question, answer)) }
+                });
+            }
             effect @ (Action::Record { .. }
             | Action::Write(_)
             | Action::DryRun(_)

@@ -347,6 +347,7 @@ mod tests {
             revision: None,
             started: Timestamp::UNIX_EPOCH,
             finished: None,
+            evidence: vec![],
             outcome: None,
         };
         metrics.operation(&production, &operation);

@@ -23,7 +23,7 @@ pub mod write_back;
 
 pub use app::{App, Serve, Serving};
 pub use git::GitError;
-pub use host::HostError;
+pub use host::{Asks, Between, HostError};
 pub use look::{Looked, Rolled, look};
 pub use metrics::{Ended, HintFate, Metrics};
 pub use parts::Settled;

@@ -150,6 +150,7 @@ mod tests {
             revision: Some("main@sha1:3f9c2ab1d03f9c2ab1d03f9c2ab1d03f9c2ab1d0".parse().expect("a revision")),
             started: Timestamp::UNIX_EPOCH,
             finished: Some(Timestamp::UNIX_EPOCH),
+            evidence: vec![],
             outcome: Some(Outcome::Succeeded),
         }
     }

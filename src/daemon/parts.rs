@@ -12,7 +12,7 @@ use super::write_back::WriteBacks;
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Journal, LeaseFence, Ledger, Role};
-use crate::measure::Providers;
+use crate::measure::{Gates, Providers};
 use crate::model::EnvironmentName;
 use crate::observe::Observer;
 use crate::reconcile::{AgentConfig, PruneLimits};
@@ -40,6 +40,8 @@ pub(crate) struct Parts {
     pub(crate) shared: Shared,
     pub(crate) write_backs: Arc<WriteBacks>,
     pub(crate) providers: Arc<Providers>,
+    /// Who is asked at the steps of a canary that wait for a gate.
+    pub(crate) gates: Arc<Gates>,
     /// Where the preview of a second set is reached.
     pub(crate) front: Option<Front>,
     pub(crate) instance: String,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::{Config, Kubernetes, Place, Target};
 use super::environment::Environment;
 use super::git::{Git, GitError};
-use super::host::{Claim, HostError, Machine, Opening};
+use super::host::{Between, Claim, HostError, Machine, Opening};
 use super::notes::Notes;
 use super::parts::{Parts, Settled, Shared};
 use super::smoke::Front;
@@ -21,7 +21,7 @@ use super::write_back::{Turn, WriteBacks};
 use super::{Metrics, Status};
 use crate::apply;
 use crate::ledger::{Clock, Election, Journal, JournalError, Ledger, SystemClock, Terms};
-use crate::measure::{Ground, Providers, Proxy};
+use crate::measure::{Gates, Ground, Providers, Proxy};
 use crate::observe::{Account, Api, ConnectError, Kinds, Limiter, Observer, Pace, connect};
 use crate::reconcile::{AgentConfig, Failure};
 use crate::source::{Hinter, Person, SigningKey};
@@ -97,6 +97,15 @@ impl Daemon {
     ///
     /// When the configuration cannot be put to work.
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
+        Self::with(config, &Between::default()).await
+    }
+
+    /// The same, with something between it and the API of its own host.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration cannot be put to work.
+    pub async fn with(config: &Config, between: &Between) -> Result<Self, DaemonError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
         let mut claim = claimed(config)?;
@@ -122,18 +131,19 @@ impl Daemon {
             clock: Arc::clone(&clock),
         });
         let instance = instance();
+        let gates = Arc::new(Gates::new(config.gates.clone()));
         let (mut environments, mut settled, mut machines) = (vec![], vec![], vec![]);
         for (number, target) in config.target.iter().enumerate() {
             let limiter = Limiter::new(target.in_flight());
             let opening = match target.place() {
                 Place::Kubernetes(_) => None,
                 Place::Host(host) => match claim.take() {
-                    Some(claim) => Some(Opening::new(config, target, host, claim, &git, &clock).await?),
+                    Some(claim) => Some(Opening::new(config, target, host, claim, &git, &clock, between).await?),
                     None => continue,
                 },
             };
             let (own, acting) = match (&opening, target.place()) {
-                (Some(opening), _) => (opening.api.client(), None),
+                (Some(opening), _) => (opening.client(), None),
                 (None, Place::Kubernetes(kubernetes)) => (
                     reach(target, kubernetes, None).await?,
                     match account(kubernetes) {
@@ -170,6 +180,7 @@ impl Daemon {
                     target: target.kind(),
                     gate: gate(target),
                     observe: target.observe,
+                    gates: gates.patience(),
                 }),
                 limits: target.prune.limits(),
                 git: Arc::clone(&git),
@@ -186,6 +197,7 @@ impl Daemon {
                 shared: Arc::clone(&shared),
                 write_backs: Arc::clone(&write_backs),
                 providers: Arc::new(Providers::new(config.metrics.clone(), ground)),
+                gates: Arc::clone(&gates),
                 front: front(config, target),
                 instance: instance.clone(),
                 at_work: 2 * target.in_flight(),

@@ -1,5 +1,6 @@
 //! The objects of a host on disk: `SQLite`, one file, one process.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +28,8 @@ const EVENTS: usize = 1000;
 /// written: reading goes on as far as it can.
 pub struct Store {
     db: Mutex<Connection>,
+    /// Where the file is.
+    folder: PathBuf,
     recent: Recent,
     clock: Arc<dyn Clock>,
     opened_at: String,
@@ -103,7 +106,8 @@ impl Store {
         };
         let recent = Recent::after(version(&db).map_err(failed)?);
         let opened_at = format!("{:.0}", clock.now());
-        Ok(Self { db: Mutex::new(db), recent, clock, opened_at, read_only, failing: Mutex::new(None) })
+        let folder = path.parent().unwrap_or(path).to_owned();
+        Ok(Self { db: Mutex::new(db), folder, recent, clock, opened_at, read_only, failing: Mutex::new(None) })
     }
 
     /// Whether it is written.
@@ -123,7 +127,7 @@ impl Store {
     fn note(&self, written: &Result<Value, Failed>) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Err(Failed::Disk(error)), None) = (written, &*failing)
-            && let Some(why) = disk_trouble(error)
+            && let Some(why) = disk_trouble(error, &self.folder)
         {
             tracing::error!(%error, "nothing is written on this host; what runs goes on: {why}");
             *failing = Some((why.to_owned(), self.now()));
@@ -416,19 +420,34 @@ fn uid() -> Result<String, Refused> {
     Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
-/// What keeps a disk from taking what is written, with the way out; none for what passes by itself.
-fn disk_trouble(error: &rusqlite::Error) -> Option<&'static str> {
+/// What keeps the disk of a folder from taking what is written, with the way out; none for what passes by itself.
+fn disk_trouble(error: &rusqlite::Error, folder: &Path) -> Option<&'static str> {
     use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    let full = "the disk of the state folder is full; free some room there, and it goes on by itself";
+    let closed = "the state folder cannot be written; make it writable for the daemon, and it goes on by itself";
     let code = error.sqlite_error_code()?;
     if code == DiskFull {
-        return Some("the disk of the state folder is full; free some room there, and it goes on by itself");
+        return Some(full);
     }
     if matches!(code, ReadOnly | PermissionDenied | CannotOpen) {
-        return Some("the state folder cannot be written; make it writable for the daemon, and it goes on by itself");
+        return Some(closed);
     }
-    (code == SystemIoFailure).then_some(
-        "the disk of the state folder does not take what is written; see the system's log, and whether there is room",
-    )
+    // SQLite does not say which one; who makes something there is told.
+    (code == SystemIoFailure).then(|| match makes_something(folder).map_err(|error| error.kind()) {
+        Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => full,
+        Err(io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied) => closed,
+        Ok(()) | Err(_) => {
+            "the disk of the state folder does not take what is written; see the system's log, and whether there is room"
+        }
+    })
+}
+
+/// Whether a folder takes something new, which goes at once.
+fn makes_something(folder: &Path) -> io::Result<()> {
+    let something = folder.join(".probe");
+    let _ = std::fs::remove_dir(&something);
+    std::fs::create_dir(&something)?;
+    std::fs::remove_dir(&something)
 }
 
 fn unavailable(error: &rusqlite::Error) -> Refused {

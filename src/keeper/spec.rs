@@ -48,6 +48,9 @@ pub struct Spec {
     /// Variables whose values stand in files that only the agent may read: they are read before each start.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env_files: BTreeMap<String, EnvFile>,
+    /// Variables with such values in their text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_texts: BTreeMap<String, Vec<EnvPart>>,
     /// Where it starts, an absolute path.
     pub working_dir: PathBuf,
     /// Folders that are its own to write.
@@ -91,6 +94,21 @@ pub struct EnvFile {
     /// Whether the agent starts without the variable where there is no such file.
     #[serde(default)]
     pub optional: bool,
+}
+
+/// A part of a variable's text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum EnvPart {
+    /// As it is.
+    Text(String),
+    /// What stands in a file that only the agent may read.
+    File {
+        /// The file.
+        file: EnvFile,
+        /// What stands here where there is no such file, and need not be one.
+        otherwise: String,
+    },
 }
 
 /// Folders that are made before the first start, mode 0700, and are the instance's own.
@@ -221,6 +239,10 @@ impl Spec {
                 env.insert(name.clone(), value);
             }
         }
+        for (name, parts) in &self.env_texts {
+            let text = parts.iter().map(|part| part.read(name)).collect::<io::Result<String>>()?;
+            env.insert(name.clone(), text);
+        }
         let folders =
             [("HOME", &self.writable.home), ("TMPDIR", &self.writable.tmp), ("XDG_CACHE_HOME", &self.writable.cache)];
         for (name, folder) in folders {
@@ -254,11 +276,13 @@ impl Spec {
         if let Some((field, path)) = paths.into_iter().find(|(_, path)| !path.is_absolute()) {
             return wrong(format!("`{field}` is `{}`, and must be an absolute path", path.display()));
         }
-        let texts = self.args.iter().chain(self.env.values()).chain(self.stop.pre_stop.iter().flatten());
+        let parts = self.env_texts.values().flatten().map(EnvPart::written);
+        let texts = self.args.iter().chain(self.env.values()).chain(self.stop.pre_stop.iter().flatten()).chain(parts);
         if texts.into_iter().any(|text| text.contains('\0')) {
             return wrong("no argument and no variable can hold a zero byte".to_owned());
         }
-        if self.env.keys().chain(self.env_files.keys()).any(|name| name.is_empty() || name.contains(['=', '\0'])) {
+        let names = self.env.keys().chain(self.env_files.keys()).chain(self.env_texts.keys());
+        if names.into_iter().any(|name| name.is_empty() || name.contains(['=', '\0'])) {
             return wrong("`env` has a name that is empty or holds `=`".to_owned());
         }
         if self.args.iter().map(|arg| arg.len() + 1).sum::<usize>() + self.command.as_os_str().len() > COMMAND {
@@ -307,6 +331,25 @@ impl EnvFile {
     }
 }
 
+// === impl EnvPart ===
+
+impl EnvPart {
+    /// What of it stands in the spec.
+    fn written(&self) -> &String {
+        match self {
+            Self::Text(text) | Self::File { otherwise: text, .. } => text,
+        }
+    }
+
+    /// What it is in the variable `name`.
+    fn read(&self, name: &str) -> io::Result<String> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File { file, otherwise } => Ok(file.read(name)?.unwrap_or_else(|| otherwise.clone())),
+        }
+    }
+}
+
 // === impl Restart ===
 
 impl Restart {
@@ -331,6 +374,22 @@ mod tests {
         assert!(why.starts_with("cannot read `KEY` from `/"), "{why}");
         std::fs::write(&path, "one\n\n").unwrap();
         assert_eq!(file(false).read("KEY").unwrap().as_deref(), Some("one\n"));
+    }
+
+    #[test]
+    fn a_text_has_what_stands_in_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let part = |path: &Path, optional| EnvPart::File {
+            file: EnvFile { path: path.to_owned(), optional },
+            otherwise: "$(KEY)".to_owned(),
+        };
+        std::fs::write(&path, "one\n").unwrap();
+        assert_eq!(part(&path, false).read("URL").unwrap(), "one");
+        let gone = folder.path().join("gone");
+        assert_eq!(part(&gone, true).read("URL").unwrap(), "$(KEY)", "as on a cluster");
+        let why = part(&gone, false).read("URL").unwrap_err().to_string();
+        assert!(why.starts_with("cannot read `URL` from `/"), "{why}");
     }
 
     #[test]

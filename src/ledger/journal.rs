@@ -455,6 +455,7 @@ mod tests {
             revision: None,
             started: Timestamp::UNIX_EPOCH,
             finished: None,
+            evidence: vec![],
             outcome,
         }
     }

@@ -47,6 +47,14 @@
 //! totals, by instance where it keeps that label. A JSON address takes paths of RFC 9535 to numbers. Datadog and
 //! `CloudWatch` tell what happened in each interval: the value is that of the newest point, and two queries for counters are
 //! added up here, minute by minute, once all points of a minute have come.
+//!
+//! # Gates
+//!
+//! [`Gates::ask`] asks whether a rollout may leave a step `{gate: NAME}`, of the server that `[gates.NAME]` names: `POST` with
+//! what is on its way as JSON. A status of success opens it, 403 takes the candidate back with the answer's first line as the
+//! reason, and all else holds. It is what Flagger's `confirm-…` webhooks are, and whoever answers those finds their keys
+//! (`name`, `namespace`, `phase`, `checksum`, `metadata`) in the question; but to them 403 means "not yet", which
+//! `on_forbidden = "hold"` says.
 
 #![allow(clippy::disallowed_methods, reason = "a shell room: it asks servers, reads files and has a clock")]
 
@@ -54,6 +62,7 @@ mod cloudwatch;
 mod datadog;
 mod exposition;
 mod filled;
+mod gate;
 mod http;
 mod json;
 mod points;
@@ -72,8 +81,10 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join, join_all};
 
 pub use exposition::{Exposition, MAX_BYTES, MAX_LINES, ParseError, Sample};
+pub use gate::Gates;
 pub use settings::{
-    CloudwatchSettings, DatadogSettings, JsonSettings, PrometheusSettings, Settings, Url, Wait, WrittenSettings,
+    CloudwatchSettings, DatadogSettings, GateSettings, JsonSettings, OnForbidden, PrometheusSettings, Settings, Url,
+    Wait, WrittenSettings,
 };
 
 use crate::desired::rollout::{Metric, Preset, Source};

@@ -172,6 +172,51 @@ pub struct JsonSettings {
     pub timeout: Wait,
 }
 
+/// Who says whether a rollout may leave a step that waits for a gate. Asked with `POST`: a status of success opens it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct GateSettings {
+    /// Where it is.
+    pub url: Url,
+    /// Certificates that are trusted in place of the system's (PEM).
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// File that holds a bearer token.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Name, where it asks for one.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File that holds the password for `username`.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Header lines of every question.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Header lines whose values stand in files.
+    #[serde(default)]
+    pub header_files: BTreeMap<String, PathBuf>,
+    /// Time for one answer.
+    #[serde(default = "ten_seconds")]
+    pub timeout: Wait,
+    /// What 403 means: `abort` takes the candidate back, `hold` is "not yet", as gates made for Flagger have it.
+    #[serde(default)]
+    pub on_forbidden: OnForbidden,
+}
+
+/// What 403 of a gate means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum OnForbidden {
+    /// The candidate is taken back.
+    #[default]
+    Abort,
+    /// Not yet.
+    Hold,
+}
+
 /// `http://…` or `https://…`, without a name, password or fragment in it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]

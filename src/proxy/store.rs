@@ -129,6 +129,11 @@ pub fn load_table(path: &Path) -> Result<Loaded, StoreError> {
 // === impl StoreError ===
 
 impl StoreError {
+    /// Whether the disk did not give it: another time it may.
+    pub fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Io { .. }) && !self.is_missing()
+    }
+
     /// Whether there simply is no table yet.
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

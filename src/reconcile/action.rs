@@ -8,7 +8,7 @@ use crate::model::{
     AgentName, CommitId, LiveObject, LiveState, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid,
 };
 use crate::record::{AgentRecord, Evidence, OperationId, Requests, Standing};
-use crate::rollout::{Measurements, Outside, Person, Question};
+use crate::rollout::{Answer, GateQuestion, Measurements, Outside, Person, Question};
 
 /// One thing to do for one agent.
 ///
@@ -48,6 +48,8 @@ pub enum Action {
     Measure(Box<Question>),
     /// Looks at the second set through its preview: answered by [`Observation::Smoked`].
     Smoke(Smoke),
+    /// Asks the gate that a rollout is at: answered by [`Observation::Gate`], always.
+    Gate(Box<GateQuestion>),
     /// Sends [`Observation::Woken`] at that time, or a little later; a later `Wake` replaces an earlier one.
     Wake(Timestamp),
 }
@@ -163,6 +165,8 @@ pub enum Observation {
     Measured(Box<Measurements>),
     /// What the preview of a release answered: success, or why not.
     Smoked(ReleaseId, Result<(), String>),
+    /// What a gate answered to a question.
+    Gate(Box<GateQuestion>, Answer),
 }
 
 /// What the environment admits for one agent, with all that is needed to do it.

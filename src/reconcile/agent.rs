@@ -30,6 +30,10 @@ pub fn step(mut state: AgentState, observation: Observation, now: Timestamp, see
             }
         }
         Observation::Smoked(release, answer) => state.smoked = Some((release, answer)),
+        Observation::Gate(question, answer) => {
+            state.memory.gate_asked = state.memory.gate_asked.map(|(asked, _)| (asked, false));
+            state.gate_said = Some((question, answer));
+        }
     }
     state.expire(now);
     if state.pending.is_none() && state.fenced.is_none() && !state.config.observe {

@@ -222,6 +222,7 @@ pub(super) fn open(record: &mut AgentRecord, begin: Begin, now: Timestamp) {
         revision: begin.to.as_ref().map(|to| to.revision.clone()),
         started: now,
         finished: None,
+        evidence: vec![],
         outcome: None,
     });
     record.candidate = begin.to;

@@ -56,6 +56,7 @@ pub(super) fn from_what_runs(state: &AgentState, now: Timestamp) -> Option<Agent
         revision: Some(stable.revision.clone()),
         started: now,
         finished: Some(now),
+        evidence: vec![],
         outcome: Some(Outcome::Succeeded),
     };
     let mut record = AgentRecord { format: FORMAT, stable: Some(stable), history: known, ..AgentRecord::default() };

@@ -15,8 +15,8 @@ use crate::plan::{Plan, Step, WaitingOn};
 use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outcome, Quarantined, Request, Told};
 use crate::render::{AGENT_LABEL, PROCESS_LABEL, Set, service_name};
 use crate::rollout::{
-    Beginning, Carrier, Deed, Event, Illegal, Instances, Judging, News, Person, Phase, Question, Reason, Rollout,
-    Sides, Way, evidence,
+    Answer, Beginning, Carrier, Closed, Deed, Event, GateQuestion, Illegal, Instances, Judging, News, Person, Phase,
+    Question, Reason, Rollout, Sides, Way, evidence, findings,
 };
 
 /// How often a rollout is measured, where its metrics do not say it.
@@ -26,6 +26,8 @@ const EVIDENCE_KEPT: SignedDuration = SignedDuration::from_secs(30);
 /// How often the preview of a second set is asked, and how often in vain before the release has failed.
 const SMOKE_EVERY: SignedDuration = SignedDuration::from_secs(2);
 const SMOKE_TRIES: u32 = 3;
+/// How often a gate is asked.
+const GATE_EVERY: SignedDuration = SignedDuration::from_secs(5);
 /// Rounds in which what was seen is told to a rollout until nothing moves any more.
 const ROUNDS: usize = 8;
 
@@ -47,7 +49,7 @@ impl AgentState {
 
     /// Begins a rollout where an operation moves between two releases of which one has a set of its own.
     pub(super) fn open_rollout(&mut self, record: &mut AgentRecord, now: Timestamp) {
-        (self.judging, self.smoked) = (None, None);
+        (self.judging, self.smoked, self.gate_said) = (None, None, None);
         let (Some(open), Some(stable), Some(candidate)) = (&record.operation, &record.stable, &record.candidate) else {
             return;
         };
@@ -194,7 +196,8 @@ impl AgentState {
             return self.effect(step, open.id, actions);
         }
         if !rollout.is_over() {
-            return self.smoke(rollout, now, actions);
+            self.smoke(rollout, now, actions);
+            return self.ask_gate(rollout, record, now, actions);
         }
         let Ok(both) = sides::sides(self, record, rollout) else { return };
         let target = both.target(self, rollout);
@@ -219,6 +222,7 @@ impl AgentState {
             | Phase::Keeping { .. }
             | Phase::Aborting { .. } => {
                 let mut record = record.clone();
+                keep_findings(&mut record);
                 record.rollout = None;
                 record.rollbacks = lately(rollout.rollbacks(), now);
                 let open = open.clone();
@@ -313,6 +317,9 @@ impl AgentState {
                 && release == rollout.candidate()
             {
                 self.smoke_answered(&mut rollout, answer, news, now);
+            }
+            if let Some(event) = self.gate_answered(&rollout) {
+                let _ = told(&mut rollout, &event, news, now);
             }
             if let Some(judging) = &mut self.judging {
                 let _ = told(&mut rollout, &judging.says(&[], now), news, now);
@@ -416,6 +423,46 @@ impl AgentState {
         let name = service_name(&self.agent, Set::PerRelease, &release);
         let service = self.live.of_kind("", "Service").find(|live| live.object.name == name)?;
         service.body.pointer("/spec/clusterIP")?.as_str().map(str::to_owned)
+    }
+
+    /// Asks the gate that the rollout is at, one question at a time.
+    fn ask_gate(&mut self, rollout: &Rollout, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some((gate, step)) = rollout.at_gate() else {
+            self.memory.gate_asked = None;
+            return;
+        };
+        // An answer that got lost is waited for no longer than it may take.
+        let Some(patience) = self.config.gates.get(gate) else { return };
+        let again = self.memory.gate_asked.and_then(|(asked, waits)| {
+            asked.checked_add(if waits { GATE_EVERY.max(*patience) } else { GATE_EVERY }).ok()
+        });
+        if let Some(again) = again.filter(|again| *again > now) {
+            return self.wake_at(Some(again));
+        }
+        let Some(candidate) = &record.candidate else { return };
+        actions.push(Action::Gate(Box::new(GateQuestion {
+            gate: gate.to_owned(),
+            agent: self.agent.clone(),
+            environment: self.config.environment.clone(),
+            namespace: self.config.namespace.clone(),
+            releases: Arms { candidate: rollout.candidate(), stable: rollout.stable() },
+            revision: candidate.revision.clone(),
+            step,
+        })));
+        self.memory.gate_asked = Some((now, true));
+        self.wake_at(now.checked_add(GATE_EVERY).ok());
+    }
+
+    /// What the gate of this very step said; of one that nobody can ask, just that.
+    fn gate_answered(&mut self, rollout: &Rollout) -> Option<Event> {
+        let (gate, step) = rollout.at_gate()?;
+        let name = gate.to_owned();
+        if !self.config.gates.contains_key(gate) {
+            return Some(Event::Gate { name, answer: Answer::Closed(Closed::Unnamed) });
+        }
+        let (asked, answer) = self.gate_said.take()?;
+        let is_of_this = asked.gate == gate && asked.step == step && asked.releases.candidate == rollout.candidate();
+        is_of_this.then_some(Event::Gate { name, answer })
     }
 
     fn smoke_answered(
@@ -563,6 +610,7 @@ impl AgentState {
             let by = if let Reason::Person { by, .. } = reason { by.0.clone() } else { "backstay".to_owned() };
             record.hold = Some(Hold { left: candidate.release, by, since: now, git });
         }
+        keep_findings(&mut record);
         record.rollout = None;
         record.rollbacks = lately(rollout.rollbacks(), now);
         self.collect_inventory(target, &mut record);
@@ -583,6 +631,15 @@ impl AgentState {
         Situation::Ready { contested: None, blocked: &[] }.tell(&mut record, now);
         self.memory.new_operation();
         self.save(record, actions);
+    }
+}
+
+/// What an experiment found stays with its operation.
+fn keep_findings(record: &mut AgentRecord) {
+    let saved = record.rollout.as_ref().and_then(|rollout| rollout.evidence.as_deref());
+    let report = saved.and_then(Judging::last_report);
+    if let (Some(open), Some(report)) = (&mut record.operation, report) {
+        open.evidence = findings(&report, MAX_EVIDENCE);
     }
 }
 

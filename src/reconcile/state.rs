@@ -13,7 +13,7 @@ use crate::model::{
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, MAX_SETTINGS, Requests, RolloutRecord, Standing};
 use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
-use crate::rollout::{Instances, Judging, Rollout};
+use crate::rollout::{Answer, GateQuestion, Instances, Judging, Rollout};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
@@ -37,6 +37,8 @@ pub struct AgentConfig {
     pub gate: GatePolicy,
     /// Nothing is written, neither to the target nor to the ledger.
     pub observe: bool,
+    /// The gates that the daemon's configuration names, and how long an answer of each may take.
+    pub gates: BTreeMap<String, SignedDuration>,
 }
 
 /// What the machine of one agent knows.
@@ -58,6 +60,8 @@ pub struct AgentState {
     pub(super) judging: Option<Judging>,
     /// What the preview of a release answered, until the rollout has heard it.
     pub(super) smoked: Option<(ReleaseId, Result<(), String>)>,
+    /// The same of a gate.
+    pub(super) gate_said: Option<(Box<GateQuestion>, Answer)>,
     seen: Arc<LiveState>,
     overlay: BTreeMap<ObjectRef, Overlay>,
     /// `seen` with `overlay` over it.
@@ -138,6 +142,8 @@ pub(super) struct Memory {
     pub(super) smoke_asked: Option<Timestamp>,
     /// How often it failed in a row.
     pub(super) smoke_failed: u32,
+    /// When the gate that a rollout is at was asked last, and whether its answer is still to come.
+    pub(super) gate_asked: Option<(Timestamp, bool)>,
     /// The rollout that the record holds, read.
     pub(super) rollout: Option<(RolloutRecord, Rollout)>,
     /// What Git asked for when it could last be used.
@@ -207,6 +213,7 @@ impl AgentState {
             fenced: None,
             judging: None,
             smoked: None,
+            gate_said: None,
             seen: Arc::default(),
             overlay: BTreeMap::new(),
             live: Arc::default(),
@@ -428,6 +435,7 @@ impl Memory {
         self.contested.clear();
         (self.unsized_since, self.evidence_saved, self.smoke_asked) = (None, None, None);
         self.smoke_failed = 0;
+        self.gate_asked = None;
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Operation {
     /// How it ended; absent while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// What an experiment found, in at most [`MAX_EVIDENCE`](super::MAX_EVIDENCE) lines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
 }
 
 /// `r-` and 12 hex digits, as the ledger's bounded list keeps a release.

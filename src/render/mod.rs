@@ -21,7 +21,7 @@ pub use names::{
     HOST_CONTROLLER, HOST_PARENT, IGNORE_ANNOTATION, INSTALLATION_ANNOTATION, JOB_ANNOTATION, MANAGED_BY,
     MANAGED_BY_LABEL, NAME_LABEL, OPERATION_ANNOTATION, PART_OF_LABEL, PROCESS_LABEL, RELEASE_ID_ANNOTATION,
     RELEASE_LABEL, RENDERER_ANNOTATION, RESERVED_PREFIX, ROLLING_SET, ROUTE_ANNOTATION, SET_LABEL, SPLIT_ANNOTATION,
-    TRAFFIC_MANAGER, applyset_id, base64, config_map_name, deployment_name, service_name,
+    TRAFFIC_MANAGER, applyset_id, base64, config_map_name, deployment_name, from_base64, service_name,
 };
 pub use release::{Identity, RenderError, RenderOptions, Rendered, RendererVersion, Role, Set, render};
 pub use route::{Backend, HostSplit, ROUTE_GROUP, ROUTE_KIND, Routing, route, route_ref};

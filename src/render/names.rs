@@ -106,6 +106,34 @@ pub fn base64(bytes: &[u8]) -> String {
     text
 }
 
+/// The bytes that a text of [`base64`] stands for; nothing where it is none.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let (digits, end) = text.as_bytes().as_chunks::<4>();
+    if !end.is_empty() {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() * 3);
+    for (at, four) in digits.iter().enumerate() {
+        let padding =
+            if at + 1 == digits.len() { four.iter().rev().take_while(|digit| **digit == b'=').count() } else { 0 };
+        let mut group = 0;
+        for digit in &four[..4 - padding.min(2)] {
+            let six = match digit {
+                b'A'..=b'Z' => digit - b'A',
+                b'a'..=b'z' => digit - b'a' + 26,
+                b'0'..=b'9' => digit - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            group = group << 6 | u32::from(six);
+        }
+        let [_, whole @ ..] = (group << (6 * padding.min(2))).to_be_bytes();
+        bytes.extend_from_slice(&whole[..3 - padding.min(2)]);
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,8 +151,13 @@ mod tests {
             ("foobar", "Zm9vYmFy"),
         ] {
             assert_eq!(base64(bytes.as_bytes()), text);
+            assert_eq!(from_base64(text).as_deref(), Some(bytes.as_bytes()));
         }
         assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
+        assert_eq!(from_base64("+/8="), Some(vec![0xfb, 0xff]));
+        for wrong in ["Zg", "Zg=", "Zg==Zg==", "Z===", "Zm9!", "====", "Zm 9"] {
+            assert_eq!(from_base64(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

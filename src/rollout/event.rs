@@ -63,10 +63,20 @@ pub enum Event {
 pub enum Answer {
     /// It may go on.
     Open,
-    /// Not yet.
-    Closed,
+    /// Not yet, or nobody knows.
+    Closed(Closed),
     /// It must go back, and why.
     Refused(String),
+}
+
+/// Why a gate is closed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Closed {
+    /// It does not say that it is open: what it says, or why it says nothing.
+    Because(String),
+    /// The configuration of the daemon names no such gate: nobody is asked.
+    Unnamed,
 }
 
 /// What a person asks for.

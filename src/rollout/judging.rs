@@ -6,12 +6,16 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::course::{bake, experiment, judged};
+use super::pack::{pack, unpack};
 use super::{Event, Measurement, Measurements, Phase, Rollout};
 use crate::desired::rollout::Metric;
 use crate::judge::{
-    Arms, Counters, Decision, Experiment, Failure, InvalidSpec, Judge, Measured, Moments, NoData, Sample,
+    Arms, Counters, Decision, Experiment, Failure, InvalidSpec, Judge, Measured, Moments, NoData, Report, Sample,
 };
 use crate::model::Timestamp;
+
+/// Bytes of what the judge knows, packed; beyond, it forgets what single instances did, which it learns again.
+const MOST_KEPT: usize = 512 * 1024;
 
 /// Judges what a rollout is at: its steps, its watch after the promotion, or its experiment.
 ///
@@ -26,6 +30,8 @@ pub struct Judging {
     asked: BTreeMap<String, Timestamp>,
     warm_up: SignedDuration,
     decision: Option<Decision>,
+    /// Where the experiment stood last; it stays while the winner is watched.
+    report: Option<Report>,
 }
 
 /// What is judged.
@@ -53,6 +59,8 @@ struct Saved {
     state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    report: Option<Report>,
 }
 
 // === impl Kind ===
@@ -76,6 +84,26 @@ impl Kind {
             | Phase::Aborting { .. }
             | Phase::Aborted { .. } => None,
         }
+    }
+}
+
+// === impl Course ===
+
+impl Course {
+    fn saved(&self) -> Result<String, serde_json::Error> {
+        match self {
+            Self::Steps(judge) | Self::Bake(judge) => judge.saved(),
+            Self::Experiment(experiment) => experiment.saved(),
+        }
+    }
+
+    fn without_instances(&self) -> Self {
+        let mut course = self.clone();
+        match &mut course {
+            Self::Steps(judge) | Self::Bake(judge) => judge.forget_instances(),
+            Self::Experiment(experiment) => experiment.forget_instances(),
+        }
+        course
     }
 }
 
@@ -114,9 +142,16 @@ impl Judging {
 
     fn begin(rollout: &Rollout, kind: Kind, saved: Option<&str>, now: Timestamp) -> Result<Option<Self>, InvalidSpec> {
         let spec = rollout.spec();
-        let saved = saved.and_then(|text| serde_json::from_str::<Saved>(text).ok());
-        let saved = saved.filter(|saved| saved.course == kind);
-        let state = saved.as_ref().map(|saved| saved.state.as_str());
+        // Another course than the one that was kept begins anew; what cannot be read does so, too, and the judge says it.
+        let (state, decision, report) = match saved.map(serde_json::from_str::<Saved>) {
+            None => (None, None, None),
+            Some(Err(_)) => (Some(String::new()), None, None),
+            Some(Ok(saved)) if saved.course == kind => {
+                (Some(unpack(&saved.state).unwrap_or_default()), saved.decision, saved.report)
+            }
+            Some(Ok(saved)) => (None, None, saved.report),
+        };
+        let state = state.as_deref();
         let judge = |spec, step| match state {
             Some(state) => Judge::restore(spec, Some(state), step, now),
             None => Judge::new(spec, now),
@@ -135,12 +170,15 @@ impl Judging {
                 let Some(judged) = experiment(spec) else { return Ok(None) };
                 let compared = spec.analysis.iter().filter(|(name, _)| judged.metrics.contains_key(*name));
                 let compared = compared.map(|(name, metric)| (name.clone(), metric.clone())).collect();
-                (Course::Experiment(Box::new(Experiment::restore(judged, state, now)?)), compared)
+                let experiment = match state {
+                    Some(state) => Experiment::restore(judged, Some(state), now),
+                    None => Experiment::new(judged, now),
+                };
+                (Course::Experiment(Box::new(experiment?)), compared)
             }
         };
-        let decision = saved.and_then(|saved| saved.decision);
         let (counters, values, asked) = Default::default();
-        Ok(Some(Self { course, metrics, counters, values, asked, warm_up: spec.warm_up, decision }))
+        Ok(Some(Self { course, metrics, counters, values, asked, warm_up: spec.warm_up, decision, report }))
     }
 
     fn kind(&self) -> Kind {
@@ -198,7 +236,11 @@ impl Judging {
                 self.decision = Some(decision.clone());
                 Event::Judged(Box::new(decision))
             }
-            Course::Experiment(experiment) => Event::Experiment(Box::new(experiment.report(now))),
+            Course::Experiment(experiment) => {
+                let report = experiment.report(now);
+                self.report = Some(report.clone());
+                Event::Experiment(Box::new(report))
+            }
         }
     }
 
@@ -209,15 +251,25 @@ impl Judging {
 
     /// What to keep beside the rollout.
     ///
+    /// # Guarantees
+    ///
+    /// Whatever is declared and measured, it fits a record with room to spare, and all evidence is in it.
+    ///
     /// # Errors
     ///
     /// None that can be met: the state has no maps but those with texts for keys.
     pub fn saved(&self) -> Result<String, serde_json::Error> {
-        let state = match &self.course {
-            Course::Steps(judge) | Course::Bake(judge) => judge.saved()?,
-            Course::Experiment(experiment) => experiment.saved()?,
-        };
-        serde_json::to_string(&Saved { course: self.kind(), state, decision: self.decision.clone() })
+        let mut state = pack(&self.course.saved()?);
+        if state.len() > MOST_KEPT {
+            state = pack(&self.course.without_instances().saved()?);
+        }
+        let (decision, report) = (self.decision.clone(), self.report.clone());
+        serde_json::to_string(&Saved { course: self.kind(), state, decision, report })
+    }
+
+    /// Where the experiment of a rollout stood last, by what was [`saved`](Self::saved).
+    pub fn last_report(saved: &str) -> Option<Report> {
+        serde_json::from_str::<Saved>(saved).ok()?.report
     }
 }
 

@@ -1,6 +1,6 @@
 //! A rollout before it begins, as `plan` prints it: what each step gives, and what it takes to see harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
@@ -22,6 +22,8 @@ pub struct Known<'k> {
     pub carrier: Carrier,
     /// Instances of the agent all in all.
     pub instances: u32,
+    /// The gates that the daemon's configuration names; nothing: nobody knows.
+    pub gates: Option<&'k BTreeSet<String>>,
 }
 
 /// The lines of a rollout; none for one that is but rolling.
@@ -64,6 +66,10 @@ fn canary_lines(spec: &RolloutSpec, canary: &Canary, known: Known<'_>) -> Vec<St
             ),
             Step::Pause { lasts: Some(lasts) } => format!("pause for {}", span(*lasts)),
             Step::Pause { lasts: None } => "pause until `backstay promote`".to_owned(),
+            Step::Gate { name } if known.gates.is_some_and(|named| !named.contains(name)) => format!(
+                "wait for the gate `{name}`, which nobody can ask: add `[gates.{name}]` to backstay.toml, or it takes \
+                 `backstay promote`"
+            ),
             Step::Gate { name } => format!("wait for the gate `{name}`"),
             Step::Replicas { count } => format!("{count} instances of the candidate at least"),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::desired::rollout::Metric;
 use crate::judge::{Arms, NoData, Reading};
-use crate::model::{AgentName, LiveObject, ReleaseId, Timestamp};
+use crate::model::{AgentName, EnvironmentName, LiveObject, ReleaseId, Revision, Timestamp};
 
 /// What is to be measured of one agent: every metric, of both releases, at one time.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,25 @@ pub struct Question {
     pub pods: Vec<Arc<LiveObject>>,
     /// What is asked, by name.
     pub metrics: BTreeMap<String, Metric>,
+}
+
+/// What a gate is asked: whether a rollout may leave the step that names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GateQuestion {
+    /// Its name.
+    pub gate: String,
+    /// Whose rollout.
+    pub agent: AgentName,
+    /// Where.
+    pub environment: EnvironmentName,
+    /// The namespace that it is bound to.
+    pub namespace: String,
+    /// The two releases.
+    pub releases: Arms<ReleaseId>,
+    /// Where the candidate was read.
+    pub revision: Revision,
+    /// The step, from 0.
+    pub step: usize,
 }
 
 /// What was measured.

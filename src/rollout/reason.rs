@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Person;
-use crate::judge::{ArmFigures, Decision, Why};
+use crate::judge::{ArmFigures, Decision, Report, Why};
 use crate::model::ReleaseId;
 
 /// Why a rollout went back.
@@ -98,6 +98,30 @@ pub fn evidence(reason: &Reason, most: usize) -> Vec<String> {
     [window].into_iter().chain(harm).chain(lines).take(most).collect()
 }
 
+/// What an experiment found, one line each, at most `most`: the metric that decided first.
+pub fn findings(report: &Report, most: usize) -> Vec<String> {
+    let Report { metric: decided, sentence, figures, better, .. } = report;
+    let mut metrics: Vec<_> = figures.metrics.iter().collect();
+    metrics.sort_by_key(|(name, _)| Some(*name) != decided.as_ref());
+    let weighed = format!(
+        "the candidate is better {}, worse {}: {} is enough",
+        rounded(*better),
+        rounded(figures.harm),
+        rounded(figures.harm_needed)
+    );
+    let lines = metrics.into_iter().flat_map(|(name, figures)| {
+        let arms = [("candidate", &figures.candidate), ("stable", &figures.stable)];
+        let arms = arms
+            .into_iter()
+            .filter_map(move |(side, figures)| Some(format!("{name}, {side}: {}", arm(figures.as_ref()?))));
+        let difference = figures.difference.map(|(middle, (low, high))| {
+            format!("{name}, difference: {}, between {} and {}", rounded(middle), rounded(low), rounded(high))
+        });
+        arms.chain(difference)
+    });
+    [sentence.clone(), weighed].into_iter().chain(lines).take(most).collect()
+}
+
 fn arm(figures: &ArmFigures) -> String {
     let mut text = match (figures.x, figures.slow_above) {
         (Some(x), Some(bound)) => format!("{x} of {} above {}", figures.n, rounded(bound)),
@@ -163,5 +187,55 @@ mod tests {
         assert_eq!(evidence(&Reason::Judged(Box::new(decision.clone())), 10), [window]);
         let harmful = Reason::Judged(Box::new(Decision { why: Why::Harm, ..decision }));
         assert_eq!(evidence(&harmful, 10), [window, "harm 0.5: 100 is enough"]);
+    }
+
+    #[test]
+    fn an_experiment_is_told_by_the_metric_that_decided_first() {
+        let arm =
+            |n, x| ArmFigures { n, x: Some(x), slow_above: None, value: None, interval: Some((Some(0.123_456), None)) };
+        let metric = |candidate, difference| crate::judge::MetricFigures {
+            candidate: Some(candidate),
+            stable: Some(arm(1000, 50)),
+            difference,
+            in_step: 0,
+            harm: None,
+            over_limit: None,
+            no_harm: None,
+            within_limit: None,
+            muted: false,
+            guard: 1.0,
+            no_data: None,
+            measured: None,
+        };
+        let metrics =
+            [("errors", metric(arm(990, 3), None)), ("goals", metric(arm(1000, 90), Some((0.04, (0.01, 0.07)))))];
+        let report = Report {
+            outcome: crate::judge::Outcome::Running,
+            metric: Some("goals".to_owned()),
+            sentence: "goals: the candidate is better".to_owned(),
+            figures: Figures {
+                harm: 0.02,
+                harm_needed: 200.0,
+                no_harm_needed: 20.0,
+                since: "2026-11-25T19:36:29Z".parse().expect("a time"),
+                step: 0,
+                metrics: metrics.map(|(name, figures)| (name.to_owned(), figures)).into(),
+            },
+            better: 1234.5,
+        };
+        let told = findings(&report, 10);
+        assert_eq!(
+            told,
+            [
+                "goals: the candidate is better",
+                "the candidate is better 1234, worse 0.02: 200 is enough",
+                "goals, candidate: 90 of 1000, between 0.1235 and ?",
+                "goals, stable: 50 of 1000, between 0.1235 and ?",
+                "goals, difference: 0.04, between 0.01 and 0.07",
+                "errors, candidate: 3 of 990, between 0.1235 and ?",
+                "errors, stable: 50 of 1000, between 0.1235 and ?",
+            ]
+        );
+        assert_eq!(findings(&report, 3), told[..3]);
     }
 }

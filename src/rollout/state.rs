@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Carrier, Instances, Outside, Person, Reason, Sides};
+use super::{Carrier, Closed, Instances, Outside, Person, Reason, Sides};
 use crate::desired::RolloutSpec;
 use crate::desired::rollout::{Segment, Step, Strategy};
 use crate::model::{ReleaseId, Timestamp};
@@ -83,10 +83,22 @@ pub struct Rollout {
     pub(super) waived: bool,
     /// What Git asks for that waits for the end of this one.
     pub(super) next: Option<ReleaseId>,
+    /// What the gate of this step said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) gate: Option<GateSaid>,
     /// What was told and still holds.
     pub(super) told: BTreeSet<Alarm>,
     /// The wait that was told last.
     pub(super) said: Option<super::Wait>,
+}
+
+/// What a gate that is not open said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct GateSaid {
+    pub(super) closed: Closed,
+    /// When it said so first.
+    pub(super) at: Timestamp,
 }
 
 /// Where a rollout is.
@@ -273,6 +285,7 @@ impl Rollout {
             paused: None,
             waived: false,
             next: None,
+            gate: None,
             told: BTreeSet::new(),
             said: None,
         }
@@ -354,6 +367,13 @@ impl Rollout {
     /// Whether nothing more happens but a retry.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Done { .. } | Phase::Aborted { .. })
+    }
+
+    /// The gate that is to be asked now, with its step from 0.
+    pub fn at_gate(&self) -> Option<(&str, usize)> {
+        let Phase::Step { at, .. } = self.phase else { return None };
+        let Some(Step::Gate { name }) = self.steps().get(at) else { return None };
+        Some((name, at))
     }
 
     /// The number of the judge's step, from 0, where one is in force: the judge enters it at that time.

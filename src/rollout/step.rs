@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 
-use super::event::{Answer, Deed, Event, Illegal, News, Person};
-use super::state::{Alarm, Phase, Rollout, Split, Way};
+use super::event::{Answer, Closed, Deed, Event, Illegal, News, Person};
+use super::state::{Alarm, GateSaid, Phase, Rollout, Split, Way};
 use super::{Carrier, Reason, Wait};
 use crate::desired::rollout::{OnNewCommit, Step, Strategy, Winner};
 use crate::judge::{Decision, Outcome, Report, Side, Verdict, Why};
@@ -11,6 +11,8 @@ use crate::model::{ReleaseId, Timestamp};
 
 /// How long a step may be without figures before people are told.
 const BLIND: SignedDuration = SignedDuration::from_secs(30);
+/// How long what a closed gate said is shown at least.
+const GATE_TOLD: SignedDuration = SignedDuration::from_secs(30);
 /// Rollbacks whose times are remembered.
 const MOST_ROLLBACKS: usize = 60;
 
@@ -153,7 +155,19 @@ impl Rollout {
         }
         match answer {
             Answer::Open if self.held(now).is_none() => self.pass(at, format!("the gate `{name}` is open"), now, news),
-            Answer::Open | Answer::Closed => {}
+            Answer::Open => {}
+            Answer::Closed(closed) => {
+                // Who says something else every time is not recorded every time.
+                let news = self.gate.as_ref().is_none_or(|said| {
+                    said.closed != *closed
+                        && (*closed == Closed::Unnamed
+                            || said.closed == Closed::Unnamed
+                            || now.duration_since(said.at) >= GATE_TOLD)
+                });
+                if news {
+                    self.gate = Some(GateSaid { closed: closed.clone(), at: now });
+                }
+            }
             Answer::Refused(why) => {
                 let why = format!("the gate `{name}` refuses it: {why}");
                 self.abort(Reason::Failed { why }, now, news);
@@ -532,6 +546,7 @@ impl Rollout {
 
     fn enter(&mut self, at: usize, now: Timestamp) {
         self.told.remove(&Alarm::Undecided);
+        self.gate = None;
         self.phase = match self.steps().get(at) {
             None => Phase::Promoting,
             Some(Step::Weight { .. }) => Phase::Step { at, since: None },
@@ -602,7 +617,7 @@ impl Rollout {
 
     /// Tells what it waits for, where that is for somebody or something outside.
     fn say_wait(&mut self, now: Timestamp, news: &mut Vec<News>) {
-        let wait = self.wait(now).filter(|wait| match wait {
+        let wait = self.wait(now).map(Wait::in_short).filter(|wait| match wait {
             Wait::Approval { .. }
             | Wait::Freeze(_)
             | Wait::Dependency(_)

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use super::state::{Phase, Rollout, Way};
-use super::{Person, Wave};
+use super::{Closed, Person, Wave};
 use crate::desired::Frozen;
 use crate::desired::rollout::Step;
 use crate::model::{AgentName, Timestamp};
@@ -55,6 +55,9 @@ pub enum Wait {
     Gate {
         /// Its name.
         name: String,
+        /// Why it is closed; nothing: it has not answered yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closed: Option<Closed>,
     },
     /// The judge.
     Verdict,
@@ -67,6 +70,7 @@ impl Wait {
     pub fn is_stalled(&self) -> bool {
         match self {
             Self::TooMany { .. } => true,
+            Self::Gate { closed, .. } => *closed == Some(Closed::Unnamed),
             Self::Wave(wave) => *wave == Wave::Stopped,
             Self::Approval { .. }
             | Self::Freeze(_)
@@ -78,9 +82,16 @@ impl Wait {
             | Self::Smoke
             | Self::Promotion
             | Self::Time { .. }
-            | Self::Gate { .. }
             | Self::Verdict => false,
         }
+    }
+
+    /// What people are told of once, while it lasts: a gate's reason may change all the time.
+    pub(super) fn in_short(mut self) -> Self {
+        if let Self::Gate { closed, .. } = &mut self {
+            closed.take_if(|closed| matches!(closed, Closed::Because(_)));
+        }
+        self
     }
 }
 
@@ -106,7 +117,13 @@ impl fmt::Display for Wait {
             Self::Smoke => f.write_str("the second set to answer through its preview"),
             Self::Promotion => f.write_str("a person: `backstay promote` or `backstay abort`"),
             Self::Time { until } => write!(f, "{until}"),
-            Self::Gate { name } => write!(f, "the gate `{name}`"),
+            Self::Gate { name, closed: None } => write!(f, "the gate `{name}`"),
+            Self::Gate { name, closed: Some(Closed::Because(why)) } => write!(f, "the gate `{name}`: {why}"),
+            Self::Gate { name, closed: Some(Closed::Unnamed) } => write!(
+                f,
+                "the gate `{name}`, which nobody can ask: add `[gates.{name}]` to backstay.toml, or `backstay promote` \
+                 passes it"
+            ),
             Self::Verdict => f.write_str("the judge"),
         }
     }
@@ -195,7 +212,9 @@ impl Rollout {
                     let end = since.and_then(|since| since.checked_add(*lasts).ok());
                     end.map_or(Wait::Promotion, |until| Wait::Time { until })
                 }
-                Some(Step::Gate { name }) => Wait::Gate { name: name.clone() },
+                Some(Step::Gate { name }) => {
+                    Wait::Gate { name: name.clone(), closed: self.gate.as_ref().map(|gate| gate.closed.clone()) }
+                }
                 Some(Step::Weight { .. }) if self.is_sized() => at_route(self),
                 Some(Step::Weight { .. } | Step::Replicas { .. }) | None => Wait::Ready,
             })),

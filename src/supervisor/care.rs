@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::ResourceExt as _;
 
@@ -17,6 +17,9 @@ use crate::sys;
 
 /// Between two looks at what tells nothing by itself: the proxy, and the file of its table.
 pub(super) const GLANCE: Duration = Duration::from_secs(2);
+
+/// Between two tries to remove what could not be removed.
+pub(super) const CLEAN: Duration = Duration::from_secs(5);
 
 /// How long the proxy may take to answer when nothing is asked of it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -66,8 +69,8 @@ impl Term {
         edited || self.obstacle.is_some()
     }
 
-    /// Ends what no Pod explains, and removes what no set has a use for.
-    pub(super) async fn sweep(&self) {
+    /// Ends what no Pod explains, and removes what no set has a use for; false if some of it is still there.
+    pub(super) async fn sweep(&self) -> bool {
         let pods = self.stores.pods.state();
         let intents: BTreeMap<String, String> = pods
             .iter()
@@ -79,6 +82,7 @@ impl Term {
         let (root, epoch) = (self.shared.settings.state.join("instances"), self.shared.epoch);
         let launcher = self.shared.settings.launcher.clone();
         let swept = tokio::task::spawn_blocking(move || {
+            let mut all = true;
             for found in folder::find(&root, &intents)? {
                 let name = found.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 if intents.contains_key(&name) {
@@ -87,18 +91,21 @@ impl Term {
                 tracing::warn!(folder = %found.folder.display(), "nothing explains this instance: it is ended");
                 if let Err(why) = launcher.end(&found.folder, epoch, Duration::from_mins(1)) {
                     tracing::warn!(folder = %found.folder.display(), "it does not end: {why}");
+                    all = false;
                 }
             }
-            Ok::<_, io::Error>(())
+            Ok::<_, io::Error>(all)
         });
-        if let Ok(Err(error)) = swept.await {
+        let swept = swept.await.unwrap_or(Ok(false)).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot look for instances that nothing explains");
-        }
-        self.tidy("").await;
+            false
+        });
+        self.tidy("").await && swept
     }
 
-    /// Removes the folders of releases that no set but `gone` has a use for, and the logs of its instances.
-    pub(super) async fn tidy(&self, gone: &str) {
+    /// Removes the folders of releases that no set but `gone` has a use for, and the logs of its instances; false if some of it
+    /// is still there.
+    pub(super) async fn tidy(&self, gone: &str) -> bool {
         let sets = self.stores.sets.state();
         let stay: Vec<_> = sets.iter().filter(|set| set.name_any() != gone).collect();
         let names: BTreeSet<String> = stay.iter().map(|set| set.name_any()).collect();
@@ -113,8 +120,15 @@ impl Term {
             }
             Ok::<_, io::Error>(())
         });
-        if let Ok(Err(error)) = tidied.await {
-            tracing::warn!(%error, "cannot remove what old releases left");
+        let tidied = tidied.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        tidied.inspect_err(|error| tracing::warn!(%error, "cannot remove what old releases left")).is_ok()
+    }
+
+    /// Tries again what could not be removed.
+    pub(super) async fn clean(&mut self) {
+        if self.untidy && self.cleaned.is_none_or(|cleaned| cleaned.elapsed() >= CLEAN) {
+            self.untidy = !self.sweep().await;
+            self.cleaned = Some(Instant::now());
         }
     }
 }

@@ -88,7 +88,7 @@ pub(super) fn decide(process: &Process<'_>, known: &Known<'_>) -> Vec<Deed> {
         for set in old().filter(|set| switched || known.serving != Some(&set.object.name_any())) {
             let served = switched;
             for member in &set.members {
-                let until = if served && member.ready { known.now.checked_add(known.keep_old).ok() } else { None };
+                let until = if served && member.answers { known.now.checked_add(known.keep_old).ok() } else { None };
                 retire(member, until.unwrap_or(known.now), &mut deeds);
             }
         }
@@ -140,7 +140,7 @@ pub(super) fn clear(view: &View, left: &Left, known: &Still<'_>) -> Vec<Deed> {
         if (known.names)(&pod) {
             continue;
         }
-        retire(member, if may_return && member.ready { longest } else { now }, &mut deeds);
+        retire(member, if may_return && member.answers { longest } else { now }, &mut deeds);
         let Some(retired) = member.retired else { continue };
         let is_last = agent_of(member).and_then(|agent| left.get(&agent)).is_none_or(|left| retired.at >= *left);
         if !may_return || retired.kept_until <= now || !is_last {
@@ -214,7 +214,7 @@ fn fill(set: &Set<'_>, wanted: u32, known: &Known<'_>, kept: Option<Timestamp>, 
     // Until the proxy sends it nothing more, it is left alone.
     let free = |member: &&Member<'_>| !(known.names)(&member.object.name_any());
     for member in set.members.iter().filter(|member| member.ordinal >= wanted).filter(free) {
-        retire(member, kept.filter(|_| member.ready).unwrap_or(known.now), deeds);
+        retire(member, kept.filter(|_| member.answers).unwrap_or(known.now), deeds);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -60,7 +60,7 @@ impl Term {
             Deed::DropSet { set } => {
                 let api: Api<ReplicaSet> = self.api();
                 let dropped = api.delete(set, &DeleteParams::default()).await.map(drop);
-                self.tidy(set).await;
+                self.untidy |= !self.tidy(set).await;
                 dropped
             }
         };
@@ -210,16 +210,4 @@ fn owner(api_version: &str, kind: &str, name: &str, uid: &str) -> Value {
         "apiVersion": api_version, "kind": kind, "name": name, "uid": uid,
         "controller": true, "blockOwnerDeletion": true,
     })
-}
-
-/// Removes the Pod of an instance that has ended.
-pub(super) async fn remove_pod(client: &kube::Client, namespace: &str, pod: &str, uid: &str) {
-    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let same = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
-    match api.delete(pod, &parameters).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-        Err(error) => tracing::warn!(error = %folder::told(&error), pod, "cannot remove the Pod of what has ended"),
-    }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -15,6 +16,7 @@ use super::launch::{self, Launch, Needs, Probes};
 use super::launcher::launch_of;
 use super::probe::Tally;
 use super::run::Shared;
+use super::view::RETIRED;
 use crate::judge::HostReason;
 use crate::keeper::client::{self, Client};
 use crate::keeper::folder::told;
@@ -72,6 +74,8 @@ pub(super) enum Said {
 pub(super) struct Handle {
     pub(super) uid: String,
     pub(super) seen: Seen,
+    /// Nothing of it is left. It is kept as long as its Pod is seen: what has ended does not begin again.
+    pub(super) ended: bool,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -105,7 +109,8 @@ impl Handle {
         let folder = launch::folder(&shared.settings, &pod.name_any());
         let place = shared.settings.launcher.place(&folder);
         let instance = Instance { shared, pod, folder, place, report, seen: Seen::default() };
-        Self { uid, seen: Seen::default(), stop: Some(stop), task: tokio::spawn(instance.run(stopped)) }
+        let task = tokio::spawn(instance.run(stopped));
+        Self { uid, seen: Seen::default(), ended: false, stop: Some(stop), task }
     }
 
     /// Asks for its end. Once is enough.
@@ -130,6 +135,10 @@ impl Drop for Handle {
 
 impl Instance {
     async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        // It ended, and who ended it did not live to remove its Pod.
+        if self.pod.annotations().contains_key(RETIRED) && !self.folder.exists() {
+            return self.end().await;
+        }
         let mut again = AGAIN.0;
         loop {
             let over = match self.begin().await {
@@ -284,21 +293,31 @@ impl Instance {
         Duration::from_secs(u64::try_from(seconds).unwrap_or(30))
     }
 
-    /// Ends everything of the instance, however often that takes.
+    /// Ends everything of the instance and then its Pod, however often that takes.
     async fn end(&mut self) {
         self.say(|seen| seen.ready = false);
         let mut again = AGAIN.0;
-        loop {
-            let (folder, epoch, patience) = (self.folder.clone(), self.shared.epoch, self.grace() + BEYOND_GRACE);
-            let launcher = self.shared.settings.launcher.clone();
-            let ended = tokio::task::spawn_blocking(move || launcher.end(&folder, epoch, patience)).await;
-            match ended {
-                Ok(Ok(())) => return self.tell(Said::Ended),
-                Ok(Err(why)) => tracing::warn!(pod = %self.pod.name_any(), "it does not end yet: {why}"),
-                Err(error) => tracing::warn!(pod = %self.pod.name_any(), %error, "its end was given up"),
-            }
+        while let Err(why) = self.ended().await {
+            tracing::warn!(pod = %self.pod.name_any(), "it does not end yet: {why}");
             tokio::time::sleep(again).await;
             again = (again * 2).min(AGAIN.1);
+        }
+        self.tell(Said::Ended);
+    }
+
+    async fn ended(&self) -> Result<(), String> {
+        let (folder, epoch, patience) = (self.folder.clone(), self.shared.epoch, self.grace() + BEYOND_GRACE);
+        let launcher = self.shared.settings.launcher.clone();
+        let ended = tokio::task::spawn_blocking(move || launcher.end(&folder, epoch, patience)).await;
+        ended.unwrap_or_else(|error| Err(format!("its end was given up: {error}")))?;
+        let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), &self.shared.namespace);
+        let same = Preconditions { uid: self.pod.uid(), resource_version: None };
+        let parameters = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
+        match api.delete(&self.pod.name_any(), &parameters).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            // Where it is another one of its name, whoever looks after that one ends this task.
+            Err(error) => Err(format!("its Pod cannot be removed: {}", told(&error))),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, PodSpec};
 use kube::ResourceExt as _;
@@ -15,7 +16,7 @@ use super::instance::Trouble;
 use super::probe::{self, Check, local};
 use super::run::Settings;
 use super::view::{PORT, container, release_in};
-use crate::keeper::spec::{EnvFile, FORMAT, Log, Policy, Restart, Spec, Stop};
+use crate::keeper::spec::{EnvFile, EnvPart, FORMAT, Log, Policy, Restart, Spec, Stop};
 use crate::model::{AgentName, InvalidName};
 use crate::proxy::Address;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL};
@@ -114,7 +115,8 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         None => None,
     };
 
-    let (mut env, env_files) = variables(settings, pod, container, needs, &ground)?;
+    let Variables { mut env, files: env_files, texts: env_texts } =
+        variables(settings, pod, container, needs, &ground)?;
     if let Some(port) = leased {
         env.insert("PORT".to_owned(), port.to_string());
     }
@@ -127,7 +129,9 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
     if let Some(Listen::Socket(path)) = &listen {
         env.insert("BACKSTAY_LISTEN".to_owned(), format!("unix:{}", path.display()));
     }
-    let (command, args) = command(settings, container, needs, &env)?;
+    let (command, args) = command(settings, container, needs, &env, &|name| {
+        env_files.contains_key(name) || env_texts.contains_key(name)
+    })?;
     let nonce: String = pod.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
     let spec = Spec {
         format: FORMAT,
@@ -140,6 +144,7 @@ pub(super) fn prepare(settings: &Settings, pod: &Pod, needs: &Needs) -> Result<L
         args,
         env,
         env_files,
+        env_texts,
         working_dir: needs.code.clone().unwrap_or_else(|| components.clone()),
         umask: ground.umask(matches!(listen, Some(Listen::Socket(_)))),
         writable: ground.writable,
@@ -222,32 +227,70 @@ fn declared_ports(container: &Container) -> BTreeSet<u16> {
     own.chain(variable).chain(probed).filter(|port| *port != 0).collect()
 }
 
-/// Variables whose values lie in files that only the agent may read.
-type EnvFiles = BTreeMap<String, EnvFile>;
+/// The variables of a container. Those whose values only the agent may read are put together by its keeper.
+#[derive(Default)]
+struct Variables {
+    /// Those that everybody may read.
+    env: BTreeMap<String, String>,
+    /// Those whose values lie in files that only the agent may read.
+    files: BTreeMap<String, EnvFile>,
+    /// Those with such values in their text.
+    texts: BTreeMap<String, Vec<EnvPart>>,
+}
 
-/// The variables of a container, and those whose values only the agent may read: nothing is inherited.
+/// The variables of a container: nothing is inherited.
 fn variables(
     settings: &Settings,
     pod: &Pod,
     container: &Container,
     needs: &Needs,
     ground: &Ground,
-) -> Result<(BTreeMap<String, String>, EnvFiles), Trouble> {
-    let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-    let mut files = BTreeMap::new();
+) -> Result<Variables, Trouble> {
+    let path = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
+    let mut known = Variables { env: path, ..Variables::default() };
     for variable in container.env.iter().flatten() {
+        let name = variable.name.clone();
         let secret = variable.value_from.as_ref().and_then(|from| from.secret_key_ref.as_ref());
         let file = secret.and_then(|secret| ground.secret(&secret.name, &secret.key, secret.optional == Some(true)));
         if let Some(file) = file {
-            files.insert(variable.name.clone(), file);
+            known.files.insert(name, file);
             continue;
         }
-        if let Some(value) = variable_of(settings, pod, variable, needs)? {
-            let value = expanded(&value, &env);
-            env.insert(variable.name.clone(), value);
+        let Some(value) = variable_of(settings, pod, variable, needs)? else { continue };
+        let parts = parts(&value, &known);
+        let is_open = |part: &EnvPart| matches!(part, EnvPart::Text(_));
+        if parts.iter().all(is_open) {
+            known.env.insert(name, expanded(&value, &known.env));
+        } else {
+            known.texts.insert(name, parts);
         }
     }
-    Ok((env, files))
+    Ok(known)
+}
+
+/// A text with what is known of variables before it, as on a cluster.
+fn parts(text: &str, known: &Variables) -> Vec<EnvPart> {
+    let mut parts: Vec<EnvPart> = vec![];
+    let mut add = |part: EnvPart| match (parts.last_mut(), part) {
+        (_, EnvPart::Text(nothing)) if nothing.is_empty() => {}
+        (Some(EnvPart::Text(before)), EnvPart::Text(more)) => before.push_str(&more),
+        (_, part) => parts.push(part),
+    };
+    each(text, |piece| match piece {
+        Piece::Text(text) => add(EnvPart::Text(text.to_owned())),
+        Piece::Variable(name) => {
+            if let Some(value) = known.env.get(name) {
+                add(EnvPart::Text(value.clone()));
+            } else if let Some(file) = known.files.get(name) {
+                add(EnvPart::File { file: file.clone(), otherwise: format!("$({name})") });
+            } else if let Some(within) = known.texts.get(name) {
+                within.iter().cloned().for_each(&mut add);
+            } else {
+                add(EnvPart::Text(format!("$({name})")));
+            }
+        }
+    });
+    parts
 }
 
 fn variable_of(settings: &Settings, pod: &Pod, variable: &EnvVar, needs: &Needs) -> Result<Option<String>, Trouble> {
@@ -327,27 +370,43 @@ fn secret_value(settings: &Settings, name: &str, key: &str) -> Result<Option<Str
     Ok(Some(text.strip_suffix('\n').map_or_else(|| text.clone(), str::to_owned)))
 }
 
-/// `$(NAME)` of variables that are known, as on a cluster; `$$` is a dollar.
-fn expanded(text: &str, env: &BTreeMap<String, String>) -> String {
-    let mut made = String::with_capacity(text.len());
+/// A piece of a text in which `$(NAME)` is a variable.
+#[derive(Clone, Copy)]
+enum Piece<'t> {
+    Text(&'t str),
+    Variable(&'t str),
+}
+
+/// The pieces of a text, as on a cluster: `$$` is a dollar.
+fn each<'t>(text: &'t str, mut piece: impl FnMut(Piece<'t>)) {
     let mut rest = text;
     while let Some(at) = rest.find('$') {
         let (before, from) = rest.split_at(at);
-        made.push_str(before);
+        piece(Piece::Text(before));
         if let Some(after) = from.strip_prefix("$$") {
-            made.push('$');
+            piece(Piece::Text("$"));
             rest = after;
-        } else if let Some((name, after)) = from.strip_prefix("$(").and_then(|inner| inner.split_once(')'))
-            && let Some(value) = env.get(name)
-        {
-            made.push_str(value);
+        } else if let Some((name, after)) = from.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
+            piece(Piece::Variable(name));
             rest = after;
         } else {
-            made.push('$');
+            piece(Piece::Text("$"));
             rest = from.get(1..).unwrap_or_default();
         }
     }
-    made.push_str(rest);
+    piece(Piece::Text(rest));
+}
+
+/// `$(NAME)` of variables that are known.
+fn expanded(text: &str, env: &BTreeMap<String, String>) -> String {
+    let mut made = String::with_capacity(text.len());
+    each(text, |piece| match piece {
+        Piece::Text(text) => made.push_str(text),
+        Piece::Variable(name) => match env.get(name) {
+            Some(value) => made.push_str(value),
+            None => made.extend(["$(", name, ")"]),
+        },
+    });
     made
 }
 
@@ -358,8 +417,25 @@ fn command(
     container: &Container,
     needs: &Needs,
     env: &BTreeMap<String, String>,
+    is_secret: &dyn Fn(&str) -> bool,
 ) -> Result<(PathBuf, Vec<String>), Trouble> {
     let words = || container.command.iter().flatten().chain(container.args.iter().flatten());
+    for word in words() {
+        let mut secret = None;
+        each(word, |piece| {
+            if let Piece::Variable(name) = piece
+                && is_secret(name)
+            {
+                secret = Some(name);
+            }
+        });
+        if let Some(name) = secret {
+            return Err(Trouble::command(format!(
+                "its command has the variable `{name}`, which holds a secret, and everybody on a machine sees the commands \
+                 of all processes: let the agent read that variable by itself"
+            )));
+        }
+    }
     // As it is written: what is put in for a variable is nobody's to read.
     let written = words().next();
     let mut words = words().map(|word| expanded(word, env));
@@ -466,20 +542,32 @@ fn count(folder: &Path) -> io::Result<usize> {
 
 /// Writes files into a folder that appears whole or not at all.
 fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+    // One at a time, so that what an interrupted one has left is in the way of the next one, and goes.
+    static ONE: Mutex<()> = Mutex::new(());
     let parent = folder.parent().unwrap_or(folder);
     fs::DirBuilder::new().recursive(true).mode(0o711).create(parent)?;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let half = parent.join(format!(".{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let half = parent.join(format!(".{name}.{}.half", std::process::id()));
     if half.exists() {
         sys::remove_tree(&half)?;
     }
-    fs::create_dir(&half)?;
-    let mut folders = BTreeSet::from([half.clone()]);
+    let made = fill(&half, folder, files);
+    if made.is_err() {
+        let _ = sys::remove_tree(&half);
+    }
+    made
+}
+
+/// Fills `half` and gives it the name `folder`.
+fn fill(half: &Path, folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
+    fs::create_dir(half)?;
+    let mut folders = BTreeSet::from([half.to_owned()]);
     for (path, content) in files {
         let at = half.join(path);
         if let Some(parent) = at.parent() {
             fs::create_dir_all(parent)?;
-            folders.extend(parent.ancestors().take_while(|above| above.starts_with(&half)).map(Path::to_owned));
+            folders.extend(parent.ancestors().take_while(|above| above.starts_with(half)).map(Path::to_owned));
         }
         fs::write(&at, content)?;
         fs::File::open(&at)?.sync_all()?;
@@ -490,10 +578,10 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
         fs::File::open(made)?.sync_all()?;
         fs::set_permissions(made, fs::Permissions::from_mode(0o555))?;
     }
-    match fs::rename(&half, folder) {
+    match fs::rename(half, folder) {
         // Another instance of the same release was faster.
         Err(error) if folder.exists() => {
-            sys::remove_tree(&half)?;
+            sys::remove_tree(half)?;
             if is_as_written(folder, files) { Ok(()) } else { Err(error) }
         }
         done => done,
@@ -503,6 +591,82 @@ fn write(folder: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::launcher::Launcher;
+    use serde_json::json;
+
+    fn settings(launcher: Launcher, secrets: &Path) -> Settings {
+        Settings {
+            state: "/state".into(),
+            launcher,
+            secrets: secrets.to_owned(),
+            interpreters: BTreeMap::from([("sh".to_owned(), PathBuf::from("/bin/sh"))]),
+            ports: 20_000..=20_001,
+            keep_old: std::time::Duration::ZERO,
+            table: "/table".into(),
+            control: "/control".into(),
+        }
+    }
+
+    /// What is made of a container's variables, by a launcher; and of its command.
+    fn told(launcher: Launcher, command: &str) -> (Variables, Result<Vec<String>, Trouble>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("keys")).expect("a folder");
+        fs::write(folder.path().join("keys/password"), "hunter2\n").expect("a secret");
+        let settings = settings(launcher, folder.path());
+        let of = |name: &str, key: &str, optional: bool| json!({"name": name, "valueFrom": {"secretKeyRef": {"name": "keys", "key": key, "optional": optional}}});
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "support-0a1b-0", "labels": {AGENT_LABEL: "support"}},
+            "spec": {"containers": [{"name": "agent", "command": ["sh", "-c", command], "env": [
+                of("PASSWORD", "password", false),
+                of("TOKEN", "token", true),
+                {"name": "USER", "value": "alice"},
+                {"name": "LOGIN", "value": "$(USER):$(PASSWORD)"},
+                {"name": "URL", "value": "postgres://$(LOGIN)@db/$(NAME)?token=$(TOKEN)&cost=$$(USER)"},
+            ]}]},
+        }))
+        .expect("a Pod");
+        let ground = Ground::of(&settings, &pod).expect("a ground");
+        let needs = Needs { config_maps: BTreeMap::new(), code: None, epoch: 1 };
+        let container = container(pod.spec.as_ref().expect("a spec")).expect("a container");
+        let known = variables(&settings, &pod, container, &needs, &ground).unwrap_or_else(|why| panic!("{why:?}"));
+        let is_secret = |name: &str| known.files.contains_key(name) || known.texts.contains_key(name);
+        let args = super::command(&settings, container, &needs, &known.env, &is_secret).map(|(_, args)| args);
+        (known, args)
+    }
+
+    #[test]
+    fn a_secret_of_a_unit_is_put_together_by_its_keeper_alone() {
+        let systemd = || Launcher::Systemd { keeper: "/k".into() };
+        let (known, args) = told(systemd(), "echo $(USER)");
+        assert_eq!(args.expect("a command"), ["-c", "echo alice"]);
+        let text = |text: &str| EnvPart::Text(text.to_owned());
+        let file = |name: &str, key: &str, optional| {
+            let unit = "backstay-agent-support@support-0a1b-0.service";
+            let file = EnvFile { path: crate::supervisor::unit::secret(unit, "keys", key), optional };
+            EnvPart::File { file, otherwise: format!("$({name})") }
+        };
+        assert_eq!(known.texts["LOGIN"], [text("alice:"), file("PASSWORD", "password", false)]);
+        let url = [
+            text("postgres://alice:"),
+            file("PASSWORD", "password", false),
+            text("@db/$(NAME)?token="),
+            file("TOKEN", "token", true),
+            text("&cost=$(USER)"),
+        ];
+        assert_eq!(known.texts["URL"], url);
+        let all = format!("{:?} {:?} {:?}", known.env, known.files, known.texts);
+        assert!(!all.contains("hunter2"), "the daemon does not have it: {all}");
+        let why = told(systemd(), "login $(LOGIN)").1.expect_err("refused").message;
+        assert!(why.contains("`LOGIN`") && why.contains("let the agent read"), "{why}");
+    }
+
+    #[test]
+    fn a_secret_of_the_daemons_account_is_in_the_text() {
+        let (known, args) = told(Launcher::Fork { keeper: "/k".into() }, "true");
+        assert_eq!(args.expect("a command"), ["-c", "true"]);
+        assert_eq!(known.env["URL"], "postgres://alice:hunter2@db/$(NAME)?token=$(TOKEN)&cost=$(USER)");
+        assert!(known.texts.is_empty() && known.files.is_empty());
+    }
 
     #[test]
     fn quantities_are_bytes() {

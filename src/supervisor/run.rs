@@ -23,9 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::care::{GLANCE, Stamp};
+use super::care::{CLEAN, GLANCE, Stamp};
 use super::decide::{Deed, Known, Main, Still, clear, decide, left, next_end};
-use super::deeds::remove_pod;
 use super::http_route::HttpRoute;
 use super::instance::{Handle, Report, Said, Seen, Trouble};
 use super::launcher::Launcher;
@@ -137,6 +136,8 @@ pub(super) struct Term {
     pub(super) written: Option<Stamp>,
     /// The table of an earlier term, by which the proxy goes on until it is given one of this.
     last: Option<Table>,
+    /// That one could not be read yet.
+    unread: bool,
     begun: Instant,
     /// Why the proxy does not take the newest table.
     pub(super) obstacle: Option<String>,
@@ -144,6 +145,10 @@ pub(super) struct Term {
     /// When the proxy was asked last in vain.
     tried: Option<Instant>,
     boot: String,
+    /// Something may be there that nothing has a use for.
+    pub(super) untidy: bool,
+    /// When that was looked at last.
+    pub(super) cleaned: Option<Instant>,
 }
 
 pub(super) struct Stores {
@@ -235,7 +240,7 @@ impl Supervisor {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let stores = Stores { deployments, sets, pods, services, routes };
         let mut term = Term::new(shared, stores, Arc::clone(&self.clock), reports);
-        term.sweep().await;
+        term.clean().await;
         let mut glances = tokio::time::interval(GLANCE);
         glances.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -332,12 +337,8 @@ impl Term {
                 ports.held(port, &pod.name_any());
             }
         }
-        // What the last table sent requests to is what serves, until another one is in use.
-        let last = proxy::load_table(&settings.table).ok().map(|loaded| loaded.table);
-        let serving = last.as_ref().map(table::serving_of).unwrap_or_default();
-        let generation = last.as_ref().filter(|table| table.epoch == shared.epoch).map_or(0, |table| table.generation);
         let boot = crate::sys::boot_id().unwrap_or_default();
-        Self {
+        let mut term = Self {
             proxy: Proxy::new(settings.control.clone(), shared.epoch),
             shared,
             stores,
@@ -345,18 +346,40 @@ impl Term {
             instances: BTreeMap::new(),
             reports,
             ports,
-            serving,
+            serving: Serving::new(),
             words: BTreeMap::new(),
             active: None,
             written: None,
-            // After a start of the machine nothing of it runs any more.
-            last: last.filter(|table| table.boot_id == boot),
+            last: None,
+            unread: true,
             begun: Instant::now(),
             obstacle: None,
-            generation,
+            generation: 0,
             tried: None,
             boot,
+            untidy: true,
+            cleaned: None,
+        };
+        term.read_last();
+        term
+    }
+
+    /// Reads the table of before: what it sent requests to is what serves, until another one is in use.
+    fn read_last(&mut self) {
+        let path = &self.shared.settings.table;
+        let loaded = proxy::load_table(path);
+        let why = loaded.as_ref().map_or_else(Some, |loaded| loaded.fallback.as_ref());
+        if let Some(error) = why.filter(|error| error.is_of_the_disk()) {
+            tracing::warn!(error = %folder::told(error), "what serves is not known yet");
+            return;
         }
+        let last = loaded.ok().map(|loaded| loaded.table);
+        self.unread = false;
+        self.serving = last.as_ref().map(table::serving_of).unwrap_or_default();
+        let own = last.as_ref().filter(|table| table.epoch == self.shared.epoch);
+        self.generation = own.map_or(0, |table| table.generation);
+        // After a start of the machine nothing of it runs any more.
+        self.last = last.filter(|table| table.boot_id == self.boot);
     }
 
     fn heard(&mut self, report: Report) {
@@ -366,10 +389,8 @@ impl Term {
         match report.said {
             Said::Seen(seen) => handle.seen = *seen,
             Said::Ended => {
-                self.instances.remove(&report.pod);
+                handle.ended = true;
                 self.ports.release(&report.pod);
-                let (client, namespace) = (self.shared.client.clone(), self.shared.namespace.clone());
-                tokio::spawn(async move { remove_pod(&client, &namespace, &report.pod, &report.uid).await });
             }
         }
     }
@@ -395,12 +416,23 @@ impl Term {
     async fn pass(&mut self) -> Duration {
         let view = self.view();
         self.look_after(&view);
+        if self.unread && self.begun.elapsed() < FIRST_LOOKS {
+            self.read_last();
+            if self.unread {
+                // Whoever does not know what serves would stop it.
+                return LOOK;
+            }
+        }
+        self.clean().await;
         let now = self.clock.now();
         let processes = view.processes(|pod| self.seen(pod).ready);
         self.route(&view, &processes).await;
         let mut wait = Duration::from_mins(1);
         if self.obstacle.is_some() || self.active.is_none() || self.written.is_none() {
             wait = LOOK;
+        }
+        if self.untidy {
+            wait = wait.min(CLEAN);
         }
         // Workers of a release that has a Deployment of its own run beside the others', and follow nobody.
         let mains: BTreeMap<&AgentName, Main> = processes
@@ -450,6 +482,10 @@ impl Term {
 
     /// Has a task for every Pod.
     fn look_after(&mut self, view: &View) {
+        let is_seen = |name: &str, uid: &str| {
+            view.pods.iter().any(|pod| pod.name_any() == name && pod.metadata.uid.as_deref() == Some(uid))
+        };
+        self.instances.retain(|name, handle| !handle.ended || is_seen(name, &handle.uid));
         for pod in &view.pods {
             let name = pod.name_any();
             let known = self.instances.get(&name).is_some_and(|handle| Some(&handle.uid) == pod.metadata.uid.as_ref());

@@ -271,6 +271,23 @@ fn a_change_switches_whole_and_keeps_the_old_one_for_a_while() {
 }
 
 #[test]
+fn what_answered_when_that_was_told_last_is_kept_though_nobody_has_looked_again() {
+    let mut host = Host::new();
+    host.apply("main", "one", 2);
+    host.settle();
+    for pod in &mut host.view.pods {
+        let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        Arc::make_mut(pod).status = Some(serde_json::from_value(status).unwrap());
+    }
+    // A daemon that has just begun has looked at what comes, and not yet at what was.
+    host.broken.insert(release("one").digest().to_string());
+    host.apply("main", "two", 2);
+    host.settle();
+    assert_eq!((host.serves(), host.runs("two"), host.runs("one")), (Some(release("two")), (2, 0), (0, 2)));
+    assert!(host.ended.is_empty(), "{:?}", host.ended);
+}
+
+#[test]
 fn a_revert_within_that_time_is_another_table_and_no_launch() {
     let mut host = Host::new();
     host.apply("main", "one", 2);

@@ -22,18 +22,20 @@ use crate::model::Timestamp;
 // === impl Term ===
 
 impl Term {
-    /// Writes what is known into the status of each object where it says something else; gives the next deadline.
+    /// Writes what is known into the status of each object where it says something else; gives the next deadline,
+    /// which is soon where something could not be written.
     pub(super) async fn tell(&self, view: &View, processes: &[Process<'_>], now: Timestamp) -> Duration {
-        let mut wait = Duration::from_mins(1);
+        let (mut wait, mut all) = (Duration::from_mins(1), true);
         for pod in &view.pods {
             let before = serde_json::to_value(&pod.status).ok().filter(Value::is_object);
             let after = status::of_pod(pod, &self.seen(pod), before.as_ref(), now);
-            self.write_status::<Pod>(&pod.name_any(), before.as_ref(), after).await;
+            all &= self.write_status::<Pod>(&pod.name_any(), before.as_ref(), after).await;
         }
         for process in processes {
             for set in &process.sets {
                 let before = serde_json::to_value(&set.object.status).ok().filter(Value::is_object);
-                self.write_status::<ReplicaSet>(&set.object.name_any(), before.as_ref(), status::of_set(set)).await;
+                all &=
+                    self.write_status::<ReplicaSet>(&set.object.name_any(), before.as_ref(), status::of_set(set)).await;
             }
             let before = serde_json::to_value(&process.deployment.status).ok().filter(Value::is_object);
             let serving = self.serving.get(&process.deployment.name_any()).map(String::as_str);
@@ -42,31 +44,37 @@ impl Term {
             if let Some(at) = status::deadline(process.deployment, &after) {
                 wait = wait.min(Duration::try_from(at.duration_since(now)).unwrap_or_default().max(LOOK));
             }
-            self.write_status::<Deployment>(&process.deployment.name_any(), before.as_ref(), after).await;
+            all &= self.write_status::<Deployment>(&process.deployment.name_any(), before.as_ref(), after).await;
         }
         for (agent, word) in &self.words {
             let Some(route) = view.route(agent) else { continue };
             let before = Some(&route.status).filter(|status| status.is_object());
             let after = status::of_route(word, before, now);
-            self.write_status::<HttpRoute>(agent.as_str(), before, after).await;
+            all &= self.write_status::<HttpRoute>(agent.as_str(), before, after).await;
         }
-        wait
+        if all { wait } else { wait.min(LOOK) }
     }
 
-    async fn write_status<K>(&self, name: &str, before: Option<&Value>, after: Value)
+    /// False where it is to be tried again.
+    async fn write_status<K>(&self, name: &str, before: Option<&Value>, after: Value) -> bool
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
     {
         // As the kind's own type writes it, so that equal is equal.
         let typed = json!({"status": after});
         if before.is_some_and(|before| includes(before, &typed["status"])) {
-            return;
+            return true;
         }
         let written = self.api::<K>().patch_status(name, &PatchParams::apply(MANAGER), &Patch::Merge(typed)).await;
         match written {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => tracing::warn!(error = %folder::told(&error), name, "cannot write a status"),
+            Ok(_) => true,
+            Err(kube::Error::Api(status)) if status.code == 404 => true,
+            // Of an older state than stands: the next look has the newer one.
+            Err(kube::Error::Api(status)) if status.code == 409 => false,
+            Err(error) => {
+                tracing::warn!(error = %folder::told(&error), name, "cannot write a status");
+                false
+            }
         }
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Member<'v> {
     pub(super) ordinal: u32,
     pub(super) retired: Option<Retired>,
     pub(super) ready: bool,
+    /// It is ready, or was when that was told last: who has just begun has not looked yet.
+    pub(super) answers: bool,
 }
 
 /// Since when a Pod is not wanted, and until when it is kept all the same.
@@ -204,8 +206,14 @@ impl<'v> Member<'v> {
         let number = |name: &str| pod.annotations().get(name).and_then(|text| text.parse().ok());
         let time = |name: &str| pod.annotations().get(name).and_then(|text| text.parse::<Timestamp>().ok());
         let retired = time(RETIRED).map(|at| Retired { at, kept_until: time(KEPT_UNTIL).unwrap_or(at) });
-        Self { object: pod, ordinal: number(ORDINAL).unwrap_or(0), retired, ready }
+        let answers = ready || was_ready(pod);
+        Self { object: pod, ordinal: number(ORDINAL).unwrap_or(0), retired, ready, answers }
     }
+}
+
+fn was_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn is_main(labels: &BTreeMap<String, String>) -> bool {

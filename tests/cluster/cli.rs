@@ -55,6 +55,7 @@ fn operation(id: u64, cause: Cause, from: Option<ReleaseId>, to: &Standing, outc
         revision: Some(to.revision.clone()),
         started: at(1_767_323_045),
         finished: Some(at(1_767_323_087)),
+        evidence: vec![],
         outcome: Some(outcome),
     }
 }

@@ -141,6 +141,7 @@ async fn each_condition_outcome_and_evidence_passes_the_definition() {
         revision: None,
         started: now(),
         finished: None,
+        evidence: vec![],
         outcome,
     };
     record.operations = vec![

@@ -401,12 +401,22 @@ fn steps_that_mean_nothing() {
 }
 
 #[test]
-fn metrics_that_mean_nothing() {
-    assert_snapshot!(rollout(
-        "    strategy: {canary: {}}\n    analysis:\n      a: {preset: error_rate}\n      b: {preset: error_rate, max: 5}\n      c: {preset: error_rate, max: 10ms}\n      d: {preset: goal_completion, max: 0.5}\n      e: {preset: latency_p99, max: 1s, min: 1s}\n      f: {query: \"up\", compare: stable}\n      g: {preset: error_rate, query: \"up\", max: 0.1}\n      h: {preset: error_rate, compare: stable, margin: 1.2}\n      i: {preset: latency_p99, compare: stable, margin: 0.1}\n      j: {preset: latency_p99, max: 1s, margin: 1.2}\n      k: {preset: error_rate, max: 0.1, onNoData: abort, interval: 10ms}\n      l: {max: 1}\n"
-    ));
-    assert_snapshot!(rollout("    analysis: {}\n    rollback: {bake: 91d}\n"));
-    assert_eq!(rollout("    strategy: {canary: {}}\n    analysis: {p99: {preset: latency_p99, max: 800ms}}\n"), "");
+fn an_experiment_of_everything() {
+    let compared = |count: usize| {
+        let one = |n: usize| format!("m{n}: {{preset: error_rate, compare: stable}}");
+        let all: Vec<_> = (0..count).map(one).collect();
+        rollout(&format!(
+            "    strategy: {{abTest: {{by: {{header: x-group, value: b}}, for: 1d}}}}\n    analysis: {{{}}}\n",
+            all.join(", ")
+        ))
+    };
+    assert!(!compared(16).contains("at most"), "{}", compared(16));
+    assert!(compared(17).contains("an experiment compares at most 16 metrics, this one 17"), "{}", compared(17));
+}
+
+#[test]
+fn a_gate_is_a_step_of_its_own() {
+    assert_eq!(rollout("    strategy: {canary: {steps: [{weight: 5, for: 5m}, {gate: load_test}]}}\n"), "");
 }
 
 #[test]

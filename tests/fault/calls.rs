@@ -1,17 +1,19 @@
 //! Every call of four scenarios, and what may go wrong at it: in process, many at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use serde_json::Value;
 
-use crate::killed::{directly, serving};
+use crate::cases::{self, Case};
+use crate::killed::directly;
 use crate::lab::{Lab, lab};
 use crate::oracle;
-use crate::proxy::{Call, Fault, Seen};
-use crate::scene::{STAGES, Scene, difference};
+use crate::proxy::{Fault, Seen};
+use crate::scene::{STAGES, Scene};
+use crate::standing::{difference, serving};
 
 /// Of so many cases one is tried for every change; all of them with `BACKSTAY_FAULTS=all`.
 const SHARE: usize = 4;
@@ -22,14 +24,6 @@ const AT_ONCE: usize = 12;
 struct Undisturbed {
     states: BTreeMap<&'static str, BTreeMap<String, Value>>,
     calls: Vec<Seen>,
-}
-
-/// One fault at one call.
-#[derive(Clone)]
-struct Case {
-    promise: &'static str,
-    call: Call,
-    fault: Fault,
 }
 
 async fn undisturbed(lab: &Lab) -> Undisturbed {
@@ -144,98 +138,6 @@ async fn disturbed(lab: &Lab, undisturbed: &Undisturbed, case: &Case) -> (bool, 
     (hit, wrong.into_iter().map(|what| format!("{} at {}: {what}", case.fault, case.call)).collect())
 }
 
-/// Which promise a class of faults tries.
-fn promise(call: &Call, fault: Fault) -> &'static str {
-    match fault {
-        Fault::CrashBefore | Fault::CrashAfter | Fault::Lost | Fault::Twice => "K1",
-        Fault::Stale => "K2",
-        Fault::Dropped | Fault::Swapped => "K3",
-        Fault::Code(429 | 503) => "K10",
-        Fault::Code(403) if !call.writes() => "K4",
-        Fault::Code(410) | Fault::Silence | Fault::Reset | Fault::Truncated if call.verb == "watch" => "K11",
-        Fault::Code(_) | Fault::Reset | Fault::Truncated | Fault::Silence => "K1, K14",
-        Fault::Push => "S10",
-        Fault::Held => "F1",
-    }
-}
-
-/// What is met late: the daemon tries again what was refused in two minutes, and waits for an answer that does not come.
-fn is_slow(case: &Case) -> bool {
-    case.fault == Fault::Silence || matches!(case.fault, Fault::Code(403 | 410)) && case.call.writes()
-}
-
-/// Which of [`SHARE`] parts of all cases is tried now: the commit chooses, so that all are in the long run.
-fn turn() -> usize {
-    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().expect("git runs");
-    let last = head.stdout.trim_ascii_end().last().copied().unwrap_or_default();
-    usize::from(last) % SHARE
-}
-
-/// All cases: crash and lost reply at every call, all else once for each verb and kind.
-fn cases(calls: &[Seen]) -> Vec<Case> {
-    // Of a kind that nobody writes, no watch tells anything.
-    let written: BTreeSet<_> = calls.iter().filter(|seen| seen.call.writes()).map(|seen| &seen.call.resource).collect();
-    let told = |resource: &str| {
-        resource == "apps/replicasets" || written.iter().any(|known| known.trim_end_matches("/status") == resource)
-    };
-    let mut cases = vec![];
-    let mut sorts = BTreeSet::new();
-    let mut seen_calls = BTreeSet::new();
-    for seen in calls {
-        let call = &seen.call;
-        let opens = call.verb == "watch";
-        // Once the lease is held, it is renewed at times of its own.
-        let renewal = call.is_lease() && call.stage != "install";
-        let is_new = seen_calls.insert(call.clone());
-        if call.stage.is_empty() || renewal || !is_new {
-            continue;
-        }
-        let mut add = |fault: Fault| cases.push(Case { promise: promise(call, fault), call: call.clone(), fault });
-        if !opens {
-            add(Fault::CrashBefore);
-            add(Fault::CrashAfter);
-            add(Fault::Lost);
-        }
-        if !sorts.insert(call.sort()) {
-            continue;
-        }
-        for code in [500, 503, 429, 409, 410, 403] {
-            // What no server answers to such a call.
-            let odd = matches!((code, call.verb.as_str()), (409, "get" | "list" | "watch"));
-            if !odd {
-                add(Fault::Code(code));
-            }
-        }
-        if opens {
-            if told(&call.resource) {
-                add(Fault::Dropped);
-                add(Fault::Swapped);
-            }
-        } else {
-            add(Fault::Reset);
-            add(Fault::Truncated);
-        }
-        add(Fault::Silence);
-        if call.writes() {
-            add(Fault::Twice);
-        }
-    }
-    // A restart on old answers, at each write that follows the install; a push at each write of a change.
-    for seen in calls {
-        let call = &seen.call;
-        if !call.writes() || call.is_lease() || call.resource.ends_with("/events") || seen.dry_run {
-            continue;
-        }
-        if call.stage != "install" && !call.stage.is_empty() {
-            cases.push(Case { promise: "K2", call: call.clone(), fault: Fault::Stale });
-        }
-        if call.stage == "change" {
-            cases.push(Case { promise: "S10", call: call.clone(), fault: Fault::Push });
-        }
-    }
-    cases
-}
-
 // K1, K2, K3, K4, K10, K11, K14, S10
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_fault_at_every_call() {
@@ -243,18 +145,10 @@ async fn every_fault_at_every_call() {
     oracle::watch_for_panics();
     let begun = Instant::now();
     let undisturbed = Arc::new(undisturbed(&lab).await);
-    let everything = crate::everything();
-    let mut cases = cases(&undisturbed.calls);
-    if !everything && std::env::var_os("BACKSTAY_FAULT").is_none() {
-        let turn = turn();
-        let mut number = 0..;
-        cases.retain(|_| number.next().is_some_and(|number: usize| number % SHARE == turn));
-    }
-    if let Some(only) = std::env::var_os("BACKSTAY_FAULT").and_then(|only| only.into_string().ok()) {
-        cases.retain(|case| format!("{} at {}", case.fault, case.call).contains(&only));
-    }
+    let mut cases =
+        cases::chosen(cases::of(&undisturbed.calls), SHARE, |case| format!("{} at {}", case.fault, case.call));
     // The slow ones first, so that nobody waits for them alone.
-    cases.sort_by_key(|case| !is_slow(case));
+    cases.sort_by_key(|case| !cases::is_slow(case));
     crate::say(&format!(
         "{} faults at the {} calls of {} scenarios",
         cases.len(),

@@ -3,29 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use backstay::render::OPERATION_ANNOTATION;
 use futures::StreamExt as _;
 use serde_json::Value;
 
 use crate::lab::{Lab, lab, lab_alone, part};
 use crate::oracle;
 use crate::process::{Process, Start};
-use crate::scene::{Scene, Story, difference};
+use crate::scene::{Scene, Story};
+use crate::standing::{difference, serving};
 
 /// Daemons that are killed at the same time, each in a namespace of its own.
 const AT_ONCE: usize = 4;
-
-/// What serves: all but what the history keeps and the ledger tells of the way.
-pub(crate) fn serving(mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
-    state.retain(|key, _| !key.starts_with("configmaps/") && !key.starts_with("backstay.dev/"));
-    // The mark of the operation that made it is of the way, too.
-    for object in state.values_mut() {
-        if let Some(notes) = object["metadata"]["annotations"].as_object_mut() {
-            notes.remove(OPERATION_ANNOTATION);
-        }
-    }
-    state
-}
 
 /// The state of who went to a commit directly.
 pub(crate) async fn directly(lab: &Lab, to: &str) -> BTreeMap<String, Value> {

@@ -1,25 +1,24 @@
 //! One environment with one agent, in a namespace of its own, that goes through four stages: installed, changed,
 //! reverted, removed.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use backstay::daemon::Daemon;
+use backstay::daemon::Between;
 use backstay::daemon::config::Config;
 use http::Method;
-use regex::Regex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 
 use crate::daemon::{Repo, condition};
+use crate::inside::{Log, Running};
 use crate::lab::Lab;
 use crate::proxy::Proxy;
 use crate::rights;
+use crate::standing::{difference, leftovers, masked};
 
 /// Commits of the long way.
 const LONG: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
@@ -50,49 +49,6 @@ pub(crate) struct Scene<'l> {
     log: Log,
     starts: usize,
     writes_seen: usize,
-}
-
-/// What is said on the threads of one scene.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-thread_local! {
-    static HERE: RefCell<Option<Log>> = const { RefCell::new(None) };
-}
-
-/// A daemon in this process, on a runtime that can be dropped as a crash drops it.
-struct Running {
-    runtime: Option<tokio::runtime::Runtime>,
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
-    hinter: backstay::source::Hinter,
-    ended: Arc<Mutex<Option<String>>>,
-}
-
-// === impl Log ===
-
-impl Log {
-    /// From now on what is said on a thread goes to the log of its scene.
-    fn listen() {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let filter = tracing_subscriber::EnvFilter::new("warn,backstay=debug");
-            let here = || HERE.with_borrow(|log| log.clone().unwrap_or_default());
-            let listening = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(here);
-            let _ = listening.try_init();
-        });
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 // === impl Story ===
@@ -267,51 +223,25 @@ impl<'l> Scene<'l> {
         let state = format!("state-{}", self.starts);
         let text = configuration(self.folder(), &state, &self.namespace, &source, self.proxy.port, 0);
         let config = Config::parse("backstay.toml", Some(&text), &BTreeMap::new()).expect("a configuration");
-        let log = self.log.clone();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .on_thread_start(move || HERE.set(Some(log.clone())))
-            .enable_all()
-            .build();
-        let runtime = runtime.expect("a runtime");
-        let handle = runtime.handle().clone();
-        let daemon =
-            handle.spawn(async move { Daemon::new(&config).await }).await.expect("it starts").expect("a daemon");
-        let (stop, hinter) = (CancellationToken::new(), daemon.hinter());
-        let (stopped, ended) = (stop.clone(), Arc::default());
-        let end: Arc<Mutex<Option<String>>> = Arc::clone(&ended);
-        let task = handle.spawn(async move {
-            let result = daemon.run(stopped).await;
-            *end.lock().expect("no panic") = Some(format!("{result:?}"));
-        });
-        self.daemon = Some(Running { runtime: Some(runtime), stop, task, hinter, ended });
+        self.daemon = Some(Running::start(config, &self.log, Between::default()).await.expect("a daemon"));
     }
 
     /// The last of what the daemons in this process said.
     pub(crate) fn said(&self) -> String {
-        let log = self.log.0.lock().expect("no panic");
-        let text = String::from_utf8_lossy(&log);
-        let skip = text.lines().count().saturating_sub(60);
-        text.lines().skip(skip).collect::<Vec<_>>().join("\n")
+        self.log.last()
     }
 
     /// Drops the daemon where it stands: nothing of it runs on.
     pub(crate) fn crash(&mut self) {
-        if let Some(mut daemon) = self.daemon.take()
-            && let Some(runtime) = daemon.runtime.take()
-        {
-            runtime.shutdown_background();
+        if let Some(daemon) = self.daemon.take() {
+            daemon.crash();
         }
     }
 
     /// Stops the daemon as SIGTERM does.
     pub(crate) async fn stop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.stop.cancel();
-            let _ = tokio::time::timeout(Duration::from_secs(20), &mut daemon.task).await;
-            if let Some(runtime) = daemon.runtime.take() {
-                runtime.shutdown_background();
-            }
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop().await;
         }
     }
 
@@ -365,7 +295,7 @@ impl<'l> Scene<'l> {
                 return Ok(());
             }
             if let Some(daemon) = &self.daemon
-                && let Some(end) = daemon.ended.lock().expect("no panic").clone()
+                && let Some(end) = daemon.ended()
             {
                 return Err(format!("the daemon ended by itself: {end}"));
             }
@@ -387,7 +317,7 @@ impl<'l> Scene<'l> {
         let from = self.proxy.count();
         for _ in 0..5 {
             if let Some(daemon) = &self.daemon {
-                daemon.hinter.hint();
+                daemon.hint();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -430,72 +360,16 @@ impl<'l> Scene<'l> {
             for object in list["items"].as_array().expect("a list") {
                 let name = object["metadata"]["name"].as_str().expect("a name");
                 if !["kube-root-ca.crt", "default", "backstay-development"].contains(&name) {
-                    all.insert(format!("{collection}/{name}"), self.masked(object));
+                    all.insert(format!("{collection}/{name}"), masked(object, &self.namespace));
                 }
             }
         }
         all
     }
 
-    fn masked(&self, object: &Value) -> Value {
-        static TIME: OnceLock<Regex> = OnceLock::new();
-        static UID: OnceLock<Regex> = OnceLock::new();
-        let time = TIME.get_or_init(|| Regex::new(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z").expect("a pattern"));
-        let uid = UID.get_or_init(|| Regex::new(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").expect("a pattern"));
-        let mut object = object.clone();
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"] {
-                metadata.remove(field);
-            }
-            // Named by what it is in, which has a UID.
-            if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
-                labels.remove("applyset.kubernetes.io/part-of");
-            }
-            if let Some(notes) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
-                notes.remove("deployment.kubernetes.io/revision");
-            }
-        }
-        if object["spec"]["clusterIP"].is_string() {
-            for field in ["clusterIP", "clusterIPs"] {
-                object["spec"][field] = Value::Null;
-            }
-        }
-        let ours = object["apiVersion"].as_str().is_some_and(|version| version.starts_with("backstay.dev"));
-        if ours {
-            object["status"]["epoch"] = Value::Null;
-            // Who made the record learns its generation at the next look.
-            object["status"]["observedGeneration"] = Value::Null;
-            for condition in object["status"]["conditions"].as_array_mut().into_iter().flatten() {
-                condition["observedGeneration"] = Value::Null;
-            }
-        } else if let Some(fields) = object.as_object_mut() {
-            fields.remove("status");
-        }
-        let text = object.to_string().replace(&self.namespace, "NAMESPACE");
-        let text = time.replace_all(&text, "TIME");
-        serde_json::from_str(&uid.replace_all(&text, "UID")).expect("JSON")
-    }
-
     /// What a daemon must not leave behind in its folder.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let mut found = vec![];
-        let mut folders: Vec<PathBuf> = (1..=self.starts).map(|n| self.folder().join(format!("state-{n}"))).collect();
-        folders.retain(|folder| folder.ends_with(format!("state-{}", self.starts)));
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                let ending = name.rsplit('.').next().unwrap_or_default();
-                let temporary = name.starts_with("tmp_") || matches!(ending, "next" | "tmp");
-                // Git's own locks; the one lock of the mirror stays a file, and is held by nobody.
-                if temporary || ending == "lock" && entry.path().components().any(|part| part.as_os_str() == "refs") {
-                    found.push(entry.path().display().to_string());
-                }
-                if entry.path().is_dir() {
-                    folders.push(entry.path());
-                }
-            }
-        }
-        found
+        leftovers(&self.folder().join(format!("state-{}", self.starts)))
     }
 }
 
@@ -510,48 +384,5 @@ pub(crate) fn path(namespace: &str, collection: &str) -> String {
     match collection.rsplit_once('/') {
         None => format!("/api/v1/namespaces/{namespace}/{collection}"),
         Some((version, plural)) => format!("/apis/{version}/namespaces/{namespace}/{plural}"),
-    }
-}
-
-/// In what two states differ, in a few lines.
-pub(crate) fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<String, Value>) -> Vec<String> {
-    let keys: BTreeSet<_> = wanted.keys().chain(found.keys()).collect();
-    let mut lines = vec![];
-    for key in keys {
-        match (wanted.get(key), found.get(key)) {
-            (Some(_), None) => lines.push(format!("{key} is missing")),
-            (None, Some(_)) => lines.push(format!("{key} is too much")),
-            (Some(wanted), Some(found)) => fields(key, wanted, found, &mut lines),
-            (None, None) => {}
-        }
-    }
-    lines
-}
-
-fn fields(at: &str, wanted: &Value, found: &Value, lines: &mut Vec<String>) {
-    if wanted == found {
-        return;
-    }
-    match (wanted, found) {
-        (Value::Object(a), Value::Object(b)) => {
-            let keys: BTreeSet<_> = a.keys().chain(b.keys()).collect();
-            for key in keys {
-                fields(
-                    &format!("{at}.{key}"),
-                    a.get(key).unwrap_or(&Value::Null),
-                    b.get(key).unwrap_or(&Value::Null),
-                    lines,
-                );
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (n, (a, b)) in a.iter().zip(b).enumerate() {
-                fields(&format!("{at}[{n}]"), a, b, lines);
-            }
-        }
-        (wanted, found) => {
-            let short = |value: &Value| value.to_string().chars().take(200).collect::<String>();
-            lines.push(format!("{at}: {} instead of {}", short(found), short(wanted)));
-        }
     }
 }

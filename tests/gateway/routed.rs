@@ -192,7 +192,7 @@ rollout:
     river.recorded("it is back", |record| record["operation"].is_null()).await;
     // The same way with a mirror: users get stable's answers alone, the candidate its copies.
     let strategy = "{abTest: {by: {header: x-plan, value: pro}, for: 1h, min: 1s, winner: ask}}";
-    river.repo.edit(OVERLAY, strategy, "{canary: {mirror: {for: 4s}, steps: [{weight: 50, for: 1s}]}}");
+    river.repo.edit(OVERLAY, strategy, "{canary: {mirror: {for: 1h}, steps: [{weight: 50, for: 1s}]}}");
     river.repo.commit_greeting("Moin!");
     let mirrors = |record: &Value| record["rollout"]["state"]["phase"]["mirror"]["since"].is_string();
     let record = river.recorded("it mirrors", mirrors).await;

@@ -65,6 +65,7 @@ fn operation() -> Operation {
         revision: None,
         started: Timestamp::now(),
         finished: None,
+        evidence: vec![],
         outcome: None,
     }
 }

@@ -91,6 +91,7 @@ impl Instance {
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
             env_files: BTreeMap::new(),
+            env_texts: BTreeMap::new(),
             working_dir: outside.path().to_owned(),
             writable: Writable { home: folder.join("home"), tmp: folder.join("tmp"), cache: folder.join("cache") },
             umask: 0o077,

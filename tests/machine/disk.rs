@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::asker::User;
 use crate::daemon::{BACKSTAY, holds, until};
+use crate::files::Strace;
 use crate::golden;
 use crate::lab::lab;
 use crate::serving::{CODE, OVERLAY, knock, serving};
@@ -96,4 +98,35 @@ async fn a_state_folder_that_cannot_be_written_is_said_at_the_start_and_what_run
     assert_eq!(river.lab.instances(), before);
     let pushed = river.repo.commit_greeting("Ahoy!");
     river.settled(&pushed).await;
+}
+
+/// What a kernel lets nobody do in a file system that it has made read-only, with files open in it.
+const CHANGES: &str = "pwrite64,ftruncate,fallocate,mkdir,rmdir,rename,unlink,unlinkat,link,symlink,chmod,fchmod";
+
+#[tokio::test]
+async fn a_state_folder_that_becomes_read_only_is_said_and_all_heals_when_it_can_be_written() {
+    if !is_root() {
+        return;
+    }
+    let (river, daemon) = serving(lab("becomes").await).await;
+    let user = User::start(&river.lab.front);
+    let log = river.folder().join("strace");
+    let arguments =
+        ["-f", "-q", "-b", "execve", "-e", &format!("inject={CHANGES}:error=EROFS"), "-o"].map(str::to_owned);
+    let read_only = Strace::attach(daemon.id(), &log, &[&arguments[..], &[log.display().to_string()]].concat());
+    let pushed = river.repo.commit_greeting("Ahoy!");
+    until("it is said", async || {
+        daemon.run(&["status", "support"]).out.contains("the state folder cannot be written").then_some(())
+    })
+    .await;
+    golden::says("folder-becomes-read-only", &river, &daemon).await;
+    assert_eq!(daemon.run(&["status", "--exit-code"]).code, 1);
+    assert!(daemon.log().contains("nothing is written on this host; what runs goes on"), "{}", daemon.log());
+    river.greets("Hello!").await;
+    drop(read_only);
+    river.settled(&pushed).await;
+    river.greets("Ahoy!").await;
+    golden::says("folder-is-written-again", &river, &daemon).await;
+    let got = user.end();
+    assert!(got.failed.is_empty() && got.answers > 0, "{got:?}");
 }

@@ -33,9 +33,14 @@ pub(crate) struct Lab {
 }
 
 /// A host for a test. `name` is what it is called among others.
+#[allow(clippy::unused_async, reason = "called as the cluster's is")]
 pub(crate) async fn lab(name: &str) -> Lab {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    lab_at(name, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A host at the ports of that number; no other one has them at the same time.
+pub(crate) fn lab_at(name: &str, number: u16) -> Lab {
     let folder = tempfile::Builder::new().prefix(name).tempdir().expect("a folder");
     let first = 20_000 + (u16::try_from(std::process::id() % 60).expect("small") * 160) % 9_000 + number * PORTS;
     let client = backstay::host::client(&state(folder.path()).join("host/api.sock"));
@@ -83,6 +88,11 @@ impl Lab {
     pub(crate) fn kill_proxy(&mut self) {
         self.proxy.kill().expect("killed");
         self.proxy.wait().expect("gone");
+    }
+
+    /// The proxy's process.
+    pub(crate) fn proxy_id(&self) -> u32 {
+        self.proxy.id()
     }
 
     /// Starts the proxy again.

@@ -10,6 +10,7 @@
 mod ask;
 mod server;
 
+mod gate;
 mod hostile;
 mod prometheus;
 mod proxied;

@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "tests look at some of many kinds")]
 
 mod bench;
+mod kept;
 mod outline;
 mod property;
 mod walk;

@@ -1,6 +1,6 @@
 //! What `plan` will print of a rollout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backstay::desired::RolloutSpec;
 use backstay::desired::rollout::{Field, Match, Metric, Preset, Step, Strategy, Until};
@@ -17,7 +17,7 @@ fn told(
     per_second: Option<f64>,
     carrier: Carrier,
 ) -> String {
-    outline(spec, Known { baselines, per_second, carrier, instances: 3 }).join("\n")
+    outline(spec, Known { baselines, per_second, carrier, instances: 3, gates: None }).join("\n")
 }
 
 fn errors() -> BTreeMap<String, Baseline> {
@@ -55,4 +55,21 @@ fn without_a_gateway_it_says_what_the_pods_make_of_it() {
 fn a_switch_says_what_stays() {
     assert_snapshot!(told(&blue_green(), &BTreeMap::new(), None, Carrier::Routed));
     assert_eq!(told(&RolloutSpec::default(), &BTreeMap::new(), None, Carrier::InPlace), "");
+}
+
+#[test]
+fn a_gate_that_nobody_can_ask_is_told_before_it_begins() {
+    let spec = canary(vec![Step::Gate { name: "load".to_owned() }]);
+    let told = |gates: Option<&BTreeSet<String>>| {
+        let baselines = BTreeMap::new();
+        let known = Known { baselines: &baselines, per_second: None, carrier: Carrier::Routed, instances: 3, gates };
+        outline(&spec, known)[1].clone()
+    };
+    assert_eq!(told(None), "  step 1: wait for the gate `load`");
+    assert_eq!(told(Some(&BTreeSet::from(["load".to_owned()]))), "  step 1: wait for the gate `load`");
+    let unnamed = told(Some(&BTreeSet::from(["lode".to_owned()])));
+    assert!(
+        unnamed.contains("add `[gates.load]` to backstay.toml") && unnamed.contains("backstay promote"),
+        "{unnamed}"
+    );
 }

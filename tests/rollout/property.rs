@@ -4,7 +4,7 @@ use backstay::desired::Frozen;
 use backstay::desired::rollout::{Canary, Step, Strategy as Progression};
 use backstay::judge::{Verdict, Why};
 use backstay::rollout::{
-    Answer, Beginning, Carrier, Deed, Event, Instances, Outside, Phase, Rollout, Sides, Split, Wave, Way,
+    Answer, Beginning, Carrier, Closed, Deed, Event, Instances, Outside, Phase, Rollout, Sides, Split, Wave, Way,
 };
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -117,7 +117,7 @@ fn events(deal: &Deal, bench: &Bench) -> Vec<Event> {
             name: if *answer == 5 { "other" } else { "load" }.to_owned(),
             answer: match answer {
                 0 => Answer::Refused("no".to_owned()),
-                1 => Answer::Closed,
+                1 => Answer::Closed(Closed::Because("not yet".to_owned())),
                 _ => Answer::Open,
             },
         },

@@ -4,8 +4,8 @@ use backstay::desired::Frozen;
 use backstay::desired::rollout::{OnNewCommit, Step};
 use backstay::judge::{Judge, Verdict, Why};
 use backstay::rollout::{
-    Answer, Beginning, Carrier, Deed, Event, Illegal, Instances, News, Outside, Phase, Reason, Routes, Sides, Split,
-    Wait, Wave, Way, bake, judged,
+    Answer, Beginning, Carrier, Closed, Deed, Event, Illegal, Instances, News, Outside, Phase, Reason, Routes, Sides,
+    Split, Wait, Wave, Way, bake, judged,
 };
 use jiff::SignedDuration;
 
@@ -232,9 +232,23 @@ fn pauses_gates_and_instances_are_steps() {
     bench.wait(9);
     assert!(matches!(bench.rollout.phase(), Phase::Step { at: 3, .. }));
     bench.wait(1);
-    assert_eq!(bench.rollout.wait(bench.now), Some(Wait::Gate { name: "load".to_owned() }));
+    assert_eq!(bench.rollout.wait(bench.now), Some(Wait::Gate { name: "load".to_owned(), closed: None }));
     let answer = |name: &str, answer| Event::Gate { name: name.to_owned(), answer };
-    bench.must(&answer("load", Answer::Closed));
+    let closed = |why: &str| Answer::Closed(Closed::Because(why.to_owned()));
+    bench.must(&answer("load", closed("it answers 404")));
+    let told = |bench: &Bench| bench.rollout.wait(bench.now).expect("a wait").to_string();
+    assert_eq!(told(&bench), "the gate `load`: it answers 404");
+    // Who says something else every time is not recorded every time.
+    let before = bench.rollout.clone();
+    bench.must(&answer("load", closed("1 % done")));
+    assert_eq!(bench.rollout, before);
+    bench.wait(1);
+    bench.must(&answer("load", closed("7 % done")));
+    assert_eq!(told(&bench), "the gate `load`: 7 % done");
+    assert!(!bench.rollout.wait(bench.now).expect("a wait").is_stalled());
+    bench.must(&answer("load", Answer::Closed(Closed::Unnamed)));
+    let wait = bench.rollout.wait(bench.now).expect("a wait");
+    assert!(wait.is_stalled() && wait.to_string().contains("add `[gates.load]` to backstay.toml"), "{wait}");
     assert_eq!(bench.tell(&answer("other", Answer::Open)), Err(Illegal::Late));
     assert!(matches!(bench.rollout.phase(), Phase::Step { at: 4, .. }));
     assert_eq!(bench.weight(), 5, "the weight stays");

@@ -18,6 +18,8 @@ pub(crate) struct Cluster {
     pub(crate) clock: u64,
     /// Releases whose pods never get ready, with the reason a container waits for.
     pub(crate) sick: BTreeMap<String, &'static str>,
+    /// No gateway says anything of a route any more.
+    pub(crate) silent_gateway: bool,
     /// The controllers have seen all up to here.
     seen: (u64, BTreeMap<String, &'static str>),
 }
@@ -32,7 +34,13 @@ pub(crate) enum No {
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        Self { objects: BTreeMap::new(), clock: 100, sick: BTreeMap::new(), seen: (0, BTreeMap::new()) }
+        Self {
+            objects: BTreeMap::new(),
+            clock: 100,
+            sick: BTreeMap::new(),
+            silent_gateway: false,
+            seen: (0, BTreeMap::new()),
+        }
     }
 
     pub(crate) fn body(&self, object: &ObjectRef) -> &Value {
@@ -185,6 +193,9 @@ impl Cluster {
 
     /// The gateway says of a route that it is in force.
     fn accept(&mut self, object: &ObjectRef) {
+        if self.silent_gateway {
+            return;
+        }
         let generation = self.body(object)["metadata"]["generation"].clone();
         let condition = |kind: &str| json!({"type": kind, "status": "True", "observedGeneration": generation});
         let status = json!({"parents": [{"conditions": [condition("Accepted"), condition("ResolvedRefs")]}]});

@@ -295,7 +295,9 @@ pub(crate) fn name_of(effect: &Action) -> String {
         Action::Read(object) => format!("read {object}"),
         Action::ReadLedger => "read the ledger".to_owned(),
         Action::TellGit(_) => "tell Git".to_owned(),
-        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => "nothing".to_owned(),
+        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) => {
+            "nothing".to_owned()
+        }
     }
 }
 

@@ -21,6 +21,7 @@ fn state(observe: bool) -> AgentState {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe,
+        gates: BTreeMap::new(),
     };
     AgentState::new(agent(), Arc::new(config))
 }

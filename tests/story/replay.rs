@@ -59,6 +59,7 @@ fn replayed(journal: &str) -> Vec<Operation> {
             revision: line.revision.clone(),
             started: line.time,
             finished: None,
+            evidence: vec![],
             outcome: None,
         });
         if line.event == Event::Ended {

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use backstay::desired::RolloutSpec;
 use backstay::desired::Settings;
-use backstay::desired::rollout::{BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until};
-use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
-use backstay::rollout::{Phase, Rollout};
+use backstay::desired::rollout::{
+    AbTest, BlueGreen, Canary, Field, OnNewCommit, Rollback, Segment, Step, Strategy, Until, Winner,
+};
+use backstay::judge::{Outcome as Found, Report, Side};
+use backstay::record::{ConditionKind, Operation, Outcome, Request, RollbackRequest, Told};
+use backstay::rollout::{Answer, Closed, Phase, Rollout};
 use jiff::SignedDuration;
 use serde_json::json;
 
@@ -243,6 +246,97 @@ fn people_pause_promote_and_abort() {
     assert!(world.record().quarantine.is_empty());
 }
 
+/// 5 % for a minute, then a gate, then 50 % for a minute.
+fn gated(gate: &str) -> RolloutSpec {
+    let mut spec = canary();
+    if let Strategy::Canary(canary) = &mut spec.strategy {
+        canary.steps.insert(1, Step::Gate { name: gate.to_owned() });
+    }
+    spec
+}
+
+/// At the gate `gate`, which says this.
+fn at_a_gate(gate: &str, says: Option<Answer>) -> World {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    world.gate = says;
+    let world = world.git_with("good", by(gated(gate))).settle().git_with("better", by(gated(gate))).settle();
+    world.until("at the gate", |world| world.rollout().at_gate().is_some())
+}
+
+fn turns(mut world: World, turns: usize) -> World {
+    for _ in 0..turns {
+        world = world.until_woken();
+    }
+    world
+}
+
+fn progressing(world: &World) -> String {
+    world.record().condition(ConditionKind::Progressing).expect("a condition").message.clone()
+}
+
+#[test]
+fn a_gate_holds_until_it_opens_and_is_asked_every_five_seconds() {
+    let not_yet = Answer::Closed(Closed::Because("it answers 409: 3 of 5 done".to_owned()));
+    let world = at_a_gate("load", Some(not_yet));
+    let candidate = world.candidate();
+    let (asked, since) = (world.gate_asked.len(), world.now);
+    let mut world = turns(world, 200);
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "{:?}", world.told);
+    let lasted = world.now.duration_since(since).as_secs();
+    let often = i64::try_from(world.gate_asked.len() - asked).expect("few");
+    assert!(lasted >= 60 && (lasted / 5 - 2..=lasted / 5 + 2).contains(&often), "{often} times in {lasted} s");
+    let (_, question) = world.gate_asked.last().expect("a question");
+    assert_eq!((&*question.gate, question.step, question.releases.candidate.short()), ("load", 1, candidate.clone()));
+    assert!(progressing(&world).contains("the gate `load`: it answers 409: 3 of 5 done"), "{}", progressing(&world));
+    assert_eq!(world.told.iter().filter(|told| told.contains("the gate `load`")).count(), 1, "{:?}", world.told);
+    assert!(!world.holds(ConditionKind::Stalled));
+    world.gate = Some(Answer::Open);
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
+}
+
+#[test]
+fn a_gate_that_refuses_takes_the_candidate_back_and_git_is_told() {
+    let mut world = at_a_gate("load", None);
+    let candidate = world.candidate();
+    world.gate = Some(Answer::Refused("load test failed".to_owned()));
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_ne!(world.stable(), Some(candidate.clone()));
+    let failed = &world.record().quarantine[0];
+    assert_eq!((failed.release.short(), &*failed.reason), (candidate, "the gate `load` refuses it: load test failed"));
+    assert_eq!(failed.git, Told::Commit("c0ffee".to_owned()));
+}
+
+#[test]
+fn an_answer_that_gets_lost_holds_and_the_gate_is_asked_again() {
+    let world = at_a_gate("load", None);
+    let candidate = world.candidate();
+    let (asked, since) = (world.gate_asked.len(), world.now);
+    let mut world = turns(world, 200);
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON);
+    let lasted = world.now.duration_since(since).as_secs();
+    let often = i64::try_from(world.gate_asked.len() - asked).expect("few");
+    assert!((lasted / 11 - 2..=lasted / 11 + 2).contains(&often), "{often} times in {lasted} s");
+    world.restart();
+    world.gate = Some(Answer::Open);
+    let world = world.settle().until("at rest", World::is_at_rest);
+    assert_eq!(world.stable(), Some(candidate));
+}
+
+#[test]
+fn a_gate_that_nobody_names_waits_for_a_person_and_says_the_way_out() {
+    let mut world = turns(at_a_gate("lode", Some(Answer::Open)), 100);
+    let candidate = world.candidate();
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON);
+    assert!(world.gate_asked.is_empty());
+    let stalled = world.record().condition(ConditionKind::Stalled).expect("a condition").message.clone();
+    assert!(stalled.contains("add `[gates.lode]` to backstay.toml, or `backstay promote` passes it"), "{stalled}");
+    world.requests().promote = Some(ask("1"));
+    let world = world.settle().until("at rest", World::is_at_rest);
+    assert_eq!(world.stable(), Some(candidate));
+}
+
 #[test]
 fn a_deed_without_a_rollout_is_refused_and_does_not_wait_for_the_next() {
     let mut world = serving();
@@ -331,6 +425,76 @@ fn settings_alone_start_no_rollout() {
     assert!(!world.has_told("RolloutStarted"));
     let stable = world.stable().expect("stable");
     assert_eq!(world.body("Deployment", &format!("support--{stable}")).pointer("/spec/replicas"), Some(&4.into()));
+}
+
+/// Half of the users for two minutes at least and an hour at most; whoever wins stays.
+fn ab_test() -> RolloutSpec {
+    let test = AbTest {
+        by: Segment::Hash { field: Field::Header("x-user-id".to_owned()), share: 50 },
+        at_least: SignedDuration::from_mins(2),
+        at_most: SignedDuration::from_hours(1),
+        winner: Winner::Promote,
+    };
+    RolloutSpec { strategy: Strategy::AbTest(test), ..canary() }
+}
+
+/// What the record has of the experiment.
+fn report(world: &World) -> Option<Report> {
+    let evidence = world.record().rollout.as_ref()?.evidence.clone()?;
+    let kept: serde_json::Value = serde_json::from_str(&evidence).expect("JSON");
+    serde_json::from_value(kept.get("report")?.clone()).expect("a report")
+}
+
+/// An experiment in which this release fails so many requests.
+fn experiment(of_candidate: f64, of_stable: f64) -> World {
+    let mut world = serving();
+    let stable = world.stable().expect("stable");
+    world = world.git_with("better", by(ab_test())).settle();
+    let candidate = world.candidate();
+    world.traffic.errors.extend([(candidate, of_candidate), (stable, of_stable)]);
+    world.until("figures", |world| report(world).is_some_and(|report| report.figures.metrics["errors"].in_step > 5000))
+}
+
+#[test]
+fn an_experiment_keeps_what_it_found_through_restarts_and_after_its_end() {
+    let mut world = experiment(0.02, 0.05);
+    let candidate = world.candidate();
+    let before = report(&world).expect("a report");
+    assert_eq!(before.outcome, Found::Running);
+    world.restart();
+    let world = world.settle();
+    let after = report(&world).expect("a report after the restart");
+    let n = |report: &Report| report.figures.metrics["errors"].candidate.as_ref().expect("figures").n;
+    assert!(n(&after) >= n(&before), "{} after {}", n(&after), n(&before));
+    let world = world.until("baking", |world| matches!(world.rollout().phase(), Phase::Baking { .. }));
+    let world = turns(world, 60);
+    let won = report(&world).expect("it stays while the winner is watched");
+    assert_eq!(won.outcome, Found::Won(Side::Candidate));
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
+    let evidence = &world.record().operations[0].evidence;
+    assert_eq!(evidence[0], "errors: the candidate is better than stable over the same time");
+    assert!(
+        evidence[1].starts_with("the candidate is better ") && evidence[1].ends_with(": 200 is enough"),
+        "{evidence:?}"
+    );
+    assert!(evidence[2].starts_with("errors, candidate: ") && evidence[2].contains(", between 0.0"), "{evidence:?}");
+    assert!(evidence[3].starts_with("errors, stable: "), "{evidence:?}");
+    assert!(world.record().operations[1].evidence.is_empty(), "only the experiment's own");
+}
+
+#[test]
+fn an_experiment_that_stable_won_keeps_what_it_found_too() {
+    let mut world = experiment(0.05, 0.02);
+    let (stable, candidate) = (world.stable(), world.candidate());
+    world.restart();
+    let world = world.settle().until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), stable);
+    assert_eq!(world.record().hold.as_ref().map(|hold| hold.left.short()), Some(candidate));
+    let failed = |operation: &&Operation| matches!(operation.outcome, Some(Outcome::Failed(_)));
+    let evidence = &world.record().operations.iter().find(failed).expect("it went back").evidence;
+    assert!(evidence[0].starts_with("errors: the candidate is worse than stable over the same time"), "{evidence:?}");
+    assert!(evidence.len() > 3, "{evidence:?}");
 }
 
 #[test]
@@ -491,6 +655,18 @@ fn a_silent_provider_promotes_nobody() {
     }
     assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "{:?}", world.record().conditions);
     assert!(world.has_told("Undecided"), "{:?}", world.told);
+}
+
+#[test]
+fn a_route_that_no_gateway_speaks_of_carries_nobody() {
+    let mut world = serving();
+    let stable = world.stable().expect("stable");
+    world.cluster.silent_gateway = true;
+    let world = world.git_with("better", by(canary())).settle().later(SignedDuration::from_mins(30)).settle();
+    let candidate = world.candidate();
+    assert!(world.weight_of(&candidate) < f64::EPSILON && world.weight_of(&stable) > 99.0, "{:?}", world.told);
+    assert!(!world.has_told("TrafficShifted") && *world.rollout().phase() == Phase::Starting, "{:?}", world.told);
+    assert!(progressing(&world).contains("the route to say that"), "{}", progressing(&world));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use backstay::desired::{Allow, Consent, DesiredAgent, ReleaseSpec, Settings};
 use backstay::model::{AgentName, GroupKind, LiveState, ObjectRef, Origin, ResourceVersion, Timestamp};
@@ -11,6 +12,7 @@ use backstay::reconcile::{
     PruneLimits, admit, returns, step,
 };
 use backstay::record::{AgentRecord, ConditionKind, Evidence, Requests, Truth};
+use backstay::rollout::{Answer, GateQuestion};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -58,12 +60,18 @@ pub(crate) struct World {
     given: u64,
     /// Observations so far.
     observed: usize,
+    /// How long the core has worked.
+    pub(crate) worked: Duration,
     /// Who asks, and what is measured of it.
     pub(crate) traffic: Traffic,
     /// What the preview of a second set answers.
     pub(crate) preview: Result<(), String>,
     /// What comes of a write is seen before its answer is.
     pub(crate) fast_watch: bool,
+    /// What the gate `load` answers; nothing: its answer gets lost.
+    pub(crate) gate: Option<Answer>,
+    /// When it was asked, and what.
+    pub(crate) gate_asked: Vec<(Timestamp, GateQuestion)>,
 }
 
 /// What the ledger holds of one agent.
@@ -106,9 +114,12 @@ impl World {
             late: BTreeSet::new(),
             given: 0,
             observed: 0,
+            worked: Duration::ZERO,
             traffic: Traffic::default(),
             preview: Ok(()),
             fast_watch: false,
+            gate: Some(Answer::Open),
+            gate_asked: vec![],
         }
     }
 
@@ -503,6 +514,7 @@ impl World {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "what the core costs is measured")]
     fn step(&mut self, name: &AgentName, observation: Observation, queue: &mut VecDeque<Observation>) {
         let Some(machine) = self.machines.get_mut(name) else { return };
         let blank = AgentState::new(name.clone(), Arc::clone(&self.config));
@@ -512,15 +524,18 @@ impl World {
         if self.observed.is_multiple_of(2) && state.doze() {
             state.rouse(machine.live.clone().unwrap_or_default());
         }
+        let begun = Instant::now();
         let (state, actions) = step(state, observation, self.now, 7);
+        self.worked += begun.elapsed();
         machine.state = state;
-        let (mut effects, mut questions, mut looks) = (vec![], vec![], vec![]);
+        let (mut effects, mut questions, mut looks, mut gates) = (vec![], vec![], vec![], vec![]);
         for action in actions {
             match action {
                 Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
                 Action::Wake(at) => machine.wake = Some(at),
                 Action::Measure(question) => questions.push(question),
                 Action::Smoke(look) => looks.push(look),
+                Action::Gate(question) => gates.push(question),
                 effect => effects.push(effect),
             }
         }
@@ -532,6 +547,12 @@ impl World {
         }
         for look in looks {
             queue.push_back(Observation::Smoked(look.release, self.preview.clone()));
+        }
+        for question in gates {
+            self.gate_asked.push((self.now, (*question).clone()));
+            if let Some(answer) = self.gate.clone() {
+                queue.push_back(Observation::Gate(question, answer));
+            }
         }
         for effect in effects {
             self.effect(name, effect, queue);
@@ -638,7 +659,7 @@ impl World {
                 self.writes.push(format!("tell git: {by} left {}", tell.left.release));
                 Observation::Done(Done::Told(self.git.told(&tell)))
             }
-            Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) => {
+            Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) => {
                 unreachable!("not an effect")
             }
         }
@@ -708,5 +729,6 @@ fn config() -> Arc<AgentConfig> {
         installation: "story".to_owned(),
         gate: GatePolicy::of(NAMESPACE),
         observe: false,
+        gates: BTreeMap::from([("load".to_owned(), SignedDuration::from_secs(11))]),
     })
 }

@@ -4,6 +4,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -416,6 +417,17 @@ impl River {
 
     /// The same, with these variables.
     pub(crate) fn spawn_with(&self, name: &str, more: &str, variables: &[(&str, &str)]) -> Daemon {
+        self.spawn_as(Command::new(BACKSTAY), name, more, variables)
+    }
+
+    /// The same, started by another program with these arguments, in a group of its own.
+    pub(crate) fn spawn_under(&self, name: &str, before: &[String]) -> Daemon {
+        let mut command = Command::new(&before[0]);
+        command.args(&before[1..]).arg(BACKSTAY).process_group(0);
+        self.spawn_as(command, name, "", &[])
+    }
+
+    fn spawn_as(&self, mut command: Command, name: &str, more: &str, variables: &[(&str, &str)]) -> Daemon {
         let port = free_port();
         let at = |end: &str| self.folder.path().join(format!("{name}{end}"));
         let config = format!(
@@ -430,7 +442,6 @@ impl River {
         std::fs::write(at(".toml"), config).expect("a configuration");
         let log = at(".log");
         let file = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
-        let mut command = Command::new(BACKSTAY);
         command.arg("run").arg("--config").arg(at(".toml")).env("HOME", self.folder.path());
         command.envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file).spawn().expect("the daemon");
@@ -614,6 +625,17 @@ impl Daemon {
     /// The process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it ended with, if it did.
+    pub(crate) fn has_ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok()?
+    }
+
+    /// Kills it and who started it, where both are in a group of their own.
+    pub(crate) fn end_group(mut self) {
+        let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
+        self.child.wait().expect("gone");
     }
 
     /// Kills it at once, as `kill -9` does.

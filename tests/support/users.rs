@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::Method;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -17,12 +18,13 @@ const USERS: usize = 8;
 /// How often the endpoints of a Service are looked at.
 const LOOKS: Duration = Duration::from_millis(20);
 
-/// What users got of one release: answers, failures, and when the last question was sent that it answered.
+/// What users got of one release: answers, failures, and when the first and the last of its questions were sent.
 #[derive(Default, Clone, Debug)]
 pub(crate) struct Got {
     pub(crate) answered: u64,
     pub(crate) failed: u64,
-    pub(crate) last: Option<Instant>,
+    pub(crate) first: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
 }
 
 /// Where `support` is asked.
@@ -161,7 +163,7 @@ impl Users {
             let (got, stop, http, front) = (Arc::clone(&got), Arc::clone(&stop), http.clone(), front.clone());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let sent = Instant::now();
+                    let sent = Timestamp::now();
                     let (release, good) = front.ask(&http, &[]).await;
                     note(&got, release, good, sent);
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -170,6 +172,29 @@ impl Users {
         };
         let tasks = (0..USERS).map(user).collect();
         Self { got, stop, tasks }
+    }
+
+    /// So many questions a second, whether they are answered or not.
+    pub(crate) fn every(front: &Front, per_second: u32) -> Self {
+        let (got, stop) = (Arc::<Mutex<BTreeMap<String, Got>>>::default(), Arc::<AtomicBool>::default());
+        let (kept, halt, front) = (Arc::clone(&got), Arc::clone(&stop), front.clone());
+        let asking = tokio::spawn(async move {
+            let http = front.client();
+            let mut asked = tokio::task::JoinSet::new();
+            let mut clock = tokio::time::interval(Duration::from_secs(1) / per_second);
+            while !halt.load(Ordering::Relaxed) {
+                clock.tick().await;
+                let (got, http, front) = (Arc::clone(&kept), http.clone(), front.clone());
+                asked.spawn(async move {
+                    let sent = Timestamp::now();
+                    let (release, good) = front.ask(&http, &[]).await;
+                    note(&got, release, good, sent);
+                });
+                while asked.try_join_next().is_some() {}
+            }
+            asked.join_all().await;
+        });
+        Self { got, stop, tasks: vec![asking] }
     }
 
     /// What they got so far, by release; `nobody` where no release is known.
@@ -193,7 +218,7 @@ impl Users {
     }
 }
 
-fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool, sent: Instant) {
+fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool, sent: Timestamp) {
     let mut got = got.lock().expect("no panic before");
     let entry = got.entry(release.unwrap_or_else(|| "nobody".to_owned())).or_default();
     if good {
@@ -201,5 +226,6 @@ fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool,
     } else {
         entry.failed += 1;
     }
+    entry.first = entry.first.or(Some(sent));
     entry.last = Some(sent);
 }

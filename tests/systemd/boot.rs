@@ -10,11 +10,20 @@ use crate::machine::{Machine, run, until};
 
 const AGENT: &str = "agents/support/prompts/system.md";
 
+/// A secret as a variable, and in the text of another one.
+const VARIABLES: &str = "LOG_LEVEL: DEBUG, KEY: {secret: agent-secrets, key: openai-api-key}, \
+                         ACCESS: 'Bearer $(KEY), twice $(KEY)'";
+/// That secret.
+const KEY: &str = "sk-5eedcafe";
+
 /// A repository with the example, in the machine, and a configuration that follows it.
 fn prepare(root: &Path) {
     let (bare, work) = (root.join("srv/agents.git"), root.join("srv/work"));
     run(Command::new("git").args(["init", "-q", "--bare", "-b", "main"]).arg(&bare));
     run(Command::new("cp").arg("-r").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/example-repo")).arg(&work));
+    let overlay = work.join("environments/development/support.yaml");
+    let text = fs::read_to_string(&overlay).unwrap();
+    fs::write(&overlay, text.replace("LOG_LEVEL: DEBUG", VARIABLES)).unwrap();
     git(&work, &["init", "-q", "-b", "main"]);
     git(&work, &["remote", "add", "origin", "../agents.git"]);
     push(&work, "Begin");
@@ -77,10 +86,10 @@ fn no_agent_notices_what_happens_to_backstay() {
     assert!(said.contains("backstay-agent-support@.service created"), "{said}");
     assert!(machine.done("backstay host enrol support").contains("unchanged"), "once more changes nothing");
     machine.done("systemd-analyze verify /etc/systemd/system/backstay-agent-support@x.service");
-    machine.done(
+    machine.done(&format!(
         "cd /etc/backstay/credentials/support; mkdir agent-secrets; cd agent-secrets; \
-         echo sk-1 >openai-api-key; echo postgres://nobody@localhost/nowhere >database-url",
-    );
+         echo {KEY} >openai-api-key; echo postgres://nobody@localhost/nowhere >database-url",
+    ));
     until("the agent answers", || asks(&machine, "/health/ready"));
     let status = machine.done("backstay status");
     assert!(status.contains("isolation: unit"), "{status}");
@@ -88,6 +97,8 @@ fn no_agent_notices_what_happens_to_backstay() {
 
     let one_account = accounts(&machine);
     assert!(agents(&machine).iter().any(|process| process.contains("example-agent")), "it has a process");
+
+    the_agent_alone_has_its_secrets(&machine, &one_account);
 
     // From here on clients ask all the time.
     let load = Load::begin(&machine, "/health/ready");
@@ -128,6 +139,29 @@ fn accounts(machine: &Machine) -> BTreeSet<String> {
     let others = machine.done("for name in root backstay backstay-proxy; do id -u $name; done");
     assert!(others.lines().all(|other| !accounts.contains(other)), "{accounts:?}, {others}");
     accounts
+}
+
+/// The agent has what it was declared with; nobody else has it, and it stands nowhere where others read it.
+fn the_agent_alone_has_its_secrets(machine: &Machine, accounts: &BTreeSet<String>) {
+    let environments = "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -E '^(KEY|ACCESS)=' | \
+                        sed \"s|^|$(stat -c %u $p) |\"; done | sort -u";
+    let found = machine.done(environments);
+    let account = accounts.iter().next().expect("one");
+    let expected = [format!("{account} ACCESS=Bearer {KEY}, twice {KEY}"), format!("{account} KEY={KEY}")];
+    assert_eq!(found.lines().collect::<Vec<_>>(), expected);
+    // By a file, so that who looks for it is not found.
+    let place = "/etc/backstay/credentials/support/agent-secrets/openai-api-key";
+    let own = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done";
+    let others = "for p in /proc/[0-9]*; do [ $(stat -c %u $p) = ACCOUNT ] || cat $p/environ 2>/dev/null; done";
+    for listed in [own.to_owned(), others.replace("ACCOUNT", account), "systemctl show 'backstay*' '*@*'".to_owned()] {
+        assert_eq!(machine.done(&format!("({listed}) | grep -c -a -F -f {place} || true")).trim(), "0", "{listed}");
+    }
+    let folders =
+        "/etc/systemd /run/systemd /etc/polkit-1 /var/lib/backstay /run/backstay /run/backstay-agents /var/log /tmp";
+    assert_eq!(machine.done(&format!("grep -r -l -a -F -f {place} {folders} 2>/dev/null || true")), "");
+    let read = "for file in $(find /run/credentials /etc/backstay/credentials -name '*openai*'); do \
+                setpriv --reuid backstay --regid backstay --clear-groups cat $file && echo READ; done 2>&1 || true";
+    assert!(!machine.done(read).contains("READ"), "the daemon's account reads it");
 }
 
 /// Waits until the main process of a unit is another one.

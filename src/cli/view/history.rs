@@ -58,8 +58,13 @@ fn ended(operation: &Operation) -> String {
     }
 }
 
-/// What is known beside an operation: the figures behind a failure, and which commit told Git, or why none did.
+/// What is known beside an operation: what an experiment found, the figures behind a failure, and which commit told Git,
+/// or why none did.
 fn beside(operation: &Operation, record: &AgentRecord) -> Vec<String> {
+    operation.evidence.iter().cloned().chain(of_what_was_left(operation, record)).collect()
+}
+
+fn of_what_was_left(operation: &Operation, record: &AgentRecord) -> Vec<String> {
     let failed = matches!(operation.outcome, Some(Outcome::Failed(_)));
     let moved = matches!(operation.cause, Cause::Rollback { .. });
     // What was left: the candidate that went back, or what a person moved away from.

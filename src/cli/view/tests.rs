@@ -35,6 +35,7 @@ fn operation(cause: Cause, outcome: Option<Outcome>) -> Operation {
         revision: Some(stood("", 0).revision),
         started: at(1_700_000_000),
         finished: outcome.as_ref().map(|_| at(1_700_000_042)),
+        evidence: vec![],
         outcome,
     }
 }

@@ -72,6 +72,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(with = "BTreeMap<String, crate::measure::WrittenSettings>")]
     pub metrics: BTreeMap<String, crate::measure::Settings>,
+    /// Who is asked at the steps of a canary that wait for a gate, by the names that agents may use.
+    #[serde(default)]
+    pub gates: BTreeMap<String, crate::measure::GateSettings>,
     /// The data plane of a host, which is a process of its own: `backstay proxy` reads this section.
     #[serde(default)]
     pub proxy: Option<crate::proxy::Settings>,

@@ -66,6 +66,7 @@ pub(super) fn read(file: &str, text: &str, variables: &BTreeMap<String, String>)
     let value = reader.check(&root, &shape, &mut Vec::new());
     reader.places(&root);
     reader.metrics(&root);
+    reader.gates(&root);
     if reader.found.is_empty() {
         reader.agreement(&root);
     }
@@ -474,6 +475,21 @@ impl Reader<'_> {
                     let both = format!("`metrics.{name}` has several kinds of servers");
                     self.found.push(complain(&second.key, both).hint("keep one of them; give each a name of its own"));
                 }
+            }
+        }
+    }
+
+    /// That each gate has a name that a step can use.
+    fn gates(&mut self, root: &Node) {
+        let Some(Node { raw: Raw::Table(sections), .. }) = root.field("gates") else { return };
+        for (name, section) in sections {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric();
+            let ends = name.bytes().next().is_some_and(plain) && name.bytes().last().is_some_and(plain);
+            let all = name.len() <= 63 && name.bytes().all(|byte| plain(byte) || b"-_".contains(&byte));
+            if !(ends && all) {
+                let message = format!("`gates.{}` is not a name", name.escape_debug());
+                self.found
+                    .push(complain(&section.key, message).hint("1 to 63 letters, digits, `-` and `_` in between"));
             }
         }
     }

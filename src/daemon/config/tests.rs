@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::measure::OnForbidden;
 use crate::model::Diagnostic;
 use crate::plan::GatePolicy;
 
@@ -548,4 +551,37 @@ fn pull_requests_are_opened_where_the_repository_is() {
         let told = errors(with(url, more));
         assert!(told.contains(place) && told.contains(hint), "{told}");
     }
+}
+
+#[test]
+fn a_gate_is_an_address_with_a_name_that_a_step_can_use() {
+    let with = |more: &str| parse(&format!("{SMALL}{more}"));
+    let config = with(
+        "[gates.load_test]\nurl = \"https://ci.example.com/gate/\"\ntoken_file = \"/t\"\ntimeout = \"2s\"\non_forbidden = \"hold\"\n[gates.load_test.headers]\nx-team = \"support\"\n[gates.b]\nurl = \"http://g\"\n",
+    )
+    .expect("valid");
+    let gate = &config.gates["load_test"];
+    assert_eq!((gate.url.as_str(), gate.timeout.0), ("https://ci.example.com/gate", Duration::from_secs(2)));
+    assert_eq!((gate.on_forbidden, &*gate.headers["x-team"]), (OnForbidden::Hold, "support"));
+    assert_eq!(gate.token_file.as_deref(), Some(Path::new("/t")));
+    let other = &config.gates["b"];
+    assert_eq!((other.on_forbidden, other.timeout.0), (OnForbidden::Abort, Duration::from_secs(10)));
+    let loose = super::Config::parse(
+        "backstay.toml",
+        Some(&format!("{SMALL}[gates.load]\nurl = \"http://g\"\n")),
+        &BTreeMap::from([("BACKSTAY_GATES_LOAD_TIMEOUT".to_owned(), "3s".to_owned())]),
+    );
+    assert_eq!(loose.expect("valid").gates["load"].timeout.0, Duration::from_secs(3));
+    let told = [
+        "[gates.load]\n",
+        "[gates.load]\nurl = \"ci/gate\"\n",
+        "[gates.load]\nurl = \"https://bot:hunter2@ci/gate\"\n",
+        "[gates.load]\nurl = \"http://g\"\ntimeout = \"1h\"\n",
+        "[gates.load]\nurl = \"http://g\"\non_forbidden = \"abot\"\n",
+        "[gates.load]\nurl = \"http://g\"\ntokenfile = \"/t\"\n",
+        "[gates.\"-load\"]\nurl = \"http://g\"\n",
+        "[gates]\nload = \"http://g\"\n",
+    ]
+    .map(|bad| errors(with(bad)));
+    insta::assert_snapshot!(told.join("\n---\n"));
 }

@@ -15,6 +15,8 @@ use crate::model::Diagnostic;
 
 /// Metrics of one analysis.
 const MOST_METRICS: usize = 32;
+/// Metrics that one experiment compares: what is known of each of them is kept twice.
+const MOST_COMPARED: usize = 16;
 /// The longest that a step, a pause or an experiment may take.
 const LONGEST: SignedDuration = SignedDuration::from_hours(24 * 90);
 
@@ -118,9 +120,14 @@ impl Reader<'_> {
             }
             Some(written::Strategy::BlueGreen(declared)) => Strategy::BlueGreen(self.blue_green(declared, rollback)),
             Some(written::Strategy::AbTest(declared)) => {
-                if !analysis.values().any(|metric| metric.compare) {
+                let compared = analysis.values().filter(|metric| metric.compare).count();
+                if compared == 0 {
                     let message = "an experiment compares, and no metric says `compare: stable`";
                     self.error(&["analysis"], message, "add `compare: stable` to what decides it");
+                } else if compared > MOST_COMPARED {
+                    let message =
+                        format!("an experiment compares at most {MOST_COMPARED} metrics, this one {compared}");
+                    self.error(&["analysis"], message, "leave `compare: stable` to what decides it");
                 }
                 Strategy::AbTest(self.ab_test(declared))
             }

@@ -101,6 +101,12 @@ impl Experiment {
         serde_json::to_string(&Saved { began: self.began, worse, better })
     }
 
+    /// Forgets what the instances of stable did, one by one; all that was bet and won stays.
+    pub fn forget_instances(&mut self) {
+        self.worse.forget_instances();
+        self.better.forget_instances();
+    }
+
     /// Takes in one interval of one metric.
     pub fn observe(&mut self, name: &str, sample: Result<&Sample, NoData>, now: Timestamp) {
         self.worse.observe(name, sample.clone(), now);
@@ -134,7 +140,9 @@ impl Experiment {
             (Outcome::Running, None, "neither release is shown to be better yet".to_owned())
         };
         let sentence = worse.note.map_or(sentence.clone(), |note| format!("{sentence}; {note}"));
-        Report { outcome, metric, sentence, figures: worse.figures, better: better.figures.harm }
+        // What was shown once stays shown; requests are counted on.
+        let figures = Figures { harm: worse.figures.harm, ..self.worse.figures(now) };
+        Report { outcome, metric, sentence, figures, better: better.figures.harm }
     }
 }
 

@@ -18,6 +18,9 @@ pub(super) const INSTANCES: usize = 5;
 /// Instances that are remembered; later ones are not.
 const MOST_INSTANCES: usize = 200;
 
+/// Buckets of all of their durations together: what is remembered is saved.
+const MOST_BUCKETS: usize = 4_000;
+
 /// What one instance did since the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,7 +42,11 @@ pub struct Guard {
 impl Guard {
     /// Adds what an instance did; of another kind than before, it replaces what was known.
     pub fn add(&mut self, instance: &str, did: &Measured) {
-        if self.instances.len() >= MOST_INSTANCES && !self.instances.contains_key(instance) {
+        let most = match did {
+            Measured::Latency(histogram) => MOST_INSTANCES.min(MOST_BUCKETS / histogram.counts().len().max(1)),
+            Measured::Binary(_) | Measured::Mean(_) => MOST_INSTANCES,
+        };
+        if self.instances.len() >= most && !self.instances.contains_key(instance) {
             return;
         }
         let before = self.instances.remove(instance);

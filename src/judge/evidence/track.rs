@@ -249,6 +249,11 @@ impl Track {
         self.open = None;
     }
 
+    /// What the instances did is forgotten: the guard learns it again.
+    pub(super) fn forget_instances(&mut self) {
+        self.guard = Guard::default();
+    }
+
     pub(super) fn learned(&self) -> &Learned {
         &self.learned
     }

@@ -197,6 +197,11 @@ impl Judge {
         self.state.tracks.values_mut().for_each(Track::shift);
     }
 
+    /// Forgets what the instances of stable did, one by one; all that was bet and won stays.
+    pub fn forget_instances(&mut self) {
+        self.state.tracks.values_mut().for_each(Track::forget_instances);
+    }
+
     /// Decides. Once it says that the candidate goes back because it failed or did harm, it stays with that.
     pub fn decide(&mut self, now: Timestamp, failures: &[Failure]) -> Decision {
         if let Some(ended) = &self.state.ended {
@@ -264,6 +269,13 @@ impl Judge {
         };
         let sentence = words::undecided(over, &missing);
         decide(verdict, why, None, sentence, missing)
+    }
+
+    /// The figures as they are now, whatever was decided before.
+    pub(super) fn figures(&self, now: Timestamp) -> Figures {
+        let muted = self.muted(now);
+        let ln_total = total(&self.pieces(&muted), false);
+        figures(self, ln_total, &muted, now)
     }
 
     /// What needs no statistics.

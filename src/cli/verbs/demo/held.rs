@@ -54,6 +54,7 @@ impl Held {
             args: args.collect(),
             env: BTreeMap::from([("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())]),
             env_files: BTreeMap::new(),
+            env_texts: BTreeMap::new(),
             working_dir: layout.dir().to_owned(),
             writable: Writable { home: folder.join("home"), tmp: folder.join("tmp"), cache: folder.join("cache") },
             umask: 0o077,

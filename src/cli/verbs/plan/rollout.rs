@@ -26,7 +26,13 @@ pub(super) fn lines(operation: Option<&Operation>, rolled: Option<&Rolled>) -> V
     assumed.retain(|name, _| !baselines.contains_key(*name));
     let names = assumed.keys().copied().collect::<Vec<_>>().join(", ");
     baselines.extend(assumed.into_iter().map(|(name, baseline)| (name.to_owned(), baseline)));
-    let known = Known { baselines: &baselines, per_second: None, carrier: rolled.carrier, instances: rolled.instances };
+    let known = Known {
+        baselines: &baselines,
+        per_second: None,
+        carrier: rolled.carrier,
+        instances: rolled.instances,
+        gates: Some(&rolled.gates),
+    };
     let mut lines = outline(spec, known);
     if let (Strategy::Canary(_), false) = (&spec.strategy, baselines.is_empty()) {
         if !names.is_empty() {
@@ -74,7 +80,13 @@ mod tests {
     use crate::rollout::Carrier;
 
     fn told(operation: &Operation, record: Option<AgentRecord>, carrier: Carrier) -> String {
-        let rolled = Rolled { spec: samples::canary_spec(), carrier, instances: 3, record: record.map(Into::into) };
+        let rolled = Rolled {
+            spec: samples::canary_spec(),
+            carrier,
+            instances: 3,
+            gates: std::collections::BTreeSet::new(),
+            record: record.map(Into::into),
+        };
         lines(Some(operation), Some(&rolled)).join("\n")
     }
 

@@ -26,6 +26,9 @@ pub(in crate::cli) struct MetricShown {
     /// The difference of the means, and where it is at all times together.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) difference: Option<(f64, (f64, f64))>,
+    /// Of an experiment: how much the candidate differs from stable; shares between -1 and 1, durations in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) effect: Option<Effect>,
     /// The most that is allowed in this step; the least, where more is better.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) limit: Option<f64>,
@@ -50,6 +53,18 @@ pub(super) struct Figure {
     /// Where the share or the quantile is, at all times together; an open end is null.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) interval: Option<(Option<f64>, Option<f64>)>,
+}
+
+/// How much the candidate differs from stable.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Effect {
+    /// Of durations nothing: only where their quantiles are is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
+    /// Where it is at all times together; an open end is null.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interval: Option<(Option<f64>, Option<f64>)>,
 }
 
 /// In what a metric is counted.
@@ -107,12 +122,14 @@ impl MetricShown {
         let flip = higher_is_better && unit == Unit::Share;
         let arm = |arm: &Option<ArmFigures>| arm.as_ref().map_or_else(Figure::default, |arm| Figure::of(arm, flip));
         let limit = limit(rollout, name, declared);
+        let (candidate, stable) = (arm(&figures.candidate), arm(&figures.stable));
         Self {
             name: name.to_owned(),
             unit,
             verdict: word(rollout, name, limit, figures, judged),
-            candidate: arm(&figures.candidate),
-            stable: arm(&figures.stable),
+            effect: judged.report.map(|_| Effect::of(unit, &candidate, &stable, figures.difference)),
+            candidate,
+            stable,
             difference: figures.difference,
             limit,
             higher_is_better,
@@ -126,10 +143,15 @@ impl MetricShown {
         self.candidate.value
     }
 
+    /// The effect's cell; nothing: it is no experiment's.
+    pub(super) fn effect_cell(&self) -> Option<String> {
+        Some(self.effect.as_ref()?.cell(self.unit))
+    }
+
     /// The candidate's cell.
     pub(super) fn candidate_cell(&self) -> String {
         match (self.unit, self.difference, self.candidate.value) {
-            (Unit::Value, Some((difference, (low, high))), Some(value)) => {
+            (Unit::Value, Some((difference, (low, high))), Some(value)) if self.effect.is_none() => {
                 format!("{}, {} ({}..{})", number(value), signed(difference), signed(low), signed(high))
             }
             (_, _, _) => self.candidate.cell(self.unit, true),
@@ -230,6 +252,44 @@ impl Figure {
             }
             (_, Some(value), _) => unit.told(value),
             (_, None, _) => "-".to_owned(),
+        }
+    }
+}
+
+// === impl Effect ===
+
+impl Effect {
+    /// Where both sides' intervals hold, so does this one: each has half of the chance to err.
+    fn of(unit: Unit, candidate: &Figure, stable: &Figure, difference: Option<(f64, (f64, f64))>) -> Self {
+        if let Some((middle, (low, high))) = difference {
+            return Self { value: Some(middle), interval: Some((Some(low), Some(high))) };
+        }
+        let apart = |one: Option<f64>, other: Option<f64>| Some(one? - other?);
+        let value = apart(candidate.value, stable.value).filter(|_| unit != Unit::Milliseconds);
+        let ends = candidate.interval.zip(stable.interval);
+        let interval = ends.map(|(ours, theirs)| (apart(ours.0, theirs.1), apart(ours.1, theirs.0)));
+        Self { value, interval }
+    }
+
+    fn cell(&self, unit: Unit) -> String {
+        let (factor, name) = match unit {
+            Unit::Share => (100.0, " points"),
+            Unit::Milliseconds => (1.0, " ms"),
+            Unit::Value => (1.0, ""),
+        };
+        let told = |value: f64| signed(value * factor);
+        let interval = match self.interval {
+            Some((None, None)) | None => None,
+            Some((low, high)) => {
+                let end = |end: Option<f64>| end.map_or_else(|| "?".to_owned(), told);
+                Some(format!("{}..{}", end(low), end(high)))
+            }
+        };
+        match (self.value, interval) {
+            (Some(value), Some(interval)) => format!("{}{name} ({interval})", told(value)),
+            (Some(value), None) => format!("{}{name}", told(value)),
+            (None, Some(interval)) => format!("{interval}{name}"),
+            (None, None) => "-".to_owned(),
         }
     }
 }
@@ -342,5 +402,23 @@ mod tests {
         };
         assert_eq!(Figure::of(&arm, true).cell(Unit::Share, true), "90 % (80..95)");
         assert_eq!(Figure::of(&arm, false).cell(Unit::Share, false), "10 %");
+    }
+
+    #[test]
+    fn an_effect_is_a_difference_with_both_ends() {
+        let side = |value, interval| Figure { n: 100, value, interval };
+        let (ours, theirs) =
+            (side(Some(0.9), Some((Some(0.85), Some(0.95)))), side(Some(0.8), Some((Some(0.7), Some(0.875)))));
+        let effect =
+            |unit, ours: &Figure, theirs: &Figure, difference| Effect::of(unit, ours, theirs, difference).cell(unit);
+        assert_eq!(effect(Unit::Share, &ours, &theirs, None), "+10 points (-2.5..+25)");
+        assert_eq!(effect(Unit::Share, &theirs, &ours, None), "-10 points (-25..+2.5)");
+        assert_eq!(effect(Unit::Share, &side(Some(0.9), None), &theirs, None), "+10 points");
+        assert_eq!(effect(Unit::Share, &Figure::default(), &theirs, None), "-");
+        assert_eq!(effect(Unit::Value, &ours, &theirs, Some((3.0, (-1.0, 7.0)))), "+3 (-1..+7)");
+        let (fast, slow) =
+            (side(Some(0.01), Some((Some(80.0), Some(100.0)))), side(Some(0.02), Some((Some(120.0), None))));
+        assert_eq!(effect(Unit::Milliseconds, &fast, &slow, None), "?..-20 ms");
+        assert_eq!(effect(Unit::Milliseconds, &fast, &Figure::default(), None), "-");
     }
 }

@@ -202,9 +202,10 @@ impl Shown {
             Some(Reason::Judged(decision)) => Some(&**decision),
             Some(_) | None => evidence.decision.as_ref(),
         };
-        let figures = judged.map(|decision| &decision.figures);
-        let figures = figures.or_else(|| evidence.report.as_ref().map(|report| &report.figures));
-        let said = judged.map(Said::from).or_else(|| evidence.report.as_ref().map(Said::from));
+        // An experiment that was won is watched by a judge of its own, who has the later word.
+        let report = evidence.report.as_ref().filter(|_| judged.is_none());
+        let figures = judged.map(|decision| &decision.figures).or(report.map(|report| &report.figures));
+        let said = judged.map(Said::from).or_else(|| report.map(Said::from));
         let steps = steps(rollout);
         let step = match phase {
             Phase::Step { at, .. } => Some(StepShown { number: at + 1, of: steps.len() }),
@@ -241,9 +242,8 @@ impl Shown {
                 by: rollout.approved().iter().map(ToString::to_string).collect(),
             }),
             requests: figures.and_then(|figures| requests(figures, current(rollout))),
-            metrics: figures.map_or_else(Vec::new, |figures| {
-                metric::shown(rollout, &Judged { figures, decision: judged, report: evidence.report.as_ref() })
-            }),
+            metrics: figures
+                .map_or_else(Vec::new, |figures| metric::shown(rollout, &Judged { figures, decision: judged, report })),
             judge: said,
             reason: reason.map(ToString::to_string),
             then: reason.and_then(then),

@@ -50,6 +50,7 @@ pub(in crate::cli) fn operation() -> Operation {
         revision: Some(standing("candidate").revision),
         started: minutes(0),
         finished: None,
+        evidence: vec![],
         outcome: None,
     }
 }

@@ -226,7 +226,10 @@ fn count(count: Count) -> String {
 /// All metrics as a table; where there is no room for sparklines, stable's intervals give way, and then the limits.
 fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
     let cells = |intervals: bool, limits: bool| {
-        let head = ["METRIC", "VERDICT", "CANDIDATE", "STABLE", "LIMIT"];
+        let is_experiment = metrics.iter().any(|metric| metric.effect.is_some());
+        // Nothing has a limit there, and what is looked for is the difference.
+        let last = if is_experiment { "EFFECT" } else { "LIMIT" };
+        let head = ["METRIC", "VERDICT", "CANDIDATE", "STABLE", last];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         rows.extend(metrics.iter().map(|metric| {
             vec![
@@ -234,7 +237,7 @@ fn metrics(metrics: &[MetricShown], wide: &Wide<'_>) -> Vec<Line> {
                 metric.verdict.told().to_owned(),
                 metric.candidate_cell(),
                 metric.stable_cell(intervals),
-                metric.limit_cell(),
+                metric.effect_cell().unwrap_or_else(|| metric.limit_cell()),
             ]
         }));
         if !limits {

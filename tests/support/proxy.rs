@@ -1,4 +1,5 @@
 //! A server between the daemon and the API server that knows every call, and does one of them wrong.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -14,6 +15,9 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+
+/// How late a slow call arrives, and how late its answer.
+pub(crate) const SLOW: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What goes wrong at one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +48,8 @@ pub(crate) enum Fault {
     Push,
     /// The process is stopped before the call goes out; it arrives when the process goes on.
     Held,
+    /// The call arrives late, and so does its answer.
+    Slow,
 }
 
 /// Which call: by what it does to what, and how often that was done before in its stage.
@@ -78,7 +84,8 @@ pub(crate) struct Proxy {
 }
 
 struct State {
-    upstream: kube::Client,
+    /// None while there is nothing to ask.
+    upstream: Mutex<Option<kube::Client>>,
     inner: Mutex<Inner>,
     /// The fault has been met; what the test does then is its own.
     hit: Notify,
@@ -157,6 +164,7 @@ impl fmt::Display for Fault {
             Self::Swapped => f.write_str("events reordered"),
             Self::Push => f.write_str("push at a call"),
             Self::Held => f.write_str("paused before a write"),
+            Self::Slow => f.write_str("slow"),
         }
     }
 }
@@ -234,7 +242,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let state = Arc::new(State {
-            upstream,
+            upstream: Mutex::new(Some(upstream)),
             inner: Mutex::default(),
             hit: Notify::new(),
             hits: AtomicUsize::new(0),
@@ -255,6 +263,19 @@ impl Proxy {
             }
         });
         Self { port, state, task }
+    }
+
+    /// From now on asks another server, or none.
+    pub(crate) fn reach(&self, upstream: Option<kube::Client>) {
+        *self.state.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
+    }
+
+    /// A client of this server.
+    pub(crate) fn client(&self) -> kube::Client {
+        let url = format!("http://127.0.0.1:{}", self.port).parse().expect("an address");
+        let mut config = kube::Config::new(url);
+        config.default_retry = false;
+        kube::Client::try_from(config).expect("a client")
     }
 
     /// Begins a stage: calls are counted anew.
@@ -294,7 +315,8 @@ impl Proxy {
         let asked = self.state.inner().asked.clone();
         for (path, accept) in asked {
             let request = Request::get(&path).header(header::ACCEPT, accept).body(Body::empty()).expect("a request");
-            let Ok(answer) = self.state.upstream.send(request).await else { continue };
+            let Ok(upstream) = self.state.upstream() else { return };
+            let Ok(answer) = upstream.send(request).await else { continue };
             if answer.status().is_success()
                 && let Ok(bytes) = answer.into_body().collect_bytes().await
             {
@@ -325,6 +347,10 @@ impl Drop for Proxy {
 impl State {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn upstream(&self) -> Result<kube::Client, Broken> {
+        self.upstream.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Broken)
     }
 
     fn met(&self) {
@@ -452,6 +478,13 @@ impl State {
                 self.met();
                 self.pass(head, body, number, None).await
             }
+            Fault::Slow => {
+                self.met();
+                tokio::time::sleep(SLOW).await;
+                let answer = self.pass(head, body, number, None).await;
+                tokio::time::sleep(SLOW).await;
+                answer
+            }
             Fault::Held => {
                 self.met();
                 // It is on its way, whether its sender still waits for the answer or not.
@@ -522,7 +555,7 @@ impl State {
         // What is on its way arrives, and is known, whether its sender lives on or not.
         let state = Arc::clone(self);
         let sent = tokio::spawn(async move {
-            let answer = state.upstream.send(request).await.map_err(|_| Broken)?;
+            let answer = state.upstream()?.send(request).await.map_err(|_| Broken)?;
             if let Some(seen) = state.inner().log.get_mut(number) {
                 // What arrives twice had its effect where either did.
                 seen.code = seen.code.filter(|code| *code < 300).or(Some(answer.status().as_u16()));
