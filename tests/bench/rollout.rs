@@ -27,5 +27,6 @@ mod table;
 mod users;
 
 fn main() {
-    cases::main();
+    // Many at once would be thousands of processes here.
+    cases::main(async |_, _| {});
 }

@@ -8,15 +8,18 @@
 #[path = "rollout/cases.rs"]
 mod cases;
 #[path = "cost.rs"]
-#[expect(dead_code, reason = "what it costs is not asked here")]
 mod cost;
 #[path = "counted.rs"]
 #[expect(dead_code, reason = "requests are the users' here")]
 mod counted;
 #[path = "../support/daemon.rs"]
 mod daemon;
+#[path = "rollout/hollow.rs"]
+mod hollow;
 #[path = "../support/lab.rs"]
 mod lab;
+#[path = "rollout/many.rs"]
+mod many;
 #[path = "rollout/gateway.rs"]
 mod place;
 #[path = "../support/rollouts.rs"]
@@ -27,5 +30,5 @@ mod table;
 mod users;
 
 fn main() {
-    cases::main();
+    cases::main(many::at_once);
 }

@@ -384,7 +384,8 @@ fn a_way_back_leaves_nothing_to_heal() {
         let world = world.git_with("good", by(spec())).settle().until("at rest", World::is_at_rest).settle();
         assert_eq!(world.stable(), Some(old.clone()));
         assert!(!world.has_told("DriftHealed"), "{:?}", world.told);
-        let surge = world.body("Deployment", &format!("support--{old}")).pointer("/spec/strategy/rollingUpdate/maxSurge");
+        let surge =
+            world.body("Deployment", &format!("support--{old}")).pointer("/spec/strategy/rollingUpdate/maxSurge");
         assert_eq!(surge, Some(&1.into()), "as it was declared");
         assert!(world.find("Deployment", &format!("support--{new}")).is_none(), "{:?}", world.writes);
     }

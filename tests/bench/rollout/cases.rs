@@ -31,7 +31,7 @@ const PLACE: &str = "progressDeadline: 60s\n";
 /// Measures rollouts.
 #[derive(Debug, clap::Parser)]
 struct Options {
-    /// Only this case: abort, flat-out, canaries
+    /// Only this case: abort, flat-out, canaries, and in the lab at-once
     #[arg(long)]
     case: Option<String>,
     /// Aborts that are measured
@@ -43,6 +43,9 @@ struct Options {
     /// Canaries under load; every fifth of them is bad
     #[arg(long, default_value_t = 100)]
     canaries: u32,
+    /// Rollouts at once
+    #[arg(long, default_value_t = 1000)]
+    rollouts: usize,
     /// Writes what was measured as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,7 +54,8 @@ struct Options {
     bench: bool,
 }
 
-pub(crate) fn main() {
+/// Runs the cases that are asked for; `at_once` is that of many rollouts, where there is one.
+pub(crate) fn main(at_once: impl AsyncFnOnce(usize, &mut Table)) {
     let options = Options::parse();
     let wants = |case: &str| options.case.as_deref().is_none_or(|only| only == case);
     let mut table = Table::default();
@@ -66,6 +70,9 @@ pub(crate) fn main() {
         }
         if wants("canaries") {
             canaries(options.canaries, &mut table).await;
+        }
+        if wants("at-once") {
+            at_once(options.rollouts, &mut table).await;
         }
     });
     let build = if cfg!(debug_assertions) { "without optimisation" } else { "optimised" };
