@@ -43,6 +43,8 @@ const OF_A_FILE: &str = "openat,read,write,rename,unlink,fstat,statx,mknodat,spl
 const AT_ONCE: usize = 3;
 /// Faults of each kind in an ordinary run, on each host.
 const FEW: usize = 3;
+/// How long `strace` may take to let go.
+const LETS_GO: Duration = Duration::from_secs(2);
 /// How long a fault lasts once it was met.
 const LASTS: Duration = Duration::from_millis(300);
 /// How long all may take to be as it should be.
@@ -171,6 +173,13 @@ impl Strace {
             return;
         }
         let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < LETS_GO {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // It waits for each thread to stop, and one that starts a program stops only when that one runs, which it has stopped
+        // already. The kernel lets go of all of them.
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
