@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::{Layout, make};
 use super::setup::Programs;
@@ -168,8 +168,19 @@ fn end_one(folder: &Path) -> Result<(), CliError> {
     if !folder.is_dir() {
         return Ok(());
     }
-    match Client::connect(folder, Some(u64::MAX)).and_then(|mut keeper| keeper.stop(Some(GRACE), END)) {
-        Ok(_) => Ok(()),
+    let stopped = Client::connect(folder, Some(u64::MAX)).and_then(|mut keeper| {
+        keeper.stop(Some(GRACE), END)?;
+        Ok(keeper.identity().process)
+    });
+    match stopped {
+        Ok(keeper) => {
+            // It answers before it ends itself.
+            let begun = Instant::now();
+            while sys::process(keeper.pid).is_ok_and(|found| found == Some(keeper)) && begun.elapsed() < GRACE {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        }
         // No keeper: what it may have left behind.
         Err(ClientError::Unreachable { .. }) => match folder::end_orphans(folder, GRACE) {
             Ok(_) | Err(sys::LockError::Refused { .. }) => Ok(()),
