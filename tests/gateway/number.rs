@@ -61,8 +61,7 @@ rollout:
     assert!(failed == 0 && (share - 1.0 / 3.0).abs() < 0.03, "5 % of three pods is a third: {counts:?}");
     daemon.done(&["abort", "support", "--reason", "seen enough"]);
     let record = river.recorded("it is back", |record| record["operation"].is_null()).await;
-    let (counts, failed) = front.count(300, &[]).await;
-    assert_eq!((counts.keys().cloned().collect::<Vec<_>>(), failed), (vec![stable(&record)], 0));
+    front.only(&stable(&record), 300, &[]).await;
     let got = users.end().await;
     assert!(got.values().all(|got| got.failed == 0), "{got:?}");
 }

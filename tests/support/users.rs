@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
+use crate::daemon::until;
 use crate::lab::Objects;
 
 /// Users at a time.
@@ -104,6 +105,17 @@ impl Front {
         let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10));
         let builder = if matches!(self, Self::Drawn(_)) { builder.pool_max_idle_per_host(0) } else { builder };
         builder.build().expect("a client")
+    }
+
+    /// Waits until one release answers all of so many requests, since endpoints and proxies learn of a change a moment after
+    /// it stands; not one may fail meanwhile.
+    pub(crate) async fn only(&self, release: &str, n: u32, headers: &[(&'static str, &'static str)]) {
+        until(&format!("{release} answers all"), async || {
+            let (counts, failed) = self.count(n, headers).await;
+            assert_eq!(failed, 0, "{counts:?}");
+            counts.keys().all(|answered| answered == release).then_some(())
+        })
+        .await;
     }
 
     /// How many of `n` requests each release answered, and how many failed; 32 at a time.
