@@ -382,14 +382,18 @@ impl AgentState {
         }
     }
 
-    /// Git is told once the target has moved: of a rollback, or of a release that failed.
+    /// Git is told once the target has moved: of a rollback, or of a release that failed. Where Git asks for the stable release
+    /// already, who writes finds whether that was a commit of Backstay's own, whose reply got lost.
     fn tell_git(&mut self, record: &AgentRecord, now: Timestamp, actions: &mut Vec<Action>) -> bool {
         let (Some(stable), Some(admission)) = (&record.stable, self.admission.as_deref()) else { return false };
         let Some(asked) = self.desired_release() else { return false };
-        let held = record.hold.as_ref().filter(|hold| hold.left == asked && hold.git.is_due());
-        let failed = record.quarantined(asked).filter(|failed| failed.git.is_due());
+        let agrees = asked == stable.release;
+        let held = record.hold.as_ref().filter(|hold| (hold.left == asked || agrees) && hold.git.is_due());
+        let mut failures = record.quarantine.iter();
+        let failed = failures.find(|failed| (failed.release == asked || agrees) && failed.git.is_due());
+        let Some(gone) = held.map(|hold| hold.left).or(failed.map(|failed| failed.release)) else { return false };
         let mut known = record.left.iter().chain(&record.history);
-        let Some(left) = known.find(|standing| standing.release == asked) else { return false };
+        let Some(left) = known.find(|standing| standing.release == gone) else { return false };
         let told = |by, reason, word: &str, evidence: &[String]| super::TellGit {
             agent: self.agent.clone(),
             left: left.clone(),

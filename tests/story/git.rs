@@ -1,6 +1,6 @@
 //! What Git says: values in place of a repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use backstay::desired::{
     Code, Consent, DesiredAgent, DesiredState, EnvironmentSpec, Gateway, ImagePolicy, Release, ReleaseSpec, Rolling,
     Route, Settings, Workload, WriteBack,
 };
-use backstay::model::{AgentName, Diagnostic, Diagnostics, Digest, Manifest, ObjectRef, Origin, Revision, Timestamp};
+use backstay::model::{
+    AgentName, Diagnostic, Diagnostics, Digest, Manifest, ObjectRef, Origin, ReleaseId, Revision, Timestamp,
+};
 use backstay::reconcile::TellGit;
 use backstay::record::Standing;
 use serde_json::{Value, json};
@@ -27,6 +29,8 @@ pub(crate) struct Git {
     known: Vec<Arc<DesiredAgent>>,
     /// Commits of ours that the next poll brings.
     pushed: BTreeMap<AgentName, Arc<DesiredAgent>>,
+    /// What commits of ours took back.
+    own: BTreeSet<(AgentName, ReleaseId)>,
 }
 
 pub(crate) fn name(text: &str) -> AgentName {
@@ -172,8 +176,9 @@ impl Git {
     /// Our own commit is pushed, unless Git already says so; the next poll brings it.
     pub(crate) fn told(&mut self, tell: &TellGit) -> Option<String> {
         let asks = self.agents.get(&tell.agent)?.as_ref().ok()?;
+        let told = (tell.agent.clone(), tell.left.release);
         if asks.release.id != tell.left.release {
-            return None;
+            return self.own.contains(&told).then(|| "c0ffee".to_owned());
         }
         let back = self.known.iter().rev().find(|known| {
             known.name == tell.agent
@@ -183,6 +188,7 @@ impl Git {
         if let Some(back) = back {
             self.pushed.insert(tell.agent.clone(), Arc::clone(back));
         }
+        self.own.insert(told);
         Some("c0ffee".to_owned())
     }
 

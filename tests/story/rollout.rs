@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::git::route;
 use super::traffic::Traffic;
-use super::world::World;
+use super::world::{World, agent};
 
 /// 5 % for a minute, 50 % for a minute, all; watched for two minutes; the default metrics.
 fn canary() -> RolloutSpec {
@@ -125,6 +125,23 @@ fn a_good_candidate_goes_out_step_by_step() {
     let effects = world.effects;
     let world = world.later(SignedDuration::from_mins(7)).settle();
     assert_eq!(world.effects, effects, "at rest nothing is written");
+}
+
+// D9
+#[test]
+fn what_git_was_told_is_known_though_nobody_heard_its_answer() {
+    let mut world = serving().git_with("bad", by(canary())).settle();
+    let candidate = world.candidate();
+    world.traffic.errors.insert(candidate, 0.5);
+    let mut world = world.until("at rest", World::is_at_rest).settle();
+    // As it stood when the daemon died: the push was sent, and the commit came by the first poll of the next one.
+    world.ledger.get_mut(&agent()).expect("an entry").rewrite(|record| record.quarantine[0].git = Told::Pending);
+    assert!(world.git.arrive());
+    world.restart();
+    let world = world.settle();
+    assert_eq!(world.record().quarantine[0].git, Told::Commit("c0ffee".to_owned()));
+    assert!(world.holds(ConditionKind::Ready), "{:?}", world.record().conditions);
+    assert!(!world.git.clone().arrive(), "Git is told once");
 }
 
 #[test]
