@@ -20,6 +20,8 @@ mod proxy;
 mod rights;
 #[path = "support/rules.rs"]
 mod rules;
+#[path = "support/server.rs"]
+mod server;
 #[path = "support/standing.rs"]
 mod standing;
 #[path = "support/tally.rs"]
@@ -31,14 +33,22 @@ mod actors;
 mod away;
 #[path = "fault/calls.rs"]
 mod calls;
+#[path = "fault/figures.rs"]
+mod figures;
 #[path = "fault/killed.rs"]
 mod killed;
 #[path = "fault/oracle.rs"]
 mod oracle;
 #[path = "fault/process.rs"]
 mod process;
+#[path = "fault/pushes.rs"]
+mod pushes;
+#[path = "fault/rollouts.rs"]
+mod rollouts;
 #[path = "fault/scene.rs"]
 mod scene;
+#[path = "fault/traffic.rs"]
+mod traffic;
 
 /// Whether everything is tried, and not only what fits into the time of a change.
 fn everything() -> bool {

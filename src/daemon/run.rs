@@ -97,16 +97,15 @@ impl Daemon {
     ///
     /// When the configuration cannot be put to work.
     pub async fn new(config: &Config) -> Result<Self, DaemonError> {
-        Self::with(config, &Between::default()).await
+        Self::with(config, &Between::default(), Arc::new(SystemClock::default())).await
     }
 
-    /// The same, with something between it and the API of its own host.
+    /// The same, with something between it and the API of its own host, and by another clock than the machine's.
     ///
     /// # Errors
     ///
     /// When the configuration cannot be put to work.
-    pub async fn with(config: &Config, between: &Between) -> Result<Self, DaemonError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    pub async fn with(config: &Config, between: &Between, clock: Arc<dyn Clock>) -> Result<Self, DaemonError> {
         let seed = u64::from(std::process::id()) ^ u64::from(clock.now().subsec_nanosecond().unsigned_abs()) << 20;
         let mut claim = claimed(config)?;
         let git = Arc::new(Git::start(config, seed)?);

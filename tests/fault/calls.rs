@@ -145,8 +145,9 @@ async fn every_fault_at_every_call() {
     oracle::watch_for_panics();
     let begun = Instant::now();
     let undisturbed = Arc::new(undisturbed(&lab).await);
-    let mut cases =
-        cases::chosen(cases::of(&undisturbed.calls), SHARE, |case| format!("{} at {}", case.fault, case.call));
+    let mut cases = cases::chosen(cases::of(&undisturbed.calls, STAGES[0]), SHARE, |case| {
+        format!("{} at {}", case.fault, case.call)
+    });
     // The slow ones first, so that nobody waits for them alone.
     cases.sort_by_key(|case| !cases::is_slow(case));
     crate::say(&format!(

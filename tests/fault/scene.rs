@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use backstay::daemon::Between;
 use backstay::daemon::config::Config;
 use http::Method;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::daemon::{Repo, condition};
-use crate::inside::{Log, Running};
+use crate::git::GitServer;
+use crate::inside::{Ahead, Log, Running};
 use crate::lab::Lab;
 use crate::proxy::Proxy;
 use crate::rights;
-use crate::standing::{difference, leftovers, masked};
+use crate::standing::{difference, leftovers, masked, unnamed};
 
 /// Commits of the long way.
 const LONG: [&str; 16] = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
@@ -44,6 +46,11 @@ pub(crate) struct Scene<'l> {
     pub(crate) proxy: Proxy,
     pub(crate) story: &'static Story,
     folder: TempDir,
+    source: String,
+    /// What else the daemon's configuration says.
+    pub(crate) more: String,
+    /// How far the daemon's clock is from this machine's.
+    pub(crate) ahead: SignedDuration,
     daemon: Option<Running>,
     /// What the daemons in this process said.
     log: Log,
@@ -101,12 +108,17 @@ impl Story {
         })
     }
 
+    /// Commits of a repository, by the names of their stages.
+    pub(crate) fn of(repo: Repo, commits: BTreeMap<&'static str, String>) -> Self {
+        Self { repo, commits, long: vec![] }
+    }
+
     /// A bare repository of one's own, at no commit yet.
     pub(crate) fn copy_to(&self, folder: &Path) {
         let to = folder.join("repo.git");
         crate::daemon::copy(&self.repo.bare(), &to);
         // The packed or loose branch goes: the first stage sets it.
-        self.set(folder, "install");
+        self.set(folder, self.commits.keys().next().expect("a commit"));
     }
 
     /// Moves the branch of a copy, as a push does.
@@ -193,13 +205,36 @@ pub(crate) async fn namespace(lab: &Lab) -> String {
 
 impl<'l> Scene<'l> {
     pub(crate) async fn new(lab: &'l Lab) -> Self {
+        Self::of(lab, Story::get()).await
+    }
+
+    /// An environment that these commits come to.
+    pub(crate) async fn of(lab: &'l Lab, story: &'static Story) -> Self {
         Log::listen();
-        let story = Story::get();
         let folder = tempfile::tempdir().expect("a temporary folder");
         story.copy_to(folder.path());
         let proxy = Proxy::start(lab.client.clone()).await;
         let namespace = namespace(lab).await;
-        Self { lab, namespace, proxy, story, folder, daemon: None, log: Log::default(), starts: 0, writes_seen: 0 }
+        let source = format!("url = \"{}\"", folder.path().join("repo.git").display());
+        Self {
+            lab,
+            namespace,
+            proxy,
+            story,
+            folder,
+            source,
+            more: String::new(),
+            ahead: SignedDuration::ZERO,
+            daemon: None,
+            log: Log::default(),
+            starts: 0,
+            writes_seen: 0,
+        }
+    }
+
+    /// Lets the daemon reach the scene's repository through this server.
+    pub(crate) fn through(&mut self, server: &GitServer) {
+        self.source = format!("url = \"{}\"", server.url("repo.git"));
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -208,7 +243,7 @@ impl<'l> Scene<'l> {
 
     /// The `[source]` of the scene's own repository.
     pub(crate) fn source(&self) -> String {
-        format!("url = \"{}\"", self.folder().join("repo.git").display())
+        self.source.clone()
     }
 
     /// Moves the branch as a push does.
@@ -221,9 +256,10 @@ impl<'l> Scene<'l> {
         self.starts += 1;
         let source = self.source();
         let state = format!("state-{}", self.starts);
-        let text = configuration(self.folder(), &state, &self.namespace, &source, self.proxy.port, 0);
+        let text = configuration(self.folder(), &state, &self.namespace, &source, self.proxy.port, 0) + &self.more;
         let config = Config::parse("backstay.toml", Some(&text), &BTreeMap::new()).expect("a configuration");
-        self.daemon = Some(Running::start(config, &self.log, Between::default()).await.expect("a daemon"));
+        let running = Running::start(config, &self.log, Between::default(), Ahead::by(self.ahead));
+        self.daemon = Some(running.await.expect("a daemon"));
     }
 
     /// The last of what the daemons in this process said.
@@ -264,7 +300,7 @@ impl<'l> Scene<'l> {
     }
 
     /// Whether the environment's record says that a commit was accepted, and nothing against it.
-    async fn accepted(&self, commit: &str) -> bool {
+    pub(crate) async fn accepted(&self, commit: &str) -> bool {
         let Some(found) = self.see("backstay.dev/v1alpha1/agentenvironments", "development").await else {
             return false;
         };
@@ -288,10 +324,15 @@ impl<'l> Scene<'l> {
 
     /// Waits for the end of a stage; why not, when it does not come.
     pub(crate) async fn arrive(&self, stage: &str) -> Result<(), String> {
-        let begun = Instant::now();
         let commit = &self.story.commits[stage];
+        self.comes_to(async || self.arrived(commit, stage == "remove").await).await
+    }
+
+    /// Waits until it is so; why not, when it never is.
+    pub(crate) async fn comes_to(&self, is: impl AsyncFn() -> bool) -> Result<(), String> {
+        let begun = Instant::now();
         loop {
-            if self.arrived(commit, stage == "remove").await {
+            if is().await {
                 return Ok(());
             }
             if let Some(daemon) = &self.daemon
@@ -344,6 +385,7 @@ impl<'l> Scene<'l> {
     /// Everything that stands in the namespace and is ours, with all that differs between two runs masked.
     pub(crate) async fn state(&self) -> BTreeMap<String, Value> {
         let mut all = BTreeMap::new();
+        let is_known = |id: &str| self.story.commits.values().any(|commit| commit.starts_with(id));
         for collection in [
             "configmaps",
             "services",
@@ -353,6 +395,7 @@ impl<'l> Scene<'l> {
             "policy/v1/poddisruptionbudgets",
             "autoscaling/v2/horizontalpodautoscalers",
             "networking.k8s.io/v1/networkpolicies",
+            "gateway.networking.k8s.io/v1/httproutes",
             "backstay.dev/v1alpha1/agentreleases",
             "backstay.dev/v1alpha1/agentenvironments",
         ] {
@@ -360,11 +403,18 @@ impl<'l> Scene<'l> {
             for object in list["items"].as_array().expect("a list") {
                 let name = object["metadata"]["name"].as_str().expect("a name");
                 if !["kube-root-ca.crt", "default", "backstay-development"].contains(&name) {
-                    all.insert(format!("{collection}/{name}"), masked(object, &self.namespace));
+                    let object = unnamed(&masked(object, &self.namespace), is_known);
+                    all.insert(format!("{collection}/{name}"), object);
                 }
             }
         }
         all
+    }
+
+    /// Lets its pods go: a node has room for so many.
+    pub(crate) async fn clear(&self) {
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        self.lab.ask(Method::DELETE, &path, None).await.expect("deleted");
     }
 
     /// What a daemon must not leave behind in its folder.

@@ -258,7 +258,7 @@ fn refusals(user: User) -> Vec<String> {
 
 /// What is tried on a host: its API is in the daemon's own process, so that nothing of a network goes wrong on the way.
 pub(crate) fn on_a_host(calls: &[Seen]) -> Vec<Case> {
-    let mut cases = cases::of(calls);
+    let mut cases = cases::of(calls, "install");
     cases.retain(|case| match case.fault {
         Fault::CrashBefore | Fault::CrashAfter | Fault::Lost | Fault::Push | Fault::Slow => true,
         // Nobody is forbidden anything here, nor told to wait.
@@ -271,7 +271,8 @@ pub(crate) fn on_a_host(calls: &[Seen]) -> Vec<Case> {
         | Fault::Stale
         | Fault::Dropped
         | Fault::Swapped
-        | Fault::Held => false,
+        | Fault::Held
+        | Fault::Clock(_) => false,
     });
     // Once for each verb and kind, as the codes are. What changes is told within the process, and never late.
     let first = cases.iter().filter(|case| case.fault == Fault::Code(500) && case.call.verb != "watch");

@@ -12,7 +12,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::daemon::{ENVIRONMENT, Repo, condition};
-use crate::inside::{Log, Running};
+use crate::inside::{Ahead, Log, Running};
 use crate::lab::{Lab, lab_at};
 use crate::proxy::{Proxy, Seen};
 use crate::standing::{difference, leftovers, masked};
@@ -205,7 +205,7 @@ impl Scene {
         });
         let begun = Instant::now();
         let running = loop {
-            match Running::start(self.config(), &self.log, between.clone()).await {
+            match Running::start(self.config(), &self.log, between.clone(), Ahead::default()).await {
                 Ok(running) => break running,
                 // The one before is about to be gone.
                 Err(DaemonError::Host { source: HostError::Taken { .. }, .. }) if begun.elapsed() < PATIENCE => {

@@ -8,6 +8,7 @@
 )]
 
 mod ask;
+#[path = "../support/server.rs"]
 mod server;
 
 mod gate;

@@ -38,6 +38,7 @@ fn promise(call: &Call, fault: Fault) -> &'static str {
         Fault::Code(_) | Fault::Reset | Fault::Truncated | Fault::Silence => "K1, K14",
         Fault::Push => "S10",
         Fault::Held => "F1",
+        Fault::Clock(_) => "F2",
     }
 }
 
@@ -54,8 +55,9 @@ fn turn(share: usize) -> usize {
     last.unwrap_or(0) % share
 }
 
-/// All cases: crash and lost reply at every call, all else once for each verb and kind.
-pub(crate) fn of(calls: &[Seen]) -> Vec<Case> {
+/// All cases of stages of which `first` is the first: crash and lost reply at every call, all else once for each verb and
+/// kind.
+pub(crate) fn of(calls: &[Seen], first: &str) -> Vec<Case> {
     // Of a kind that nobody writes, no watch tells anything.
     let written: BTreeSet<_> = calls.iter().filter(|seen| seen.call.writes()).map(|seen| &seen.call.resource).collect();
     let told = |resource: &str| {
@@ -68,7 +70,7 @@ pub(crate) fn of(calls: &[Seen]) -> Vec<Case> {
         let call = &seen.call;
         let opens = call.verb == "watch";
         // Once the lease is held, it is renewed at times of its own.
-        let renewal = call.is_lease() && call.stage != "install";
+        let renewal = call.is_lease() && call.stage != first;
         let is_new = seen_calls.insert(call.clone());
         if call.stage.is_empty() || renewal || !is_new {
             continue;
@@ -109,7 +111,7 @@ pub(crate) fn of(calls: &[Seen]) -> Vec<Case> {
         if !call.writes() || call.is_lease() || call.resource.ends_with("/events") || seen.dry_run {
             continue;
         }
-        if call.stage != "install" && !call.stage.is_empty() {
+        if call.stage != first && !call.stage.is_empty() {
             cases.push(Case { promise: "K2", call: call.clone(), fault: Fault::Stale });
         }
         if call.stage == "change" {

@@ -82,7 +82,7 @@ pub(crate) struct Said {
 }
 
 /// The program where every account can run it, once for all tests.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, path) = PROGRAM.get_or_init(|| {
         let folder = tempfile::Builder::new().permissions(std::fs::Permissions::from_mode(READABLE)).tempdir();

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use backstay::daemon::config::Config;
 use backstay::daemon::{Between, Daemon, DaemonError};
+use backstay::ledger::{Clock, SystemClock};
+use backstay::model::Timestamp;
+use jiff::SignedDuration;
 use tokio_util::sync::CancellationToken;
 
 /// What is said on the threads of one scene.
@@ -24,6 +27,31 @@ pub(crate) struct Running {
     task: tokio::task::JoinHandle<()>,
     hinter: backstay::source::Hinter,
     ended: Arc<Mutex<Option<String>>>,
+}
+
+/// The machine's clock, as one has it that is set so much ahead.
+#[derive(Default)]
+pub(crate) struct Ahead {
+    usual: SystemClock,
+    by: SignedDuration,
+}
+
+// === impl Ahead ===
+
+impl Ahead {
+    pub(crate) fn by(by: SignedDuration) -> Self {
+        Self { by, ..Self::default() }
+    }
+}
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        self.usual.now().saturating_add(self.by).expect("a time")
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.usual.monotonic()
+    }
 }
 
 // === impl Log ===
@@ -63,8 +91,8 @@ impl std::io::Write for Log {
 // === impl Running ===
 
 impl Running {
-    /// Starts a daemon, with something between it and its own host.
-    pub(crate) async fn start(config: Config, log: &Log, between: Between) -> Result<Self, DaemonError> {
+    /// Starts a daemon, with something between it and its own host, and by this clock.
+    pub(crate) async fn start(config: Config, log: &Log, between: Between, clock: Ahead) -> Result<Self, DaemonError> {
         let log = log.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -73,7 +101,8 @@ impl Running {
             .build();
         let runtime = runtime.expect("a runtime");
         let handle = runtime.handle().clone();
-        let made = handle.spawn(async move { Daemon::with(&config, &between).await }).await.expect("no panic");
+        let clock = Arc::new(clock);
+        let made = handle.spawn(async move { Daemon::with(&config, &between, clock).await }).await.expect("no panic");
         let daemon = match made {
             Ok(daemon) => daemon,
             Err(error) => {

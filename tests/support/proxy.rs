@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
+use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use hyper_util::rt::TokioIo;
@@ -50,6 +51,8 @@ pub(crate) enum Fault {
     Held,
     /// The call arrives late, and so does its answer.
     Slow,
+    /// The daemon dies after the call; the next one is elsewhere, where the clock is so many hours ahead.
+    Clock(i64),
 }
 
 /// Which call: by what it does to what, and how often that was done before in its stage.
@@ -106,6 +109,17 @@ struct Inner {
     past: BTreeMap<String, Bytes>,
     /// Reads that were asked for, whose answers a snapshot takes.
     asked: BTreeMap<String, String>,
+    /// Who looks at each write, and what was found. What goes wrong with a watch goes wrong later than in the stage that
+    /// opened it, then.
+    watched: Option<Watched>,
+}
+
+/// Looks at a write into a namespace before it arrives; what is wrong with it.
+pub(crate) type Look = Arc<dyn Fn(kube::Client, String, Call, Value) -> BoxFuture<'static, Vec<String>> + Send + Sync>;
+
+struct Watched {
+    look: Look,
+    found: Vec<String>,
 }
 
 /// An answer's body: bytes, then an end, an error, nothing, or what the server streams.
@@ -129,6 +143,8 @@ struct Events {
     kept: Option<Bytes>,
     fault: Fault,
     state: Arc<State>,
+    /// Nothing goes wrong with it in this stage.
+    opened: Option<&'static str>,
     done: bool,
 }
 
@@ -165,6 +181,7 @@ impl fmt::Display for Fault {
             Self::Push => f.write_str("push at a call"),
             Self::Held => f.write_str("paused before a write"),
             Self::Slow => f.write_str("slow"),
+            Self::Clock(hours) => write!(f, "clock {hours:+} h"),
         }
     }
 }
@@ -325,6 +342,16 @@ impl Proxy {
         }
     }
 
+    /// From now on each write is looked at before it arrives.
+    pub(crate) fn watch(&self, look: Look) {
+        self.state.inner().watched = Some(Watched { look, found: vec![] });
+    }
+
+    /// What was wrong with writes that were looked at.
+    pub(crate) fn found(&self) -> Vec<String> {
+        self.state.inner().watched.as_ref().map(|watched| watched.found.clone()).unwrap_or_default()
+    }
+
     /// All calls so far.
     pub(crate) fn log(&self) -> Vec<Seen> {
         self.state.inner().log.clone()
@@ -416,8 +443,27 @@ impl State {
                 }
             }
         }
+        // What never arrives does nothing.
+        if !matches!(fault, Some(Fault::CrashBefore | Fault::Code(_))) {
+            self.look_at(&head, number, &call).await;
+        }
         let Some(fault) = fault else { return self.pass(&head, body, number, None).await };
         self.wrong(fault, &head, body, number, &call).await
+    }
+
+    async fn look_at(&self, head: &http::request::Parts, number: usize, call: &Call) {
+        let (look, body) = {
+            let inner = self.inner();
+            let seen = &inner.log[number];
+            let Some(watched) = inner.watched.as_ref().filter(|_| call.writes() && !seen.dry_run) else { return };
+            (Arc::clone(&watched.look), seen.body.clone())
+        };
+        let mut parts = head.uri.path().split('/').skip_while(|part| *part != "namespaces");
+        let (Some(namespace), Ok(upstream)) = (parts.nth(1), self.upstream()) else { return };
+        let wrong = look(upstream, namespace.to_owned(), call.clone(), body).await;
+        if let Some(watched) = &mut self.inner().watched {
+            watched.found.extend(wrong.into_iter().map(|what| format!("{what}: {call}")));
+        }
     }
 
     /// The call as the fault has it.
@@ -434,7 +480,7 @@ impl State {
                 self.met();
                 std::future::pending().await
             }
-            Fault::CrashAfter | Fault::Stale => {
+            Fault::CrashAfter | Fault::Stale | Fault::Clock(_) => {
                 let _ = self.forward(head, body, number).await;
                 self.met();
                 std::future::pending().await
@@ -514,7 +560,11 @@ impl State {
             None => Then::Stream(body),
             Some(fault) => {
                 let state = Arc::clone(&self);
-                Then::Events(Box::new(Events { body, part: vec![], kept: None, fault, state, done: false }))
+                let opened = {
+                    let inner = state.inner();
+                    inner.watched.is_some().then_some(inner.stage)
+                };
+                Then::Events(Box::new(Events { body, part: vec![], kept: None, fault, state, opened, done: false }))
             }
         };
         let mut answer = Response::new(Reply { first: VecDeque::new(), then });
@@ -628,6 +678,9 @@ impl Events {
                 if line.windows(8).any(|word| word == b"BOOKMARK") {
                     let both = [self.kept.take().unwrap_or_default(), line].concat();
                     return Poll::Ready(Some(Ok(Frame::data(Bytes::from(both)))));
+                }
+                if self.opened == Some(self.state.inner().stage) {
+                    return Poll::Ready(Some(Ok(Frame::data(line))));
                 }
                 match (self.fault, self.done, self.kept.take()) {
                     (Fault::Dropped, false, _) => {

@@ -56,6 +56,8 @@ fn unrecorded(record: &Value, seen: &Seen) -> Vec<&'static str> {
         return vec!["written, and no record says why"];
     }
     let removal = open["kind"] == "Removal";
+    // A rollout keeps both its releases as they shall be; of the one that loses, everything goes.
+    let rolls = record["rollout"].is_object();
     let short = |standing: &Value| {
         let digest = standing["release"].as_str().unwrap_or_default();
         format!("r-{}", digest.get(..12).unwrap_or_default())
@@ -69,9 +71,23 @@ fn unrecorded(record: &Value, seen: &Seen) -> Vec<&'static str> {
             // But for a removal, only files of releases go that neither run nor are kept to go back to.
             Some(owned) if !removal => {
                 let history = record["history"].as_array().into_iter().flatten();
-                let kept: Vec<_> = [stable, &record["candidate"]].into_iter().chain(history).map(short).collect();
+                let mut kept: Vec<_> = history.map(short).collect();
                 let named = |id: &String| owned["name"].as_str().is_some_and(|name| name.ends_with(id.as_str()));
-                if owned["kind"] != "ConfigMap" || kept.iter().any(named) {
+                let phase = &record["rollout"]["state"]["phase"];
+                let done = phase["done"].is_object();
+                let mut needed = vec![];
+                if !rolls || !done {
+                    needed.push(short(stable));
+                }
+                if !rolls || !(phase["aborting"].is_object() || phase["aborted"].is_object()) {
+                    needed.push(short(&record["candidate"]));
+                }
+                let of_set = needed.iter().any(named);
+                // The files of what was stable stay, to go back to.
+                kept.extend([short(stable), short(&record["candidate"])].into_iter().filter(|_| !rolls || done));
+                let files = owned["kind"] == "ConfigMap";
+                let a_set = owned["name"].as_str().is_some_and(|name| name.contains("--"));
+                if !(files || a_set) || of_set || files && kept.iter().any(named) {
                     wrong.push("deleted what is needed, or what the history keeps");
                 }
             }
@@ -98,8 +114,14 @@ fn unrecorded(record: &Value, seen: &Seen) -> Vec<&'static str> {
     }
     let release = seen.body.pointer("/spec/template/metadata/labels/backstay.dev~1release").and_then(Value::as_str);
     let meant = short(if open.is_null() { stable } else { &record["candidate"] });
-    if call.resource == "apps/deployments" && release.is_some_and(|release| release != meant) {
+    let other = rolls.then(|| short(stable));
+    let is_meant = |release: &str| release == meant || other.as_deref() == Some(release);
+    if call.resource == "apps/deployments" && release.is_some_and(|release| !is_meant(release)) {
         wrong.push("sent to another release than the record means");
+    }
+    let left = record["quarantine"].as_array().into_iter().flatten().map(short);
+    if call.resource == "apps/deployments" && left.into_iter().any(|left| release == Some(left.as_str())) {
+        wrong.push("D9: sent to a release that is in quarantine");
     }
     wrong
 }

@@ -49,6 +49,24 @@ pub(crate) fn masked(object: &Value, namespace: &str) -> Value {
     serde_json::from_str(&uid.replace_all(&text, "UID")).expect("JSON")
 }
 
+/// The same without commits that `is_known` does not know, which are Backstay's own, without the names of pods, and without
+/// how long they ran.
+pub(crate) fn unnamed(object: &Value, is_known: impl Fn(&str) -> bool) -> Value {
+    static COMMIT: OnceLock<Regex> = OnceLock::new();
+    static POD: OnceLock<Regex> = OnceLock::new();
+    static RAN: OnceLock<Regex> = OnceLock::new();
+    let ran = RAN.get_or_init(|| Regex::new(r"\bhas run for \d+ s\b").expect("a pattern"));
+    let commit = COMMIT.get_or_init(|| Regex::new(r"\b(?:main@([0-9a-f]{8})|([0-9a-f]{40}))\b").expect("a pattern"));
+    let pod = POD.get_or_init(|| Regex::new(r"(--r-[0-9a-f]{12}-)[a-z0-9]+-[a-z0-9]{5}\b").expect("a pattern"));
+    let text = object.to_string();
+    let text = commit.replace_all(&text, |found: &regex::Captures<'_>| {
+        let id = found.get(1).or(found.get(2)).map_or("", |id| id.as_str());
+        if is_known(id) { found[0].to_owned() } else { "COMMIT".to_owned() }
+    });
+    let text = pod.replace_all(&text, "${1}POD");
+    serde_json::from_str(&ran.replace_all(&text, "has run")).expect("JSON")
+}
+
 /// What a daemon must not leave behind in its folder.
 pub(crate) fn leftovers(folder: &Path) -> Vec<String> {
     let mut found = vec![];
@@ -83,6 +101,13 @@ pub(crate) fn difference(wanted: &BTreeMap<String, Value>, found: &BTreeMap<Stri
             (None, None) => {}
         }
     }
+    lines
+}
+
+/// In what two values differ.
+pub(crate) fn differing(wanted: &Value, found: &Value) -> Vec<String> {
+    let mut lines = vec![];
+    fields("", wanted, found, &mut lines);
     lines
 }
 

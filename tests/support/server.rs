@@ -1,4 +1,5 @@
 //! A server on the loopback that answers well, badly, or never.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -38,8 +39,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(answer: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
         let (answer, seen) = (Arc::new(answer), Arc::new(Mutex::new(vec![])));
         let own = Arc::clone(&seen);
         std::thread::spawn(move || {
@@ -52,7 +53,7 @@ impl Server {
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        self.seen.lock().expect("no panic before").clone()
     }
 }
 
@@ -67,7 +68,7 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Se
     let mut input = BufReader::new(stream);
     loop {
         let request = read(&mut input)?;
-        seen.lock().unwrap().push(request.clone());
+        seen.lock().expect("no panic before").push(request.clone());
         match answer(&request) {
             Reply::Says(status, kind, body) => {
                 let head =
