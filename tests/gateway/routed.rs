@@ -39,7 +39,7 @@ async fn river(name: &str, lines: &str) -> Option<(River, Daemon, Front)> {
     river.settled(&river.repo.head()).await;
     let front = Front::Named { address, host };
     let http = front.client();
-    until("the gateway answers", async || front.ask(&http, &[]).await.1.then_some(())).await;
+    until("the gateway answers", async || front.ask(&http, &[]).await.1.ok()).await;
     Some((river, daemon, front))
 }
 
@@ -156,7 +156,7 @@ rollout:
     let Front::Named { address, host } = &front else { panic!("behind the gateway") };
     let preview = Front::Named { address: address.clone(), host: format!("preview-{host}") };
     let http = preview.client();
-    until("the preview answers", async || preview.ask(&http, &[]).await.1.then_some(())).await;
+    until("the preview answers", async || preview.ask(&http, &[]).await.1.ok()).await;
     preview.only(&second, 50, &[]).await;
     front.only(&first, 50, &[]).await;
     daemon.done(&["promote", "support"]);

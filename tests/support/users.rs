@@ -16,6 +16,8 @@ use crate::lab::Objects;
 
 /// Users at a time.
 const USERS: usize = 8;
+/// Failures of a release that are told in words.
+const TOLD: usize = 5;
 /// How often the endpoints of a Service are looked at.
 const LOOKS: Duration = Duration::from_millis(20);
 
@@ -26,6 +28,8 @@ pub(crate) struct Got {
     pub(crate) failed: u64,
     pub(crate) first: Option<Timestamp>,
     pub(crate) last: Option<Timestamp>,
+    /// What its first failures were.
+    pub(crate) why: Vec<String>,
 }
 
 /// Where `support` is asked.
@@ -73,13 +77,19 @@ impl Front {
         Self::Drawn(ready)
     }
 
-    /// One question: which release answered, and whether with success.
-    pub(crate) async fn ask(&self, http: &reqwest::Client, headers: &[(&str, &str)]) -> (Option<String>, bool) {
+    /// One question: which release answered, and what it failed with.
+    pub(crate) async fn ask(
+        &self,
+        http: &reqwest::Client,
+        headers: &[(&str, &str)],
+    ) -> (Option<String>, Result<(), String>) {
         let (address, host) = match self {
             Self::Named { address, host } => (address.clone(), host.clone()),
             Self::Drawn(ready) => {
                 let ready = ready.lock().expect("no panic before");
-                let Some(drawn) = ready.get(draw(ready.len())) else { return (None, false) };
+                let Some(drawn) = ready.get(draw(ready.len())) else {
+                    return (None, Err("there is no endpoint".to_owned()));
+                };
                 (drawn.clone(), "support".to_owned())
             }
         };
@@ -92,11 +102,13 @@ impl Front {
             Ok(answer) => {
                 let named = answer.headers().get("backstay-release").and_then(|name| name.to_str().ok());
                 let named = named.map(str::to_owned);
-                let good = answer.status().is_success();
-                let body: Value = answer.json().await.unwrap_or_default();
-                (named.or(body["release"].as_str().map(str::to_owned)), good)
+                let status = answer.status();
+                let text = answer.text().await.unwrap_or_else(|error| format!("{error:?}"));
+                let body: Value = serde_json::from_str(&text).unwrap_or_default();
+                let end = if status.is_success() { Ok(()) } else { Err(format!("{status}: {text}")) };
+                (named.or(body["release"].as_str().map(str::to_owned)), end)
             }
-            Err(_) => (None, false),
+            Err(error) => (None, Err(format!("{error:?}"))),
         }
     }
 
@@ -128,7 +140,7 @@ impl Front {
                 let (mut counts, mut failed) = (BTreeMap::<String, u32>::new(), 0);
                 for _ in 0..own {
                     match front.ask(&http, &headers).await {
-                        (Some(release), true) => *counts.entry(release).or_default() += 1,
+                        (Some(release), Ok(())) => *counts.entry(release).or_default() += 1,
                         _ => failed += 1,
                     }
                 }
@@ -176,8 +188,8 @@ impl Users {
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let sent = Timestamp::now();
-                    let (release, good) = front.ask(&http, &[]).await;
-                    note(&got, release, good, sent);
+                    let (release, end) = front.ask(&http, &[]).await;
+                    note(&got, release, end, sent);
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             })
@@ -199,8 +211,8 @@ impl Users {
                 let (got, http, front) = (Arc::clone(&kept), http.clone(), front.clone());
                 asked.spawn(async move {
                     let sent = Timestamp::now();
-                    let (release, good) = front.ask(&http, &[]).await;
-                    note(&got, release, good, sent);
+                    let (release, end) = front.ask(&http, &[]).await;
+                    note(&got, release, end, sent);
                 });
                 while asked.try_join_next().is_some() {}
             }
@@ -230,13 +242,17 @@ impl Users {
     }
 }
 
-fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, good: bool, sent: Timestamp) {
+fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, end: Result<(), String>, sent: Timestamp) {
     let mut got = got.lock().expect("no panic before");
     let entry = got.entry(release.unwrap_or_else(|| "nobody".to_owned())).or_default();
-    if good {
-        entry.answered += 1;
-    } else {
-        entry.failed += 1;
+    match end {
+        Ok(()) => entry.answered += 1,
+        Err(why) => {
+            entry.failed += 1;
+            if entry.why.len() < TOLD {
+                entry.why.push(format!("{sent}: {why}"));
+            }
+        }
     }
     entry.first = entry.first.or(Some(sent));
     entry.last = Some(sent);

@@ -186,6 +186,9 @@ async fn canaries(times: u32, table: &mut Table) {
     let asked: u64 = got.values().map(|got| got.answered + got.failed).sum();
     let of_stable: u64 = good.iter().filter_map(|release| Some(got.get(release)?.failed)).sum();
     let failed = of_stable + got.get("nobody").map_or(0, |got| got.failed);
+    good.iter().map(String::as_str).chain(["nobody"]).filter_map(|release| got.get(release)).for_each(|got| {
+        got.why.iter().for_each(|why| table.note(format!("failed at {why}")));
+    });
     none_failed(format!("{times} canaries, {aborted} of them aborted"), failed, asked, table);
 }
 

@@ -20,6 +20,6 @@ pub(crate) async fn site(name: &str, lines: &str) -> (River, Daemon, Front) {
     river.settled(&river.repo.head()).await;
     let front = Front::Named { address, host };
     let http = front.client();
-    until("the gateway answers", async || front.ask(&http, &[]).await.1.then_some(())).await;
+    until("the gateway answers", async || front.ask(&http, &[]).await.1.ok()).await;
     (river, daemon, front)
 }
