@@ -118,7 +118,7 @@ impl Story {
         let to = folder.join("repo.git");
         crate::daemon::copy(&self.repo.bare(), &to);
         // The packed or loose branch goes: the first stage sets it.
-        self.set(folder, self.commits.keys().next().expect("a commit"));
+        self.set(folder, "install");
     }
 
     /// Moves the branch of a copy, as a push does.

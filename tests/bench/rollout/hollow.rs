@@ -121,7 +121,11 @@ async fn ready(client: &kube::Client, pod: &Pod, address: &str) {
     });
     let (name, namespace) = (pod.metadata.name.as_deref(), pod.metadata.namespace.as_deref());
     let path = format!("/api/v1/namespaces/{}/pods/{}/status", namespace.unwrap_or_default(), name.unwrap_or_default());
-    send(client, Method::PATCH, &path, "application/merge-patch+json", &json!({"status": status})).await;
+    let status = json!({"status": status});
+    // As long as the server is too busy; nothing else tells of this pod again.
+    while send(client, Method::PATCH, &path, "application/merge-patch+json", &status).await.is_none() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Answers for every pod: two requests a second since the node joined, one in a hundred of them slow.
