@@ -5,6 +5,8 @@
 mod daemon;
 #[path = "support/lab.rs"]
 mod lab;
+#[path = "support/prometheus.rs"]
+mod prometheus;
 #[path = "support/rollouts.rs"]
 mod rollouts;
 #[path = "support/users.rs"]
@@ -14,3 +16,5 @@ mod users;
 mod number;
 #[path = "gateway/routed.rs"]
 mod routed;
+#[path = "gateway/scraped.rs"]
+mod scraped;

@@ -39,6 +39,12 @@ async fn a_change_of_strategy_fails_nobody() {
 }
 
 #[tokio::test]
+async fn what_people_take_back_in_git_is_known_by_its_content() {
+    let Some((river, daemon, front)) = river("number-reverts", 2, CANARY).await else { return };
+    rollouts::reverts_by_people(&river, &daemon, &front).await;
+}
+
+#[tokio::test]
 async fn a_weight_is_a_share_of_the_pods() {
     let lines = "
 rollout:

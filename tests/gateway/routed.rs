@@ -2,11 +2,11 @@
 
 use std::io::Write as _;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::daemon::{Daemon, River, until};
 use crate::lab::{Lab, lab};
-use crate::rollouts::{self, CANARY, OVERLAY, stable};
+use crate::rollouts::{self, CANARY, stable};
 use crate::users::{Front, Users};
 
 /// Requests of one look at a split.
@@ -139,83 +139,18 @@ rollout:
 
 #[tokio::test]
 async fn a_second_set_has_a_preview_and_is_switched_to_at_once() {
-    let lines = "
-rollout:
-  strategy: {blueGreen: {preview: {host: preview-HOST}, keepOld: 5s}}
-  analysis: {errors: {preset: error_rate, max: 0.3}}
-  rollback: {bake: 2s, cooldown: 0s}
-";
-    let Some((river, daemon, front)) = river("routed-switch", lines).await else { return };
-    let first = stable(&river.record("support").await.expect("a record"));
-    let users = Users::start(&front);
-    // Kept from the switch by a person, so that the preview can be looked at.
-    river.repo.commit_greeting("Ahoy!");
-    let record = river.recorded("it begins", |record| record["rollout"].is_object()).await;
-    let second = rollouts::short(&record["candidate"]["release"]);
-    daemon.done(&["pause", "support"]);
-    let Front::Named { address, host } = &front else { panic!("behind the gateway") };
-    let preview = Front::Named { address: address.clone(), host: format!("preview-{host}") };
-    let http = preview.client();
-    until("the preview answers", async || preview.ask(&http, &[]).await.1.ok()).await;
-    preview.only(&second, 50, &[]).await;
-    front.only(&first, 50, &[]).await;
-    daemon.done(&["promote", "support"]);
-    rollouts::promoted(&river, &first).await;
-    users.answered(&second, 20).await;
-    // Back is the same switch: the first set is still there, or comes again.
-    river.repo.revert(&["HEAD"]);
-    let back = |record: &Value| record["operation"].is_null() && stable(record) == first;
-    river.recorded("the first is back", back).await;
-    let got = users.end().await;
-    assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+    let Some((river, daemon, front)) = river("routed-switch", rollouts::BLUE_GREEN).await else { return };
+    rollouts::switched_at_once(&river, &daemon, &front).await;
 }
 
 #[tokio::test]
 async fn an_experiment_has_its_segment_and_a_mirror_its_copies() {
-    let lines = "
-rollout:
-  strategy: {abTest: {by: {header: x-plan, value: pro}, for: 1h, min: 1s, winner: ask}}
-  analysis: {errors: {preset: error_rate, max: 0.3, compare: stable, margin: 0.2}}
-  rollback: {bake: 1s, cooldown: 0s}
-";
-    let Some((river, daemon, front)) = river("routed-segment", lines).await else { return };
-    let first = stable(&river.record("support").await.expect("a record"));
-    river.repo.commit_greeting("Ahoy!");
-    let runs = |record: &Value| record["rollout"]["state"]["phase"]["experiment"]["since"].is_string();
-    let record = river.recorded("the experiment runs", runs).await;
-    let second = rollouts::short(&record["candidate"]["release"]);
-    front.only(&second, 200, &[("x-plan", "pro")]).await;
-    front.only(&first, 200, &[]).await;
-    daemon.done(&["abort", "support", "--reason", "seen enough"]);
-    river.recorded("it is back", |record| record["operation"].is_null()).await;
-    // The same way with a mirror: users get stable's answers alone, the candidate its copies.
-    let strategy = "{abTest: {by: {header: x-plan, value: pro}, for: 1h, min: 1s, winner: ask}}";
-    river.repo.edit(OVERLAY, strategy, "{canary: {mirror: {for: 1h}, steps: [{weight: 50, for: 1s}]}}");
-    river.repo.commit_greeting("Moin!");
-    let mirrors = |record: &Value| record["rollout"]["state"]["phase"]["mirror"]["since"].is_string();
-    let record = river.recorded("it mirrors", mirrors).await;
-    let third = rollouts::short(&record["candidate"]["release"]);
-    let copied = async || {
-        front.only(&first, 50, &[]).await;
-        (asked_of(&river, &third).await >= 150.0).then_some(())
-    };
-    until("the candidate got its copies", copied).await;
-    assert_eq!(json!(rollouts::stable(&river.record("support").await.expect("a record"))), json!(first));
+    let Some((river, daemon, front)) = river("routed-segment", rollouts::EXPERIMENT).await else { return };
+    rollouts::segment_and_mirror(&river, &daemon, &front).await;
 }
 
-/// How many questions the pods of a release have counted.
-async fn asked_of(river: &River, release: &str) -> f64 {
-    let path = format!("{}?labelSelector=backstay.dev%2Frelease%3D{release}", river.lab.path("pods"));
-    let pods = river.lab.ask(http::Method::GET, &path, None).await.expect("the pods");
-    let mut asked = 0.0;
-    for pod in pods["items"].as_array().expect("a list") {
-        let Some(address) = Lab::address(pod) else { continue };
-        let Ok(answer) = reqwest::get(format!("http://{address}/metrics")).await else { continue };
-        let text = answer.text().await.expect("text");
-        let counts = text
-            .lines()
-            .filter(|line| line.starts_with("http_server_request_duration_seconds_count") && line.contains("/chat"));
-        asked += counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
-    }
-    asked
+#[tokio::test]
+async fn what_people_take_back_in_git_is_known_by_its_content() {
+    let Some((river, daemon, front)) = river("routed-reverts", CANARY).await else { return };
+    rollouts::reverts_by_people(&river, &daemon, &front).await;
 }

@@ -5,11 +5,13 @@ use crate::lab::lab;
 use crate::rollouts::{self, CANARY};
 use crate::users::Front;
 
+const HOST: &str = "support.localhost";
+
 async fn river(name: &str, lines: &str) -> (River, Daemon, Front) {
-    let river = River::new(lab(name).await, rollouts::repo(lines)).await;
+    let river = River::new(lab(name).await, rollouts::repo(&lines.replace("HOST", HOST))).await;
     let daemon = river.start().await;
     river.settled(&river.repo.head()).await;
-    let front = Front::Named { address: river.lab.front.clone(), host: "support.localhost".to_owned() };
+    let front = Front::Named { address: river.lab.front.clone(), host: HOST.to_owned() };
     (river, daemon, front)
 }
 
@@ -41,4 +43,16 @@ async fn a_change_of_strategy_fails_nobody() {
 async fn what_people_take_back_in_git_is_known_by_its_content() {
     let (river, daemon, front) = river("reverts", CANARY).await;
     rollouts::reverts_by_people(&river, &daemon, &front).await;
+}
+
+#[tokio::test]
+async fn a_second_set_has_a_preview_and_is_switched_to_at_once() {
+    let (river, daemon, front) = river("switch", rollouts::BLUE_GREEN).await;
+    rollouts::switched_at_once(&river, &daemon, &front).await;
+}
+
+#[tokio::test]
+async fn an_experiment_has_its_segment_and_a_mirror_its_copies() {
+    let (river, daemon, front) = river("segment", rollouts::EXPERIMENT).await;
+    rollouts::segment_and_mirror(&river, &daemon, &front).await;
 }

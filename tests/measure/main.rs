@@ -8,13 +8,15 @@
 )]
 
 mod ask;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/server.rs"]
 mod server;
 
 mod gate;
 mod hostile;
-mod prometheus;
 mod proxied;
+mod queried;
 mod recorded;
 mod scrape;
 

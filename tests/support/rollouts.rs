@@ -2,9 +2,11 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::print_stdout, reason = "what people read is shown")]
 
+use http::Method;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, Repo, River, condition, holds, until};
+use crate::lab::Lab;
 use crate::users::{Front, Users};
 
 /// What an agent is changed by in the environment that every river serves.
@@ -15,6 +17,21 @@ rollout:
   strategy: {canary: {steps: [{weight: 50, for: 2s}]}}
   analysis: {errors: {preset: error_rate, max: 0.01, compare: stable, margin: 0.02}}
   rollback: {bake: 2s, cooldown: 0s}
+";
+
+/// A second set, looked at by its preview and then switched to; `HOST` is the agent's own.
+pub(crate) const BLUE_GREEN: &str = "
+rollout:
+  strategy: {blueGreen: {preview: {host: preview-HOST}, keepOld: 5s}}
+  analysis: {errors: {preset: error_rate, max: 0.3}}
+  rollback: {bake: 2s, cooldown: 0s}
+";
+/// A segment of the users gets the candidate, until a person decides.
+pub(crate) const EXPERIMENT: &str = "
+rollout:
+  strategy: {abTest: {by: {header: x-plan, value: pro}, for: 1h, min: 1s, winner: ask}}
+  analysis: {errors: {preset: error_rate, max: 0.3, compare: stable, margin: 0.2}}
+  rollback: {bake: 1s, cooldown: 0s}
 ";
 
 /// The example repository with one agent, whose overlay has these lines too.
@@ -173,6 +190,80 @@ pub(crate) async fn reverts_by_people(river: &River, daemon: &Daemon, front: &Fr
     assert!(steps().await["cause"]["revert"].is_object(), "{history}");
     let got = users.end().await;
     assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+}
+
+/// The second set has a preview, is switched to at once, and back by the same switch; nobody is failed.
+pub(crate) async fn switched_at_once(river: &River, daemon: &Daemon, front: &Front) {
+    let first = stable(&river.record("support").await.expect("a record"));
+    let users = Users::start(front);
+    // Kept from the switch by a person, so that the preview can be looked at.
+    river.repo.commit_greeting("Ahoy!");
+    let record = river.recorded("it begins", |record| record["rollout"].is_object()).await;
+    let second = short(&record["candidate"]["release"]);
+    daemon.done(&["pause", "support"]);
+    let Front::Named { address, host } = front else { panic!("a route has a name") };
+    let preview = Front::Named { address: address.clone(), host: format!("preview-{host}") };
+    let http = preview.client();
+    until("the preview answers", async || preview.ask(&http, &[]).await.1.ok()).await;
+    preview.only(&second, 50, &[]).await;
+    front.only(&first, 50, &[]).await;
+    daemon.done(&["promote", "support"]);
+    promoted(river, &first).await;
+    users.answered(&second, 20).await;
+    // The first set is still there, or comes again.
+    river.repo.revert(&["HEAD"]);
+    let back = |record: &Value| record["operation"].is_null() && stable(record) == first;
+    river.recorded("the first is back", back).await;
+    front.only(&first, 50, &[]).await;
+    let got = users.end().await;
+    assert!(got.values().all(|got| got.failed == 0), "{got:?}");
+}
+
+/// A segment alone gets the candidate of an experiment; a mirror's candidate gets copies, and its answers nobody.
+pub(crate) async fn segment_and_mirror(river: &River, daemon: &Daemon, front: &Front) {
+    let first = stable(&river.record("support").await.expect("a record"));
+    river.repo.commit_greeting("Ahoy!");
+    let runs = |record: &Value| record["rollout"]["state"]["phase"]["experiment"]["since"].is_string();
+    let record = river.recorded("the experiment runs", runs).await;
+    let second = short(&record["candidate"]["release"]);
+    front.only(&second, 200, &[("x-plan", "pro")]).await;
+    front.only(&first, 200, &[]).await;
+    daemon.done(&["abort", "support", "--reason", "seen enough"]);
+    river.recorded("it is back", |record| record["operation"].is_null()).await;
+    // Git is told, too: who pushes next has that first.
+    let own = river.repo.head();
+    let told = async || (river.repo.git(&["ls-remote", "origin", "main"])[..40] != own).then_some(());
+    until("Git is told", told).await;
+    river.repo.git(&["pull", "-q", "origin", "main"]);
+    let strategy = "{abTest: {by: {header: x-plan, value: pro}, for: 1h, min: 1s, winner: ask}}";
+    river.repo.edit(OVERLAY, strategy, "{canary: {mirror: {for: 1h}, steps: [{weight: 50, for: 1s}]}}");
+    river.repo.commit_greeting("Moin!");
+    let mirrors = |record: &Value| record["rollout"]["state"]["phase"]["mirror"]["since"].is_string();
+    let record = river.recorded("it mirrors", mirrors).await;
+    let third = short(&record["candidate"]["release"]);
+    let copied = async || {
+        front.only(&first, 50, &[]).await;
+        (asked_of(river, &third).await >= 150.0).then_some(())
+    };
+    until("the candidate got its copies", copied).await;
+    assert_eq!(stable(&river.record("support").await.expect("a record")), first);
+}
+
+/// How many questions the pods of a release have counted.
+async fn asked_of(river: &River, release: &str) -> f64 {
+    let path = format!("{}?labelSelector=backstay.dev%2Frelease%3D{release}", river.lab.path("pods"));
+    let pods = river.lab.ask(Method::GET, &path, None).await.expect("the pods");
+    let mut asked = 0.0;
+    for pod in pods["items"].as_array().expect("a list") {
+        let Some(address) = Lab::address(pod) else { continue };
+        let Ok(answer) = reqwest::get(format!("http://{address}/metrics")).await else { continue };
+        let text = answer.text().await.expect("text");
+        let counts = text
+            .lines()
+            .filter(|line| line.starts_with("http_server_request_duration_seconds_count") && line.contains("/chat"));
+        asked += counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    asked
 }
 
 /// From rolling to canary to blue-green and back to rolling under load: nobody is failed.

@@ -1,56 +1,13 @@
 //! A real Prometheus that scrapes two agents on the loopback.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use backstay::rollout::Measurement;
 
 use crate::ask::{candidate, now, presets, providers, question, rate, stable, value, values, why};
+use crate::prometheus::Prometheus;
 use crate::scrape::{check, figures, says};
 use crate::server::Server;
-
-/// The server, ended with this.
-struct Prometheus {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Prometheus {
-    /// Starts it where it is installed.
-    fn start(agents: &[&Server]) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let targets: Vec<String> = agents.iter().map(|agent| format!("'{}'", agent.address)).collect();
-        let config = format!(
-            "global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: agents\n  static_configs: [{{targets: [{}]}}]\n",
-            targets.join(", ")
-        );
-        std::fs::write(folder.path().join("prometheus.yml"), config).unwrap();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--log.level=error")
-            .stdin(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => Some(Self { child, port, _folder: folder }),
-            Err(error) => {
-                println!("skipped: prometheus is not installed: {error}");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[tokio::test]
 async fn a_real_prometheus_gives_counters_by_instance_and_values() {
@@ -62,10 +19,11 @@ async fn a_real_prometheus_gives_counters_by_instance_and_values() {
         })
     };
     let (new, old) = (agent(candidate().short(), 10), agent(stable().short(), 1));
-    let Some(server) = Prometheus::start(&[&new, &old]) else { return };
+    let targets = format!("static_configs: [{{targets: ['{}', '{}']}}]", new.address, old.address);
+    let Some(server) = Prometheus::start(&targets) else { return };
     let toml = format!(
-        "[main.prometheus]\nurl = \"http://127.0.0.1:{}\"\nselector = 'service_version=\"$release\",job=\"agents\"'\n",
-        server.port
+        "[main.prometheus]\nurl = \"{}\"\nselector = 'service_version=\"$release\",job=\"agents\"'\n",
+        server.url
     );
     let providers = providers(&toml);
     let mut question = question(presets(Some("main")));
