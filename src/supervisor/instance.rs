@@ -54,6 +54,8 @@ pub(super) struct Seen {
     pub(super) status: Option<Status>,
     pub(super) trouble: Option<Trouble>,
     pub(super) ready: bool,
+    /// Whether `ready` is what a look said: who has just begun has not looked yet.
+    pub(super) looked: bool,
     pub(super) address: Option<Address>,
 }
 
@@ -148,7 +150,7 @@ impl Instance {
                 }
                 Err(trouble) => {
                     tracing::warn!(pod = %self.pod.name_any(), reason = trouble.reason.word(), "cannot launch: {}", trouble.message);
-                    self.say(|seen| (seen.trouble, seen.ready) = (Some(trouble), false));
+                    self.say(|seen| (seen.trouble, seen.ready, seen.looked) = (Some(trouble), false, true));
                     tokio::select! {
                         _ = &mut stop => Over::Stop,
                         () = tokio::time::sleep(again) => {
@@ -224,9 +226,12 @@ impl Instance {
                 _ = &mut *stop => return Over::Stop,
                 status = news.recv() => match status {
                     Some(status) => {
-                        let runs = status.phase == Phase::Running;
+                        let (runs, is_first) = (status.phase == Phase::Running, self.seen.status.is_none());
                         if health.is_another(&status) || !runs {
-                            self.say(|seen| seen.ready = false);
+                            self.say(|seen| {
+                                seen.ready = false;
+                                seen.looked |= !runs || !is_first;
+                            });
                         }
                         self.say(|seen| seen.status = Some(status));
                     }
@@ -241,7 +246,7 @@ impl Instance {
                     probed = Instant::now();
                     let judged = health.look(&self.place, launch.address.as_ref(), self.seen.ready, self.shared.epoch).await;
                     self.say(|seen| {
-                        seen.ready = judged.ready;
+                        (seen.ready, seen.looked) = (judged.ready, true);
                         seen.trouble = judged.trouble;
                     });
                     if judged.restart {

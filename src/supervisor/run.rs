@@ -44,7 +44,7 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// Between two looks at what tells nothing: what was drained, the table's file, a proxy that was away.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// How long a term may take to hear of every instance that serves.
-const FIRST_LOOKS: Duration = Duration::from_secs(15);
+pub(super) const FIRST_LOOKS: Duration = Duration::from_secs(15);
 /// The annotation of a set that counts the templates of its Deployment.
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -138,7 +138,7 @@ pub(super) struct Term {
     last: Option<Table>,
     /// That one could not be read yet.
     unread: bool,
-    begun: Instant,
+    pub(super) begun: Instant,
     /// Why the proxy does not take the newest table.
     pub(super) obstacle: Option<String>,
     generation: u64,

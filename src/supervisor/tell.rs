@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::http_route::HttpRoute;
-use super::run::{LOOK, MANAGER, Term};
+use super::run::{FIRST_LOOKS, LOOK, MANAGER, Term};
 use super::status;
-use super::view::{Process, View};
+use super::view::{Process, Set, View, was_ready};
 use crate::keeper::folder;
 use crate::model::Timestamp;
 
@@ -25,13 +25,16 @@ impl Term {
     /// Writes what is known into the status of each object where it says something else; gives the next deadline,
     /// which is soon where something could not be written.
     pub(super) async fn tell(&self, view: &View, processes: &[Process<'_>], now: Timestamp) -> Duration {
-        let (mut wait, mut all) = (Duration::from_mins(1), true);
-        for pod in &view.pods {
+        let mut wait = Duration::from_mins(1);
+        // A term that has just begun knows less than what was told last.
+        let mut all = !view.pods.iter().any(|pod| self.is_unlooked(pod));
+        for pod in view.pods.iter().filter(|pod| !self.is_unlooked(pod)) {
             let before = serde_json::to_value(&pod.status).ok().filter(Value::is_object);
             let after = status::of_pod(pod, &self.seen(pod), before.as_ref(), now);
             all &= self.write_status::<Pod>(&pod.name_any(), before.as_ref(), after).await;
         }
-        for process in processes {
+        let looked = |set: &Set<'_>| !set.members.iter().any(|member| self.is_unlooked(member.object));
+        for process in processes.iter().filter(|process| process.sets.iter().all(looked)) {
             for set in &process.sets {
                 let before = serde_json::to_value(&set.object.status).ok().filter(Value::is_object);
                 all &=
@@ -53,6 +56,11 @@ impl Term {
             all &= self.write_status::<HttpRoute>(agent.as_str(), before, after).await;
         }
         if all { wait } else { wait.min(LOOK) }
+    }
+
+    /// Whether it was told that a Pod is ready, and nobody has looked since this term began.
+    fn is_unlooked(&self, pod: &Pod) -> bool {
+        !self.seen(pod).looked && was_ready(pod) && self.begun.elapsed() < FIRST_LOOKS
     }
 
     /// False where it is to be tried again.

@@ -211,7 +211,8 @@ impl<'v> Member<'v> {
     }
 }
 
-fn was_ready(pod: &Pod) -> bool {
+/// Whether it was ready when that was told last.
+pub(super) fn was_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

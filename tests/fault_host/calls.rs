@@ -1,6 +1,6 @@
 //! Every call of four scenarios, and what may go wrong at it: in process, several at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::asker::User;
 use crate::cases::{self, Case};
+use crate::daemon::condition;
 use crate::proxy::{Fault, SLOW, Seen};
 use crate::rules;
 use crate::scene::{STAGES, Scene};
@@ -133,6 +134,7 @@ pub(crate) fn broken_rules(scene: &Scene) -> Vec<String> {
             broken.push(format!("the daemon does what its supervisor does: {}", seen.call));
         }
     }
+    broken.extend(told_unready(&scene.supervisor.log()));
     for seen in scene.supervisor.log().iter().filter(|seen| seen.call.writes()) {
         let own = ["pods", "apps/replicasets"].contains(&seen.call.resource.as_str());
         if !own && !seen.call.resource.ends_with("/status") {
@@ -141,6 +143,34 @@ pub(crate) fn broken_rules(scene: &Scene) -> Vec<String> {
         let uid = seen.body.pointer("/preconditions/uid").and_then(Value::as_str);
         if seen.call.verb == "delete" && seen.call.resource == "pods" && uid.is_none() {
             broken.push(format!("deleted without saying exactly what: {}", seen.call));
+        }
+    }
+    broken
+}
+
+/// Instances of which was told that they are ready no more though nothing was wrong with them: whoever believes that keeps
+/// no way back to them.
+fn told_unready(calls: &[Seen]) -> Vec<String> {
+    let (mut ready, mut retired) = (BTreeSet::new(), BTreeSet::new());
+    let mut broken = vec![];
+    for Seen { call, body, .. } in calls.iter().filter(|seen| seen.code.is_some_and(|code| code < 300)) {
+        let name = call.name.as_str();
+        match call.resource.as_str() {
+            // Another one of the same name.
+            "pods" if call.verb == "create" => _ = (ready.remove(name), retired.remove(name)),
+            "pods" => match &body["metadata"]["annotations"]["backstay.dev/retired"] {
+                Value::String(_) => _ = retired.insert(name),
+                _ => _ = retired.remove(name),
+            },
+            "pods/status" => {
+                let is_ready = condition(&body["status"], "Ready").is_some_and(|ready| ready["status"] == "True");
+                if is_ready {
+                    ready.insert(name);
+                } else if ready.contains(name) && !retired.contains(name) {
+                    broken.push(format!("told that {name} is ready no more: {call}"));
+                }
+            }
+            _ => {}
         }
     }
     broken
