@@ -240,8 +240,8 @@ impl Environment {
             Action::Smoke(smoke) => {
                 let (agent, front) = (name.clone(), self.parts.front.clone());
                 self.effects.spawn(async move {
-                    let answer = super::smoke::smoke(front, &smoke).await;
-                    let observation = Box::new(Observation::Smoked(smoke.release, answer));
+                    let seen = super::smoke::smoke(front.as_ref(), &smoke).await;
+                    let observation = Box::new(Observation::Smoked(smoke.release, seen));
                     Finished::Answered { agent, epoch, observation }
                 });
             }

@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::reconcile::Smoke;
+use crate::rollout::Smoked;
 
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,23 +25,38 @@ pub(crate) enum Front {
     Service,
 }
 
-/// Asks the preview; says why it did not answer with success, if it did not.
-pub(crate) async fn smoke(front: Option<Front>, asked: &Smoke) -> Result<(), String> {
-    let answered = tokio::time::timeout(PATIENCE, ask(front, asked)).await;
-    answered.unwrap_or_else(|_| Err(format!("`{}` was silent for {} s", asked.path, PATIENCE.as_secs())))
+/// Asks the preview. Where no connection comes about, nothing is known of who would answer.
+pub(crate) async fn smoke(front: Option<&Front>, asked: &Smoke) -> Smoked {
+    let (place, host) = match place(front, asked) {
+        Ok(place) => (place, asked.host.clone()),
+        Err(why) => return Smoked::Unreached(why.to_owned()),
+    };
+    let stream = match tokio::time::timeout(PATIENCE, TcpStream::connect(place)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Smoked::Unreached(format!("cannot connect to {place}: {error}")),
+        Err(_) => return Smoked::Unreached(format!("cannot connect to {place} within {} s", PATIENCE.as_secs())),
+    };
+    match tokio::time::timeout(PATIENCE, ask(stream, place, host, asked)).await {
+        Ok(Ok(())) => Smoked::Answers,
+        Ok(Err(why)) => Smoked::Fails(why),
+        Err(_) => Smoked::Fails(format!("`{}` was silent for {} s", asked.path, PATIENCE.as_secs())),
+    }
 }
 
-async fn ask(front: Option<Front>, asked: &Smoke) -> Result<(), String> {
-    let (place, host) = match front {
-        Some(Front::Proxy(address)) => (address.to_string(), asked.host.clone()),
-        Some(Front::Service) => match asked.service.as_deref().and_then(|text| text.parse::<IpAddr>().ok()) {
-            Some(address) => (SocketAddr::new(address, asked.port).to_string(), asked.host.clone()),
-            None => return Err("its Service has no address in the cluster".to_owned()),
-        },
-        None => return Err("nothing is configured by which a preview can be reached".to_owned()),
-    };
+fn place(front: Option<&Front>, asked: &Smoke) -> Result<SocketAddr, &'static str> {
+    match front {
+        Some(Front::Proxy(address)) => Ok(*address),
+        Some(Front::Service) => {
+            let address = asked.service.as_deref().and_then(|text| text.parse::<IpAddr>().ok());
+            Ok(SocketAddr::new(address.ok_or("its Service has no address in the cluster")?, asked.port))
+        }
+        None => Err("no `[proxy]` of backstay.toml says where this machine's proxy listens"),
+    }
+}
+
+/// Why it did not answer with success, if it did not.
+async fn ask(stream: TcpStream, place: SocketAddr, host: String, asked: &Smoke) -> Result<(), String> {
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what} {place}: {error}");
-    let stream = TcpStream::connect(&place).await.map_err(|error| failed("cannot connect to", &error))?;
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| failed("cannot speak to", &error))?;
     let driving = tokio::spawn(connection);

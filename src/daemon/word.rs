@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::git::{Git, key};
 use crate::desired::{At, Cache, DesiredAgent, DesiredState, EnvironmentSpec, Resolve, TargetKind, Track};
 use crate::desired::{environment, resolve};
+use crate::judge::endpoint_slices;
 use crate::model::{
     AgentName, CommitId, Diagnostic, Diagnostics, EnvironmentName, GroupKind, Origin, Revision, Timestamp,
 };
@@ -73,7 +74,7 @@ impl Word {
         })
     }
 
-    /// The kinds that agents' own manifests ask for, and that of routes where one may be split.
+    /// The kinds that agents' own manifests ask for, and those of routes and of what they lead to where one may be split.
     ///
     /// Those that the gate keeps out are not among them: nobody makes the daemon watch what it may not write.
     pub(crate) fn kinds<'a>(
@@ -89,7 +90,9 @@ impl Word {
         };
         let routed = self.desired.agents.values().flatten().any(|agent| routed(agent));
         let route = routed.then(|| GroupKind { group: ROUTE_GROUP.to_owned(), kind: ROUTE_KIND.to_owned() });
-        declared.chain(route).filter(|kind| gate.kinds.contains(kind))
+        // Where a route leads is only looked at. A host's own proxy knows its instances.
+        let slices = (routed && target == TargetKind::Kubernetes).then(endpoint_slices);
+        declared.chain(route).filter(|kind| gate.kinds.contains(kind)).chain(slices)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Live state becomes health, and a failure gets a cause: the release's own, or not. Measurements become a verdict.
 
 mod agent;
+mod endpoints;
 mod evidence;
 mod fault;
 mod health;
@@ -8,6 +9,7 @@ mod host;
 mod route;
 
 pub use agent::{AgentHealth, agent_health};
+pub use endpoints::{endpoint_slices, endpoints};
 pub use evidence::{
     ArmFigures, Arms, Baseline, Common, Compare, Count, Counters, Decision, Difference, Direction, EFFECTS, Experiment,
     ExperimentSpec, Failure, Figures, Guard, HARM, HarmBank, Histogram, InvalidSpec, Judge, Kind, Latencies, Line,

@@ -15,7 +15,7 @@ use crate::reconcile::FailureKind;
 const FRESH: Duration = Duration::from_secs(5);
 
 /// Kinds that every API server has, so that they cost no request: API version, kind, path.
-const BUILT_IN: [(&str, &str, &str); 14] = [
+const BUILT_IN: [(&str, &str, &str); 15] = [
     ("v1", "ConfigMap", "configmaps"),
     ("v1", "Pod", "pods"),
     ("v1", "Secret", "secrets"),
@@ -28,6 +28,7 @@ const BUILT_IN: [(&str, &str, &str); 14] = [
     ("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
     ("batch/v1", "CronJob", "cronjobs"),
     ("batch/v1", "Job", "jobs"),
+    ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
     ("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
     ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
 ];

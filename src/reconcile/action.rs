@@ -8,7 +8,7 @@ use crate::model::{
     AgentName, CommitId, LiveObject, LiveState, Manifest, ObjectRef, ReleaseId, ResourceVersion, Timestamp, Uid,
 };
 use crate::record::{AgentRecord, Evidence, OperationId, Requests, Standing};
-use crate::rollout::{Answer, GateQuestion, Measurements, Outside, Person, Question};
+use crate::rollout::{Answer, GateQuestion, Measurements, Outside, Person, Question, Smoked};
 
 /// One thing to do for one agent.
 ///
@@ -164,7 +164,7 @@ pub enum Observation {
     /// What was asked to be measured.
     Measured(Box<Measurements>),
     /// What the preview of a release answered: success, or why not.
-    Smoked(ReleaseId, Result<(), String>),
+    Smoked(ReleaseId, Smoked),
     /// What a gate answered to a question.
     Gate(Box<GateQuestion>, Answer),
 }

@@ -16,7 +16,7 @@ use crate::record::{AgentRecord, Cause, Hold, MAX_EVIDENCE, OperationKind, Outco
 use crate::render::{AGENT_LABEL, PROCESS_LABEL, Set, service_name};
 use crate::rollout::{
     Answer, Beginning, Carrier, Closed, Deed, Event, GateQuestion, Illegal, Instances, Judging, News, Person, Phase,
-    Question, Reason, Rollout, Sides, Way, evidence, findings,
+    Question, Reason, Rollout, Sides, Smoked, Way, evidence, findings,
 };
 
 /// How often a rollout is measured, where its metrics do not say it.
@@ -400,7 +400,7 @@ impl AgentState {
     }
 
     fn smoke(&mut self, rollout: &Rollout, now: Timestamp, actions: &mut Vec<Action>) {
-        let (Phase::Smoke { passed: false }, Strategy::BlueGreen(declared)) =
+        let (Phase::Smoke { passed: false, .. }, Strategy::BlueGreen(declared)) =
             (rollout.phase(), &rollout.spec().strategy)
         else {
             return;
@@ -465,15 +465,11 @@ impl AgentState {
         is_of_this.then_some(Event::Gate { name, answer })
     }
 
-    fn smoke_answered(
-        &mut self,
-        rollout: &mut Rollout,
-        answer: Result<(), String>,
-        news: &mut Vec<News>,
-        now: Timestamp,
-    ) {
-        self.memory.smoke_failed = if answer.is_ok() { 0 } else { self.memory.smoke_failed + 1 };
-        if answer.is_ok() || self.memory.smoke_failed >= SMOKE_TRIES {
+    /// One answer that is bad may be of a moment: it is asked again.
+    fn smoke_answered(&mut self, rollout: &mut Rollout, answer: Smoked, news: &mut Vec<News>, now: Timestamp) {
+        let failed = matches!(answer, Smoked::Fails(_));
+        self.memory.smoke_failed = if failed { self.memory.smoke_failed + 1 } else { 0 };
+        if !failed || self.memory.smoke_failed >= SMOKE_TRIES {
             let _ = told(rollout, &Event::Smoked(answer), news, now);
         }
     }

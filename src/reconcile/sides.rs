@@ -8,12 +8,12 @@ use jiff::SignedDuration;
 use super::state::{AgentState, Shape};
 use super::target::{Target, content, identity, rendering};
 use crate::desired::rollout::{BlueGreen, Segment, Strategy};
-use crate::desired::{Release, RolloutSpec, Settings, TargetKind};
-use crate::judge::{AgentHealth, agent_health, route_is_in_force};
+use crate::desired::{Release, Settings, TargetKind};
+use crate::judge::{AgentHealth, agent_health, endpoints, route_is_in_force};
 use crate::model::{LiveObject, Manifest, ObjectRef, Timestamp};
 use crate::plan::Plan;
 use crate::record::{AgentRecord, Standing};
-use crate::render::{Backend, ROUTE_GROUP, ROUTE_KIND, Rendered, Role, Routing, Set, route};
+use crate::render::{Backend, ROUTE_GROUP, ROUTE_KIND, Rendered, Role, Routing, Set, route, service_name};
 use crate::rollout::{Carrier, Instances, Phase, Rollout, Sides, Split, Wanted};
 
 /// One release of a rollout, as it shall stand.
@@ -100,17 +100,24 @@ impl Side {
         self.health_of(state, self.rendered.deployments(), now)
     }
 
-    /// How many of its instances are ready.
+    /// How many of its instances are ready: of those that a route leads to, no more than its Service knows.
     pub(super) fn ready(&self, state: &AgentState, now: Timestamp) -> Instances {
         let mut ready = Instances::default();
         for deployment in self.rendered.deployments() {
             let count = self.health_of(state, [deployment], now).ready;
             match self.rendered.role(&deployment.object) {
                 Some(Role::Workload(Some(worker))) => drop(ready.workers.insert(worker.clone(), count)),
-                Some(_) | None => ready.agent = count,
+                Some(_) | None => ready.agent = self.known(state).map_or(count, |known| known.min(count)),
             }
         }
         ready
+    }
+
+    /// How many of its instances a gateway may know of, where one leads to them.
+    fn known(&self, state: &AgentState) -> Option<u32> {
+        let is_routed = carrier(state, &self.settings) == Carrier::Routed;
+        let service = service_name(&state.agent, set_of(&self.standing), &self.release.id);
+        if is_routed { endpoints(&state.live, &service) } else { None }
     }
 
     fn health_of<'m>(
@@ -158,7 +165,7 @@ impl Sides<Side> {
             (false, false) => with_callers_of(&theirs.rendered, &ours.rendered.beside(&theirs.rendered)),
         };
         if rollout.carrier() == Carrier::Routed
-            && let Some(manifest) = self.route(state, rollout.spec(), &wanted)
+            && let Some(manifest) = self.route(state, rollout, &wanted)
         {
             rendered.add(Role::Route, manifest);
         }
@@ -168,13 +175,16 @@ impl Sides<Side> {
     }
 
     /// The route, where both have a port.
-    fn route(&self, state: &AgentState, spec: &RolloutSpec, wanted: &Wanted) -> Option<Manifest> {
+    fn route(&self, state: &AgentState, rollout: &Rollout, wanted: &Wanted) -> Option<Manifest> {
+        let spec = rollout.spec();
         let weight = match wanted.routes.split {
             Split::Weight(weight) => weight,
             Split::Segment => 0,
         };
         let port = self.stable.release.spec.workload.port?;
         let attached = wanted.routes.attached;
+        // What is taken back is reached by nobody, not even on purpose.
+        let open = attached && !matches!(rollout.phase(), Phase::Aborting { .. });
         let (stable, candidate) = if self.stable.nothing && weight == 100 {
             (self.candidate.backend(weight), None)
         } else {
@@ -200,9 +210,9 @@ impl Sides<Side> {
             stable,
             candidate,
             mirror: wanted.routes.mirror,
-            reach: reach.filter(|_| attached),
+            reach: reach.filter(|_| open),
             sticky,
-            preview: preview.as_deref().filter(|_| attached),
+            preview: preview.as_deref().filter(|_| open),
         };
         // A Gateway that comes with the candidate leads to stable first.
         let (ours, theirs) = (&self.candidate.settings, &self.stable.settings);

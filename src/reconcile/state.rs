@@ -13,7 +13,7 @@ use crate::model::{
 use crate::plan::GatePolicy;
 use crate::record::{AgentRecord, MAX_SETTINGS, Requests, RolloutRecord, Standing};
 use crate::render::{MANAGED_BY, MANAGED_BY_LABEL, Rendered, config_map_name};
-use crate::rollout::{Answer, GateQuestion, Instances, Judging, Rollout};
+use crate::rollout::{Answer, GateQuestion, Instances, Judging, Rollout, Smoked};
 
 /// How long what our own calls showed counts for more than a watch that has not caught up.
 const OVERLAY: SignedDuration = SignedDuration::from_secs(10);
@@ -59,7 +59,7 @@ pub struct AgentState {
     /// The judge of the rollout that is on its way.
     pub(super) judging: Option<Judging>,
     /// What the preview of a release answered, until the rollout has heard it.
-    pub(super) smoked: Option<(ReleaseId, Result<(), String>)>,
+    pub(super) smoked: Option<(ReleaseId, Smoked)>,
     /// The same of a gate.
     pub(super) gate_said: Option<(Box<GateQuestion>, Answer)>,
     seen: Arc<LiveState>,

@@ -29,8 +29,8 @@ pub enum Event {
     Size(Instances),
     /// What Git asks for now.
     Desired(ReleaseId),
-    /// The preview of the second set answered with success, or why not.
-    Smoked(Result<(), String>),
+    /// The second set was looked at through its preview.
+    Smoked(Smoked),
     /// A gate answered.
     Gate {
         /// Which.
@@ -56,6 +56,17 @@ pub enum Event {
         /// For what.
         deed: Deed,
     },
+}
+
+/// What came of a look at the second set through its preview.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Smoked {
+    /// It answered with success.
+    Answers,
+    /// It answered something else, or not in time: why it must go back.
+    Fails(String),
+    /// There is no way to it from here, which tells nothing of it: why.
+    Unreached(String),
 }
 
 /// What a gate answers.

@@ -46,7 +46,7 @@ mod wait;
 mod wave;
 
 pub use course::{bake, experiment, judged};
-pub use event::{Answer, Closed, Deed, Event, Illegal, News, Outside, Person};
+pub use event::{Answer, Closed, Deed, Event, Illegal, News, Outside, Person, Smoked};
 pub use instances::{Carrier, Instances, Sides, rounded};
 pub use judging::Judging;
 pub use outline::{Known, outline};

@@ -113,6 +113,9 @@ pub enum Phase {
     Smoke {
         /// It answered.
         passed: bool,
+        /// Why the last look did not come so far.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unreached: Option<String>,
     },
     /// A copy of the requests goes to the candidate.
     Mirror {
@@ -404,7 +407,9 @@ impl Rollout {
         let serves = self.ready.candidate.agent > 0 && self.carrier != Carrier::InPlace;
         let attached = match &self.phase {
             Phase::Waiting | Phase::Aborted { .. } => false,
-            Phase::Aborting { .. } => self.granted.gives(),
+            // Without weight until that is in force: who splits the traffic may forget where a side is before it learns that
+            // nothing goes there any more.
+            Phase::Aborting { .. } => self.was_attached,
             Phase::Starting
             | Phase::Smoke { .. }
             | Phase::Mirror { .. }

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::event::{Answer, Closed, Deed, Event, Illegal, News, Person};
+use super::event::{Answer, Closed, Deed, Event, Illegal, News, Person, Smoked};
 use super::state::{Alarm, GateSaid, Phase, Rollout, Split, Way};
 use super::{Carrier, Reason, Wait};
 use crate::desired::rollout::{OnNewCommit, Step, Strategy, Winner};
@@ -136,11 +136,14 @@ impl Rollout {
         }
     }
 
-    fn smoked(&mut self, answer: &Result<(), String>, now: Timestamp, news: &mut Vec<News>) -> Result<(), Illegal> {
-        let Phase::Smoke { passed } = &mut self.phase else { return Err(self.not_now("take the word of the preview")) };
+    fn smoked(&mut self, answer: &Smoked, now: Timestamp, news: &mut Vec<News>) -> Result<(), Illegal> {
+        let Phase::Smoke { passed, unreached } = &mut self.phase else {
+            return Err(self.not_now("take the word of the preview"));
+        };
         match answer {
-            Ok(()) => *passed = true,
-            Err(why) => {
+            Smoked::Answers => (*passed, *unreached) = (true, None),
+            Smoked::Unreached(why) => *unreached = Some(why.clone()).filter(|_| !*passed),
+            Smoked::Fails(why) => {
                 let why = format!("the preview does not answer as it should: {why}");
                 self.abort(Reason::Failed { why }, now, news);
             }
@@ -383,6 +386,11 @@ impl Rollout {
                 self.pass(at, format!("{by} promotes"), now, news);
                 Ok(())
             }
+            // Nobody can look at it from here: who promotes it has looked otherwise.
+            Phase::Smoke { passed: false, unreached: Some(_) } => {
+                self.phase = Phase::Smoke { passed: true, unreached: None };
+                Ok(())
+            }
             Phase::Experiment { .. } => {
                 self.phase = Phase::Promoting;
                 Ok(())
@@ -439,7 +447,7 @@ impl Rollout {
                 news.push(News::Started);
             }
             Phase::Starting if free && self.is_sized() && self.has_started() => self.after_start(now, news),
-            Phase::Smoke { passed: true } if free => self.phase = Phase::Promoting,
+            Phase::Smoke { passed: true, .. } if free => self.phase = Phase::Promoting,
             Phase::Mirror { since: None } if self.in_force.is_some_and(|routes| routes.mirror) => {
                 self.phase = Phase::Mirror { since: Some(now) };
             }
@@ -515,7 +523,7 @@ impl Rollout {
         match (&self.spec.strategy, self.way) {
             _ if self.carrier == Carrier::InPlace => self.promoted(now, news),
             (_, Way::Back) => self.phase = Phase::Promoting,
-            (Strategy::BlueGreen(_), Way::Forward) => self.phase = Phase::Smoke { passed: false },
+            (Strategy::BlueGreen(_), Way::Forward) => self.phase = Phase::Smoke { passed: false, unreached: None },
             (Strategy::AbTest(_), Way::Forward) => self.phase = Phase::Experiment { since: None, decided: false },
             (Strategy::Canary(canary), Way::Forward) if canary.mirror.is_some() => {
                 self.phase = Phase::Mirror { since: None };
@@ -603,7 +611,7 @@ impl Rollout {
         if self.carrier == Carrier::InPlace {
             return !made || self.ready.stable.cover(&self.size);
         }
-        let off = self.in_force.is_some_and(|routes| !routes.attached && !routes.split.gives());
+        let off = self.in_force.is_some_and(|routes| !routes.split.gives());
         !self.granted.gives() && (!self.was_attached || off)
     }
 
@@ -625,8 +633,14 @@ impl Rollout {
             | Wait::Cooldown { .. }
             | Wait::TooMany { .. }
             | Wait::Promotion
+            | Wait::Smoke { unreached: Some(_) }
             | Wait::Gate { .. } => true,
-            Wait::Paused(_) | Wait::Ready | Wait::Route | Wait::Smoke | Wait::Time { .. } | Wait::Verdict => false,
+            Wait::Paused(_)
+            | Wait::Ready
+            | Wait::Route
+            | Wait::Smoke { unreached: None }
+            | Wait::Time { .. }
+            | Wait::Verdict => false,
         });
         if wait != self.said {
             news.extend(wait.clone().map(News::Waits));

@@ -43,7 +43,11 @@ pub enum Wait {
     /// The route.
     Route,
     /// The preview of the second set.
-    Smoke,
+    Smoke {
+        /// Why it cannot be looked at.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unreached: Option<String>,
+    },
     /// A person.
     Promotion,
     /// A time.
@@ -71,6 +75,7 @@ impl Wait {
         match self {
             Self::TooMany { .. } => true,
             Self::Gate { closed, .. } => *closed == Some(Closed::Unnamed),
+            Self::Smoke { unreached } => unreached.is_some(),
             Self::Wave(wave) => *wave == Wave::Stopped,
             Self::Approval { .. }
             | Self::Freeze(_)
@@ -79,7 +84,6 @@ impl Wait {
             | Self::Paused(_)
             | Self::Ready
             | Self::Route
-            | Self::Smoke
             | Self::Promotion
             | Self::Time { .. }
             | Self::Verdict => false,
@@ -114,7 +118,11 @@ impl fmt::Display for Wait {
             Self::Paused(by) => write!(f, "{by}, who paused it: `backstay promote` lets it go on"),
             Self::Ready => f.write_str("instances that are ready"),
             Self::Route => f.write_str("the route to say that the weights are in force"),
-            Self::Smoke => f.write_str("the second set to answer through its preview"),
+            Self::Smoke { unreached: None } => f.write_str("the second set to answer through its preview"),
+            Self::Smoke { unreached: Some(why) } => write!(
+                f,
+                "the preview of the second set, which cannot be reached from here: {why}; `backstay promote` passes it"
+            ),
             Self::Promotion => f.write_str("a person: `backstay promote` or `backstay abort`"),
             Self::Time { until } => write!(f, "{until}"),
             Self::Gate { name, closed: None } => write!(f, "the gate `{name}`"),
@@ -201,7 +209,10 @@ impl Rollout {
         match &self.phase {
             Phase::Waiting => Some(self.start_wait(now).unwrap_or(Wait::Ready)),
             Phase::Starting => Some(if self.is_sized() { self.held(now).unwrap_or(Wait::Route) } else { Wait::Ready }),
-            Phase::Smoke { passed } => Some(if *passed { self.held(now).unwrap_or(Wait::Smoke) } else { Wait::Smoke }),
+            Phase::Smoke { passed, unreached } => {
+                let look = Wait::Smoke { unreached: unreached.clone() };
+                Some(if *passed { self.held(now).unwrap_or(look) } else { look })
+            }
             Phase::Mirror { since } => Some(self.held(now).unwrap_or_else(|| {
                 let end = since.zip(self.mirror_for()).and_then(|(since, lasts)| since.checked_add(lasts).ok());
                 end.map_or(Wait::Route, |until| Wait::Time { until })
@@ -245,7 +256,7 @@ impl Rollout {
             | Wait::Paused(_)
             | Wait::Ready
             | Wait::Route
-            | Wait::Smoke
+            | Wait::Smoke { .. }
             | Wait::Promotion
             | Wait::Gate { .. }
             | Wait::Verdict => None,

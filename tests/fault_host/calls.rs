@@ -158,10 +158,8 @@ fn told_unready(calls: &[Seen]) -> Vec<String> {
         match call.resource.as_str() {
             // Another one of the same name.
             "pods" if call.verb == "create" => _ = (ready.remove(name), retired.remove(name)),
-            "pods" => match &body["metadata"]["annotations"]["backstay.dev/retired"] {
-                Value::String(_) => _ = retired.insert(name),
-                _ => _ = retired.remove(name),
-            },
+            "pods" if body["metadata"]["annotations"]["backstay.dev/retired"].is_string() => _ = retired.insert(name),
+            "pods" => _ = retired.remove(name),
             "pods/status" => {
                 let is_ready = condition(&body["status"], "Ready").is_some_and(|ready| ready["status"] == "True");
                 if is_ready {

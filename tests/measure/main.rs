@@ -2,9 +2,8 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "a test: it speaks, reads files and has a clock, and a panic is its failure"
+    reason = "a test: it reads files and has a clock, and a panic is its failure"
 )]
 
 mod ask;

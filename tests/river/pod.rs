@@ -203,6 +203,13 @@ async fn from_its_manifests_under_its_own_rights() {
     river.settled(&gone).await;
     until("they are gone", async || river.lab.see("persistentvolumeclaims", "every").await.is_none().then_some(()))
         .await;
+    // Where a route leads is looked at, too.
+    let overlay = "environments/development/support.yaml";
+    let route = "route: {hosts: [support.example.com], gateway: {name: public, namespace: gateways}}\n";
+    river.repo.write(overlay, &(river.repo.read(overlay) + route));
+    river.repo.commit("Have a route");
+    until("the route is there", async || river.lab.see("gateway.networking.k8s.io/v1/httproutes", "support").await)
+        .await;
     // A watch is in the record once it ends.
     river.lab.remove("apps/v1/deployments", "backstay").await;
     let running = async || {

@@ -4,7 +4,8 @@ use backstay::desired::Frozen;
 use backstay::desired::rollout::{Canary, Step, Strategy as Progression};
 use backstay::judge::{Verdict, Why};
 use backstay::rollout::{
-    Answer, Beginning, Carrier, Closed, Deed, Event, Instances, Outside, Phase, Rollout, Sides, Split, Wave, Way,
+    Answer, Beginning, Carrier, Closed, Deed, Event, Instances, Outside, Phase, Rollout, Sides, Smoked, Split, Wave,
+    Way,
 };
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -112,7 +113,7 @@ fn events(deal: &Deal, bench: &Bench) -> Vec<Event> {
             let step = bench.rollout.judged_step().map_or(*step, |(at, _)| if *step == 3 { *step } else { at });
             judge(verdict, whys[usize::from(*why)], step)
         }
-        Deal::Smoke(good) => Event::Smoked(if *good { Ok(()) } else { Err("500".to_owned()) }),
+        Deal::Smoke(good) => Event::Smoked(if *good { Smoked::Answers } else { Smoked::Fails("500".to_owned()) }),
         Deal::Gate(answer) => Event::Gate {
             name: if *answer == 5 { "other" } else { "load" }.to_owned(),
             answer: match answer {

@@ -5,7 +5,7 @@ use backstay::desired::rollout::{OnNewCommit, Step};
 use backstay::judge::{Judge, Verdict, Why};
 use backstay::rollout::{
     Answer, Beginning, Carrier, Closed, Deed, Event, Illegal, Instances, News, Outside, Phase, Reason, Routes, Sides,
-    Split, Wait, Wave, Way, bake, judged,
+    Smoked, Split, Wait, Wave, Way, bake, judged,
 };
 use jiff::SignedDuration;
 
@@ -143,6 +143,18 @@ fn an_aborted_candidate_takes_no_more_though_stable_is_lost() {
     assert_eq!(bench.weight(), 5);
     bench.carry_out();
     assert!(bench.is_aborted());
+}
+
+#[test]
+fn an_aborted_candidate_leaves_the_route_once_nothing_goes_to_it() {
+    let mut bench = usual();
+    bench.carry_out();
+    bench.judge(Verdict::Abort, Why::Harm).expect("an abort");
+    let routes = bench.rollout.wanted().routes;
+    assert_eq!((routes.attached, routes.split.weight()), (true, 0), "a way that is forgotten too early leads nowhere");
+    assert!(!bench.is_aborted());
+    bench.must(&Event::Routes(Some(routes)));
+    assert!(bench.is_aborted() && !bench.rollout.wanted().routes.attached);
 }
 
 #[test]
@@ -306,9 +318,9 @@ fn git_has_the_last_word_at_every_point() {
 fn blue_green_switches_at_once_and_back_by_the_same_switch() {
     let mut bench = Bench::new(beginning(blue_green()));
     bench.carry_out();
-    assert_eq!(*bench.rollout.phase(), Phase::Smoke { passed: false });
+    assert_eq!(*bench.rollout.phase(), Phase::Smoke { passed: false, unreached: None });
     assert_eq!((bench.weight(), bench.rollout.wanted().instances.candidate.agent), (0, 4));
-    bench.must(&Event::Smoked(Ok(())));
+    bench.must(&Event::Smoked(Smoked::Answers));
     assert_eq!(bench.weight(), 100);
     bench.carry_out();
     bench.wait(10);
@@ -322,9 +334,29 @@ fn blue_green_switches_at_once_and_back_by_the_same_switch() {
 
     let mut bench = Bench::new(beginning(blue_green()));
     bench.carry_out();
-    bench.must(&Event::Smoked(Err("500".to_owned())));
+    bench.must(&Event::Smoked(Smoked::Fails("500".to_owned())));
     bench.carry_out();
     assert!(bench.is_aborted());
+}
+
+#[test]
+fn a_preview_that_cannot_be_reached_blames_nobody_and_a_person_may_pass_it() {
+    let mut bench = Bench::new(beginning(blue_green()));
+    bench.carry_out();
+    assert!(bench.asks("alice", Deed::Promote).is_err(), "it has not been looked at yet");
+    bench.must(&Event::Smoked(Smoked::Unreached("no route to host".to_owned())));
+    bench.wait(600);
+    let wait = bench.rollout.wait(bench.now).expect("it waits");
+    assert!(wait.is_stalled() && wait.to_string().contains("no route to host"), "{wait}");
+    assert!(wait.to_string().contains("backstay promote"), "{wait}");
+    assert_eq!(bench.weight(), 0);
+    // It can be reached again, and is as it should be.
+    let mut again = Bench { rollout: bench.rollout.clone(), now: bench.now, news: vec![] };
+    again.must(&Event::Smoked(Smoked::Answers));
+    assert_eq!(again.weight(), 100);
+    // Nobody can look at it from here; somebody looked otherwise.
+    bench.asks("alice", Deed::Promote).expect("passed");
+    assert_eq!(bench.weight(), 100);
 }
 
 #[test]

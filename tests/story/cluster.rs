@@ -18,10 +18,21 @@ pub(crate) struct Cluster {
     pub(crate) clock: u64,
     /// Releases whose pods never get ready, with the reason a container waits for.
     pub(crate) sick: BTreeMap<String, &'static str>,
+    /// What is ready behind each Service, as its slices say it; nothing: nobody watches them.
+    pub(crate) endpoints: Option<Endpoints>,
     /// No gateway says anything of a route any more.
     pub(crate) silent_gateway: bool,
     /// The controllers have seen all up to here.
     seen: (u64, BTreeMap<String, &'static str>),
+}
+
+/// How the slices of Services are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoints {
+    /// They say what is.
+    Follow,
+    /// They are those that stand; of a new Service there is none.
+    Late,
 }
 
 /// Why the server does not do it.
@@ -38,6 +49,7 @@ impl Cluster {
             objects: BTreeMap::new(),
             clock: 100,
             sick: BTreeMap::new(),
+            endpoints: None,
             silent_gateway: false,
             seen: (0, BTreeMap::new()),
         }
@@ -178,6 +190,10 @@ impl Cluster {
         for object in routes {
             self.accept(&object);
         }
+        if self.endpoints == Some(Endpoints::Follow) {
+            let services = self.objects.keys().filter(|object| object.kind == "Service").cloned();
+            services.collect::<Vec<_>>().iter().for_each(|service| self.slice(service));
+        }
         self.seen = (self.clock, self.sick.clone());
     }
 
@@ -189,6 +205,30 @@ impl Cluster {
         };
         let pods = self.objects.values().map(AsRef::as_ref).filter(found);
         pods.filter(|pod| pod.body["status"]["conditions"][0]["status"] == "True").collect()
+    }
+
+    /// Keeps the slice of a Service.
+    fn slice(&mut self, service: &ObjectRef) {
+        let body = Arc::clone(&self.objects[service].body);
+        let ready = self.behind(&body["spec"]["selector"]).len();
+        let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": true}});
+        let slice = ObjectRef {
+            group: "discovery.k8s.io".to_owned(),
+            kind: "EndpointSlice".to_owned(),
+            name: format!("{}-1", service.name),
+            ..service.clone()
+        };
+        let mut labels = body["metadata"]["labels"].clone();
+        labels["kubernetes.io/service-name"] = json!(service.name);
+        let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": service.name, "uid": body["metadata"]["uid"], "controller": true}]);
+        let metadata = json!({"name": slice.name, "labels": labels, "ownerReferences": owner});
+        let next = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata,
+            "addressType": "IPv4", "endpoints": vec![endpoint; ready]});
+        if self.objects.contains_key(&slice) {
+            self.edit(&slice, |body| body["endpoints"] = next["endpoints"].clone());
+        } else {
+            self.put(&slice, next);
+        }
     }
 
     /// The gateway says of a route that it is in force.

@@ -9,10 +9,11 @@ use backstay::desired::rollout::{
 };
 use backstay::judge::{Outcome as Found, Report, Side};
 use backstay::record::{ConditionKind, Operation, Outcome, Request, RollbackRequest, Told};
-use backstay::rollout::{Answer, Closed, Phase, Rollout};
+use backstay::rollout::{Answer, Closed, Phase, Rollout, Smoked};
 use jiff::SignedDuration;
 use serde_json::json;
 
+use super::cluster::Endpoints;
 use super::git::route;
 use super::traffic::Traffic;
 use super::world::{World, agent};
@@ -532,11 +533,26 @@ fn a_second_set_is_looked_at_and_switched_to_at_once() {
 fn a_second_set_that_does_not_answer_is_never_switched_to() {
     let mut world = World::new().git_with("good", by(blue_green())).settle();
     let stable = world.stable();
-    world.preview = Err("500".to_owned());
+    world.preview = Smoked::Fails("500".to_owned());
     let world = world.git_with("bad", by(blue_green())).settle().until("at rest", World::is_at_rest);
     assert_eq!(world.stable(), stable);
     assert_eq!(world.record().quarantine.len(), 1);
     assert!(!world.has_told("Promoted"));
+}
+
+#[test]
+fn a_second_set_that_nobody_can_look_at_waits_and_is_not_blamed() {
+    let mut world = World::new().git_with("good", by(blue_green())).settle();
+    let stable = world.stable();
+    world.preview = Smoked::Unreached("no route to host".to_owned());
+    let mut world = world.git_with("better", by(blue_green())).settle().later(SignedDuration::from_mins(10)).settle();
+    assert_eq!((world.stable(), world.record().quarantine.len()), (stable.clone(), 0));
+    let stalled = world.record().condition(ConditionKind::Stalled).expect("a condition").message.clone();
+    assert!(stalled.contains("no route to host") && stalled.contains("backstay promote"), "{stalled}");
+    world.preview = Smoked::Answers;
+    let world = world.later(SignedDuration::from_secs(3)).until("at rest", World::is_at_rest).settle();
+    assert_ne!(world.stable(), stable);
+    assert!(world.record().condition(ConditionKind::Stalled).is_none());
 }
 
 #[test]
@@ -685,6 +701,29 @@ fn a_route_that_no_gateway_speaks_of_carries_nobody() {
     assert!(world.weight_of(&candidate) < f64::EPSILON && world.weight_of(&stable) > 99.0, "{:?}", world.told);
     assert!(!world.has_told("TrafficShifted") && *world.rollout().phase() == Phase::Starting, "{:?}", world.told);
     assert!(progressing(&world).contains("the route to say that"), "{}", progressing(&world));
+}
+
+#[test]
+fn a_candidate_that_its_service_does_not_know_yet_gets_nothing() {
+    let mut world = World::new();
+    world.traffic = Traffic::of(200.0);
+    world.cluster.endpoints = Some(Endpoints::Follow);
+    let mut world = world.git_with("good", by(canary())).settle();
+    let stable = world.stable().expect("stable");
+    world.cluster.endpoints = Some(Endpoints::Late);
+    let mut world = world.git_with("better", by(canary())).settle().later(SignedDuration::from_secs(20)).settle();
+    let candidate = world.candidate();
+    let route = world.body("HTTPRoute", "support")["spec"].to_string();
+    assert!(
+        world.weight_of(&stable) > 99.0 && !route.contains(&candidate),
+        "its pods are ready, and nobody knows: {route}"
+    );
+    world.cluster.endpoints = Some(Endpoints::Follow);
+    world.cluster.clock += 1;
+    let world = world.settle();
+    assert!((world.weight_of(&candidate) - 5.0).abs() < f64::EPSILON, "{:?}", world.record().conditions);
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), Some(candidate));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use backstay::reconcile::{
     PruneLimits, admit, returns, step,
 };
 use backstay::record::{AgentRecord, ConditionKind, Evidence, Requests, Truth};
-use backstay::rollout::{Answer, GateQuestion};
+use backstay::rollout::{Answer, GateQuestion, Smoked};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ pub(crate) struct World {
     /// Who asks, and what is measured of it.
     pub(crate) traffic: Traffic,
     /// What the preview of a second set answers.
-    pub(crate) preview: Result<(), String>,
+    pub(crate) preview: Smoked,
     /// What comes of a write is seen before its answer is.
     pub(crate) fast_watch: bool,
     /// What the gate `load` answers; nothing: its answer gets lost.
@@ -116,7 +116,7 @@ impl World {
             observed: 0,
             worked: Duration::ZERO,
             traffic: Traffic::default(),
-            preview: Ok(()),
+            preview: Smoked::Answers,
             fast_watch: false,
             gate: Some(Answer::Open),
             gate_asked: vec![],

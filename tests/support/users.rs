@@ -30,6 +30,8 @@ pub(crate) struct Got {
     pub(crate) last: Option<Timestamp>,
     /// What its first failures were.
     pub(crate) why: Vec<String>,
+    /// When its failures were sent.
+    pub(crate) when: Vec<Timestamp>,
 }
 
 /// Where `support` is asked.
@@ -249,6 +251,7 @@ fn note(got: &Mutex<BTreeMap<String, Got>>, release: Option<String>, end: Result
         Ok(()) => entry.answered += 1,
         Err(why) => {
             entry.failed += 1;
+            entry.when.push(sent);
             if entry.why.len() < TOLD {
                 entry.why.push(format!("{sent}: {why}"));
             }

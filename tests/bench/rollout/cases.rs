@@ -1,5 +1,6 @@
 //! The cases, the same for every target.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Parser as _;
@@ -167,7 +168,7 @@ async fn flat_out(per_second: u32, times: u32, limit: f64, table: &mut Table) {
 
 /// One canary after another, every fifth of them bad, and nobody on stable is failed.
 async fn canaries(times: u32, table: &mut Table) {
-    let (river, _daemon, front) = site("bench-many", HALF).await;
+    let (river, daemon, front) = site("bench-many", HALF).await;
     let mut good = vec![stable(&river.record("support").await.expect("a record"))];
     let users = Users::start(&front);
     let mut aborted = 0;
@@ -188,8 +189,32 @@ async fn canaries(times: u32, table: &mut Table) {
     let failed = of_stable + got.get("nobody").map_or(0, |got| got.failed);
     good.iter().map(String::as_str).chain(["nobody"]).filter_map(|release| got.get(release)).for_each(|got| {
         got.why.iter().for_each(|why| table.note(format!("failed at {why}")));
+        blame(&daemon.log(), &got.when).into_iter().for_each(|line| table.note(line));
     });
     none_failed(format!("{times} canaries, {aborted} of them aborted"), failed, asked, table);
+}
+
+/// After which words of the daemon's somebody was failed, and how long after: one line for each of the words.
+fn blame(log: &str, failures: &[Timestamp]) -> Vec<String> {
+    let said = |line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let at: Timestamp = line["timestamp"].as_str()?.parse().ok()?;
+        (line["level"] != "DEBUG").then(|| (at, line["message"].to_string()))
+    };
+    let said: Vec<_> = log.lines().filter_map(said).collect();
+    let mut after: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for &failure in failures {
+        let Some((at, words)) = said.iter().rev().find(|(at, _)| *at <= failure) else { continue };
+        // Releases and commits differ; what happened is the same.
+        let same = words.split(' ').filter(|word| !word.bytes().any(|byte| byte.is_ascii_digit()));
+        after.entry(same.collect::<Vec<_>>().join(" ")).or_default().push(seconds(*at, failure));
+    }
+    let line = |(words, mut times): (String, Vec<f64>)| {
+        let (middle, high) = quantiles(&mut times);
+        let (from, count) = (times[0], times.len());
+        format!("{count} failed {from:.3} to {high:.3} s (middle {middle:.3}) after {words}")
+    };
+    after.into_iter().map(line).collect()
 }
 
 fn none_failed(case: String, failed: u64, asked: u64, table: &mut Table) {

@@ -15,7 +15,7 @@ use crate::judge::{
 use crate::model::{Digest, ReleaseId, Timestamp};
 use crate::record::{AgentRecord, Cause, Operation, OperationId, OperationKind, RolloutRecord, Standing};
 use crate::rollout::{
-    Beginning, Carrier, Deed, Event, Instances, Outside, Person, Rollout, Sides, Way, experiment, judged,
+    Beginning, Carrier, Deed, Event, Instances, Outside, Person, Rollout, Sides, Smoked, Way, experiment, judged,
 };
 
 const START: &str = "2026-07-01T12:00:00Z";
@@ -318,7 +318,13 @@ pub(in crate::cli) fn blue_green() -> AgentRecord {
 
 /// The traffic was switched, and the first set stands by.
 pub(in crate::cli) fn blue_green_switched() -> AgentRecord {
-    Bench::new(blue_green_spec(), 0).at(0).carried_out().tell(&Event::Smoked(Ok(()))).carried_out().at(8).record()
+    Bench::new(blue_green_spec(), 0)
+        .at(0)
+        .carried_out()
+        .tell(&Event::Smoked(Smoked::Answers))
+        .carried_out()
+        .at(8)
+        .record()
 }
 
 pub(in crate::cli) fn ab_test() -> AgentRecord {
