@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use crate::reconcile::Smoke;
 use crate::rollout::Smoked;
 
-/// How long an answer is waited for.
+/// How long a look takes at most, from the connection to the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of an answer that are read at most.
 const LONGEST: usize = 64 << 10;
@@ -27,16 +28,17 @@ pub(crate) enum Front {
 
 /// Asks the preview. Where no connection comes about, nothing is known of who would answer.
 pub(crate) async fn smoke(front: Option<&Front>, asked: &Smoke) -> Smoked {
-    let (place, host) = match place(front, asked) {
-        Ok(place) => (place, asked.host.clone()),
+    let place = match place(front, asked) {
+        Ok(place) => place,
         Err(why) => return Smoked::Unreached(why.to_owned()),
     };
-    let stream = match tokio::time::timeout(PATIENCE, TcpStream::connect(place)).await {
+    let end = Instant::now() + PATIENCE;
+    let stream = match timeout_at(end, TcpStream::connect(place)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Smoked::Unreached(format!("cannot connect to {place}: {error}")),
         Err(_) => return Smoked::Unreached(format!("cannot connect to {place} within {} s", PATIENCE.as_secs())),
     };
-    match tokio::time::timeout(PATIENCE, ask(stream, place, host, asked)).await {
+    match timeout_at(end, ask(stream, place, asked)).await {
         Ok(Ok(())) => Smoked::Answers,
         Ok(Err(why)) => Smoked::Fails(why),
         Err(_) => Smoked::Fails(format!("`{}` was silent for {} s", asked.path, PATIENCE.as_secs())),
@@ -55,12 +57,12 @@ fn place(front: Option<&Front>, asked: &Smoke) -> Result<SocketAddr, &'static st
 }
 
 /// Why it did not answer with success, if it did not.
-async fn ask(stream: TcpStream, place: SocketAddr, host: String, asked: &Smoke) -> Result<(), String> {
+async fn ask(stream: TcpStream, place: SocketAddr, asked: &Smoke) -> Result<(), String> {
     let failed = |what: &str, error: &dyn std::fmt::Display| format!("{what} {place}: {error}");
     let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| failed("cannot speak to", &error))?;
     let driving = tokio::spawn(connection);
-    let request = http::Request::get(&asked.path).header("host", host).header("user-agent", "backstay-smoke");
+    let request = http::Request::get(&asked.path).header("host", &asked.host).header("user-agent", "backstay-smoke");
     let request = request.header("connection", "close").body(Empty::<Bytes>::new());
     let request = request.map_err(|error| format!("`{}` cannot be asked for: {error}", asked.path))?;
     let answer = sender.send_request(request).await.map_err(|error| failed("no answer from", &error));

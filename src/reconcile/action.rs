@@ -163,7 +163,7 @@ pub enum Observation {
     Woken,
     /// What was asked to be measured.
     Measured(Box<Measurements>),
-    /// What the preview of a release answered: success, or why not.
+    /// What came of a look at a release through its preview.
     Smoked(ReleaseId, Smoked),
     /// What a gate answered to a question.
     Gate(Box<GateQuestion>, Answer),

@@ -58,7 +58,7 @@ pub struct AgentState {
     pub(super) fenced: Option<String>,
     /// The judge of the rollout that is on its way.
     pub(super) judging: Option<Judging>,
-    /// What the preview of a release answered, until the rollout has heard it.
+    /// What came of a look at a release through its preview, until the rollout has heard it.
     pub(super) smoked: Option<(ReleaseId, Smoked)>,
     /// The same of a gate.
     pub(super) gate_said: Option<(Box<GateQuestion>, Answer)>,

@@ -58,9 +58,10 @@ impl Term {
         if all { wait } else { wait.min(LOOK) }
     }
 
-    /// Whether it was told that a Pod is ready, and nobody has looked since this term began.
+    /// Whether it was told that a Pod is ready, and nobody has looked since this term began: asked of every Pod at every
+    /// pass, so that what is soon never so comes first.
     fn is_unlooked(&self, pod: &Pod) -> bool {
-        !self.seen(pod).looked && was_ready(pod) && self.begun.elapsed() < FIRST_LOOKS
+        self.begun.elapsed() < FIRST_LOOKS && was_ready(pod) && !self.seen(pod).looked
     }
 
     /// False where it is to be tried again.
