@@ -163,6 +163,10 @@ pub enum Phase {
         least: u32,
         /// Something of the candidate was made.
         made: bool,
+        /// The route said since that nothing goes to the candidate. What was in force before says nothing of that: a weight
+        /// may have been written since.
+        #[serde(default)]
+        off: bool,
     },
     /// The traffic is back on stable.
     Aborted {

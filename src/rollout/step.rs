@@ -53,7 +53,12 @@ impl Rollout {
                 self.ready = ready.clone();
                 self.was_seen = true;
             }
-            Event::Routes(routes) => self.in_force = *routes,
+            Event::Routes(routes) => {
+                self.in_force = *routes;
+                if let Phase::Aborting { off, .. } = &mut self.phase {
+                    *off = routes.is_some_and(|routes| !routes.split.gives());
+                }
+            }
             Event::Outside(outside) => self.outside = outside.clone(),
             Event::Size(size) => self.size = size.clone(),
             Event::Desired(id) => self.desired(*id, now, news),
@@ -316,8 +321,9 @@ impl Rollout {
                     rollbacks: self.rollbacks.clone(),
                 });
                 let approved = std::mem::take(&mut self.approved);
-                let (ready, in_force, outside) = (self.ready.clone(), self.in_force, self.outside.clone());
-                *self = Self { ready, was_seen: self.was_seen, in_force, outside, approved, waived: true, ..fresh };
+                let (ready, outside) = (self.ready.clone(), self.outside.clone());
+                // What was in force is of a candidate that was on its way out of the route.
+                *self = Self { ready, was_seen: self.was_seen, outside, approved, waived: true, ..fresh };
                 news.push(News::Retried(by.clone()));
                 Ok(())
             }
@@ -471,7 +477,7 @@ impl Rollout {
             Phase::Keeping { since } if over(since, self.keep_old()) && self.serves() => {
                 self.phase = done(now, news);
             }
-            Phase::Aborting { reason, made, .. } if self.is_back(made) => {
+            Phase::Aborting { reason, made, off, .. } if self.is_back(made, off) => {
                 news.push(News::Aborted(reason.clone()));
                 self.phase = Phase::Aborted { reason, at: now };
             }
@@ -603,15 +609,14 @@ impl Rollout {
         if made && self.granted.gives() && self.ready.stable.agent == 0 && self.told.insert(Alarm::NoWayBack) {
             news.push(News::NoWayBack);
         }
-        self.phase = Phase::Aborting { reason, sized, least, made };
+        self.phase = Phase::Aborting { reason, sized, least, made, off: false };
     }
 
     /// The traffic is off the candidate, and the route says so.
-    fn is_back(&self, made: bool) -> bool {
+    fn is_back(&self, made: bool, off: bool) -> bool {
         if self.carrier == Carrier::InPlace {
             return !made || self.ready.stable.cover(&self.size);
         }
-        let off = self.in_force.is_some_and(|routes| !routes.split.gives());
         !self.granted.gives() && (!self.was_attached || off)
     }
 

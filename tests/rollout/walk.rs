@@ -158,6 +158,22 @@ fn an_aborted_candidate_leaves_the_route_once_nothing_goes_to_it() {
 }
 
 #[test]
+fn what_was_in_force_before_an_abort_ends_no_abort_and_begins_no_retry() {
+    let mut bench = Bench::new(beginning(canary(vec![weight(5, 5)])));
+    // In the route without weight; the first weight is asked for, and not in force yet.
+    bench.must(&Event::Ready(bench.rollout.wanted().instances));
+    bench.must(&Event::Ready(bench.rollout.wanted().instances));
+    bench.must(&Event::Routes(Some(bench.rollout.wanted().routes)));
+    assert_eq!(bench.weight(), 5);
+    bench.must(&Event::Failed { why: "it failed".to_owned(), by_release: true });
+    assert!(!bench.is_aborted(), "who knows what was written of that weight?");
+    bench.must(&Event::Routes(Some(bench.rollout.wanted().routes)));
+    assert!(bench.is_aborted());
+    bench.asks("bob", Deed::Retry).expect("another try");
+    assert_eq!(bench.weight(), 0, "it was on its way out of the route");
+}
+
+#[test]
 fn a_candidate_that_is_lost_has_no_traffic_and_begins_its_step_anew() {
     let mut bench = usual();
     bench.carry_out();
