@@ -265,6 +265,26 @@ fn idle_connections_give_their_places_back() {
     server.stopped();
 }
 
+/// R2: who asks again and again and takes no answer keeps nobody out for long either.
+#[test]
+fn callers_that_take_no_answers_give_their_places_back() {
+    let limits = Limits { connections: 2, stall: Duration::from_millis(300), ..Limits::default() };
+    let server = server(limits, HookSecrets::default());
+    let ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64);
+    let stuck: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address).expect("connected");
+            stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+            // Until nothing more fits in either direction.
+            while stream.write_all(&ask).is_ok() {}
+            stream
+        })
+        .collect();
+    assert_eq!(server.get("/healthz").0, 200, "its turn comes while both of them stay");
+    drop(stuck);
+    server.stopped();
+}
+
 /// Section 3, the network: what may be read in two ways is read in none.
 #[test]
 fn ambiguous_requests_are_refused() {

@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, router};
@@ -30,6 +31,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// Time from the end of the head to the answer, the body included.
     pub request: Duration,
+    /// Time in which a caller takes no byte of its answer.
+    pub stall: Duration,
     /// Connections at a time; more wait.
     pub connections: usize,
     /// Time for open requests to end when the daemon stops.
@@ -44,6 +47,7 @@ impl Default for Limits {
             headers: 64,
             head_time: Duration::from_secs(10),
             request: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
             connections: 512,
             grace: Duration::from_secs(5),
         }
@@ -74,7 +78,9 @@ pub async fn serve(listener: TcpListener, app: App, limits: Limits, stop: Cancel
         };
         match accepted {
             Ok((stream, slot)) => {
-                let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_write_timeout(Some(limits.stall));
+                let connection = builder.serve_connection(TokioIo::new(Box::pin(stream)), service.clone());
                 let connection = graceful.watch(connection);
                 connections.spawn(async move {
                     if let Err(error) = connection.await {
