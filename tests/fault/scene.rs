@@ -354,7 +354,7 @@ impl<'l> Scene<'l> {
     /// Five more rounds: each looks at Git. Tells of every write in that time, the lease's apart.
     pub(crate) async fn rounds(&mut self) -> Vec<String> {
         // What the end of the stage still tells: Events, the environment's record, status of the controllers.
-        self.quiet().await;
+        self.quiet(Duration::from_secs(1)).await;
         let from = self.proxy.count();
         for _ in 0..5 {
             if let Some(daemon) = &self.daemon {
@@ -367,18 +367,19 @@ impl<'l> Scene<'l> {
         writes.map(|seen| seen.call.to_string()).collect()
     }
 
-    /// Waits until nothing was written for a second.
-    async fn quiet(&mut self) {
-        let mut still = 0;
+    /// Waits until nothing was written for so long.
+    pub(crate) async fn quiet(&mut self, so_long: Duration) {
+        const LOOK: Duration = Duration::from_millis(50);
+        let mut still = Duration::ZERO;
         for _ in 0..200 {
             let log = self.proxy.log();
             let writes = log.iter().filter(|seen| seen.call.writes() && !seen.call.is_lease()).count();
-            still = if writes == self.writes_seen { still + 1 } else { 0 };
+            still = if writes == self.writes_seen { still + LOOK } else { Duration::ZERO };
             self.writes_seen = writes;
-            if still >= 20 {
+            if still >= so_long {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
