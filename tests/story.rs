@@ -31,6 +31,8 @@ mod world;
 mod back;
 #[path = "story/environment.rs"]
 mod environment;
+#[path = "story/experiment.rs"]
+mod experiment;
 #[path = "story/faults.rs"]
 mod faults;
 #[path = "story/guards.rs"]

@@ -269,7 +269,7 @@ fn hear(
     let desired = at(ask, &head, &tracked, &pinned, trust, cache, heard)?;
     let standing = standing(ask, &head, &tracked, &desired, &held, cache, heard);
     let reverts = reverts(ask, &desired);
-    let authors = if desired.spec.approvals > 0 { authors(ask, &desired) } else { BTreeMap::new() };
+    let authors = if desired.spec.approvals > 0 { authors(ask, &desired, &mut held) } else { BTreeMap::new() };
     let mut accepted = BTreeMap::from([(head_track.key(), head.revision.clone())]);
     if let Some(track) = &track {
         accepted.insert(track.key(), tracked.revision.clone());
@@ -277,28 +277,47 @@ fn hear(
     Ok(Some(Word { desired, standing, reverts, held, authors, accepted, due }))
 }
 
-/// Who wrote the commits between what stands and what Git asks for, for each agent whose release is another one.
-fn authors(ask: &Ask<'_>, desired: &DesiredState) -> BTreeMap<AgentName, BTreeSet<rollout::Person>> {
+/// Who wrote the commits between what stands and what Git asks for, for each agent whose release is a new one.
+///
+/// Where that cannot be told, anybody who approves could be the author: the agent is held.
+fn authors(
+    ask: &Ask<'_>,
+    desired: &DesiredState,
+    held: &mut BTreeMap<AgentName, Reason>,
+) -> BTreeMap<AgentName, BTreeSet<rollout::Person>> {
     let store = ask.git.mirror.store();
     let known = |author: &str| {
         let person = ask.people.iter().find(|(_, person)| author.contains(&format!("<{}>", person.email)));
         rollout::Person(person.map_or_else(|| author.to_owned(), |(username, _)| username.clone()))
     };
-    let of = |asked: &DesiredAgent| {
-        let stands = ask.records.get(&asked.name)?.stable.as_ref()?;
-        if stands.release == asked.release.id {
-            return None;
-        }
+    let of = |asked: &DesiredAgent, stands: &CommitId| {
         let paths = paths_of(&asked.name, ask.environment);
-        let walk = store.commits_between(&stands.revision.commit, &asked.revision.commit, WAY).ok()?;
+        let walk = store.commits_between(stands, &asked.revision.commit, LINE).map_err(|error| error.to_string())?;
+        if !walk.reached && walk.commits.len() >= LINE {
+            return Err(format!("there are more than {LINE} commits since what is stable"));
+        }
         let theirs = walk
             .commits
             .into_iter()
-            .filter(|commit| store.changed_paths(&commit.id).is_ok_and(|changed| touches(&changed, &paths)));
-        Some(theirs.map(|commit| known(&commit.author)).collect())
+            // What cannot be read may well be about this agent.
+            .filter(|commit| store.changed_paths(&commit.id).map_or(true, |changed| touches(&changed, &paths)));
+        Ok(theirs.map(|commit| known(&commit.author)).collect())
     };
-    let agents = desired.agents.iter().filter_map(|(name, asked)| Some((name.clone(), of(asked.as_ref().ok()?)?)));
-    agents.collect()
+    let mut all = BTreeMap::new();
+    for (name, asked) in desired.agents.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().ok()?))) {
+        let Some(record) = ask.records.get(name) else { continue };
+        let Some(stable) = record.stable.as_ref().filter(|_| record.stood(asked.release.id).is_none()) else {
+            continue;
+        };
+        match of(asked, &stable.revision.commit) {
+            Ok(theirs) => drop(all.insert(name.clone(), theirs)),
+            Err(why) => {
+                let message = format!("nobody can approve it, since its authors are not known: {why}");
+                held.entry(name.clone()).or_insert(Reason { word: "AuthorsUnknown", message, stalled: true });
+            }
+        }
+    }
+    all
 }
 
 /// Resolves with some agents at commits of their own.

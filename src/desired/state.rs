@@ -75,12 +75,12 @@ pub struct EnvironmentSpec {
     pub origin: Origin,
 }
 
-/// How many agents of one commit roll out at a time; nothing: as many as there are.
+/// How many agents roll out at a time, first releases and ways back not counted; nothing: as many as there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Waves {
     /// Agents.
     pub max_agents: Option<u32>,
-    /// No further agent starts after that many aborts.
+    /// No agent starts that waited while that many others went back.
     pub stop_after_aborts: Option<u32>,
 }
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use super::{Admission, Reason, Wanted};
-use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState, frozen, next_freeze};
+use crate::desired::{After, Allow, Consent, DesiredAgent, DesiredState, Frozen, frozen, next_freeze};
 use crate::model::{AgentName, CommitId, Diagnostics, ObjectRef, ReleaseId, Severity, Timestamp, Uid};
 use crate::record::{AgentRecord, ConditionKind, Evidence, OperationKind, Phase, Records, RolloutRecord, Truth};
-use crate::rollout::{Outside, Person, WaveStanding, wave};
+use crate::rollout::{Outside, Person, Room, Wait, WaveStanding};
 
 /// How much may be removed at once without a consent for each agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +83,16 @@ pub fn admit(input: &EnvironmentInput<'_>) -> Admitted {
     }
     let moves = moves(input, &wanted);
     let none = Moves::default();
-    let agents = wanted.into_iter().map(|(name, wanted)| {
-        let admission = Arc::new(admission(input, &name, wanted, moves.get(&name).unwrap_or(&none)));
-        (name, admission)
+    let start = Start::of(input, &wanted);
+    let over = start.freeze.as_ref().map(|freeze| freeze.until);
+    let again = next_freeze(&input.desired.spec.freezes, input.now).into_iter().chain(over).min();
+    let agents = wanted.iter().map(|(name, wanted)| {
+        let record = input.records.get(name);
+        let wanted = start.holds(record, wanted, input.now).map_or_else(|| wanted.clone(), Wanted::Keep);
+        let outside = start.outside(record, name, input.now);
+        (name.clone(), Arc::new(admission(input, name, wanted, moves.get(name).unwrap_or(&none), outside)))
     });
-    Admitted { agents: agents.collect(), prune_blocked, again: next_freeze(&input.desired.spec.freezes, input.now) }
+    Admitted { agents: agents.collect(), prune_blocked, again }
 }
 
 fn follow(input: &EnvironmentInput<'_>, name: &AgentName, asked: &Result<Arc<DesiredAgent>, Diagnostics>) -> Wanted {
@@ -220,36 +225,83 @@ fn moves(input: &EnvironmentInput<'_>, wanted: &BTreeMap<AgentName, Wanted>) -> 
     moves
 }
 
-/// What the environment says about a rollout of one agent.
-fn outside(input: &EnvironmentInput<'_>, name: &AgentName) -> Outside {
-    let spec = &input.desired.spec;
-    let waves = spec.waves.max_agents.is_some() || spec.waves.stop_after_aborts.is_some();
-    let asked = input.desired.agents.get(name).and_then(|asked| asked.as_ref().ok()).filter(|_| waves);
-    let wave = asked.and_then(|asked| {
-        let of_commit = input.desired.agents.iter().filter_map(|(other, theirs)| {
-            let theirs = theirs.as_ref().ok().filter(|theirs| theirs.revision.commit == asked.revision.commit)?;
-            Some((other, wave_standing(input.records.get(other).map(AsRef::as_ref), theirs.release.id)))
-        });
-        wave(spec.waves, name, of_commit)
-    });
-    Outside { freeze: frozen(&spec.freezes, input.now), dependency: None, wave }
+/// What the environment says to all that would start.
+struct Start<'a> {
+    freeze: Option<Frozen>,
+    /// Nothing where rollouts are not counted.
+    room: Option<Room<'a>>,
 }
 
-/// How the rollout of an agent to the release that Git asks for stands.
-fn wave_standing(record: Option<&AgentRecord>, asked: ReleaseId) -> WaveStanding {
-    let Some(record) = record else { return WaveStanding::Over };
-    let on_its_way = record.candidate.as_ref().is_some_and(|candidate| candidate.release == asked);
-    let waits = || record.rollout.as_ref().is_some_and(RolloutRecord::is_waiting);
-    match (&record.stable, on_its_way) {
-        _ if record.quarantined(asked).is_some() => WaveStanding::Aborted,
-        (Some(stable), _) if stable.release == asked => WaveStanding::Over,
-        (Some(_), true) if !waits() => WaveStanding::Runs,
-        (Some(_), _) => WaveStanding::Waits,
-        (None, _) => WaveStanding::Over,
+// === impl Start ===
+
+impl<'a> Start<'a> {
+    fn of(input: &EnvironmentInput<'a>, wanted: &'a BTreeMap<AgentName, Wanted>) -> Self {
+        let spec = &input.desired.spec;
+        let counted = spec.waves.max_agents.is_some() || spec.waves.stop_after_aborts.is_some();
+        let room = counted.then(|| {
+            let all = wanted.iter().map(|(name, wanted)| (name, standing(input.records.get(name), wanted)));
+            let last_abort = |record: &Arc<AgentRecord>| record.quarantine.iter().map(|entry| entry.since).max();
+            Room::of(spec.waves, all, input.records.values().filter_map(last_abort))
+        });
+        Self { freeze: frozen(&spec.freezes, input.now), room }
+    }
+
+    /// What it says about the rollout of one agent.
+    fn outside(&self, record: Option<&Arc<AgentRecord>>, name: &AgentName, now: Timestamp) -> Outside {
+        let since = record.and_then(|record| record.operation.as_ref()).map_or(now, |open| open.started);
+        let wave = self.room.as_ref().and_then(|room| room.wave(name, since));
+        Outside { freeze: self.freeze.clone(), wave }
+    }
+
+    /// Why an agent whose release is on no way with steps, which could wait there, may not start it yet.
+    fn holds(&self, record: Option<&Arc<AgentRecord>>, wanted: &Wanted, now: Timestamp) -> Option<Reason> {
+        let Wanted::Run(desired) = wanted else { return None };
+        let id = desired.release.id;
+        let stable = record.and_then(|record| record.stable.as_ref());
+        let waits_itself = stable.is_some_and(|stable| stable.own_set || desired.settings.has_sets());
+        let stood = record.is_some_and(|record| record.stood(id).is_some());
+        let begun =
+            record.and_then(|record| record.candidate.as_ref()).is_some_and(|on_its_way| on_its_way.release == id);
+        if waits_itself || stood || begun || stable.is_some_and(|stable| stable.release == id) {
+            return None;
+        }
+        let waits = |word, wait: Wait| {
+            Some(Reason { word, message: format!("waiting for {wait}"), stalled: wait.is_stalled() })
+        };
+        if let Some(freeze) = &self.freeze {
+            return waits("Frozen", Wait::Freeze(freeze.clone()));
+        }
+        // A first release takes nothing from anybody.
+        stable?;
+        let wave = self.room.as_ref()?.wave(&desired.name, now)?;
+        waits("Wave", Wait::Wave(wave))
     }
 }
 
-fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, moves: &Moves) -> Admission {
+/// How the rollout of an agent stands, for those that wait for room.
+fn standing(record: Option<&Arc<AgentRecord>>, wanted: &Wanted) -> WaveStanding {
+    let Some(record) = record.filter(|record| record.stable.is_some()) else { return WaveStanding::Over };
+    match (&record.operation, wanted) {
+        (Some(open), _) if open.kind != OperationKind::Release || open.cause.goes_back() => WaveStanding::Over,
+        (Some(_), _) if record.rollout.as_ref().is_some_and(RolloutRecord::is_waiting) => WaveStanding::Waits,
+        (Some(_), _) => WaveStanding::Runs,
+        (None, Wanted::Run(desired)) => {
+            let id = desired.release.id;
+            let stays = record.quarantined(id).is_some() || record.hold.as_ref().is_some_and(|hold| hold.left == id);
+            // What is stable, or was, is in its history.
+            if stays || record.stood(id).is_some() { WaveStanding::Over } else { WaveStanding::Waits }
+        }
+        (None, Wanted::Keep(_) | Wanted::Remove) => WaveStanding::Over,
+    }
+}
+
+fn admission(
+    input: &EnvironmentInput<'_>,
+    name: &AgentName,
+    wanted: Wanted,
+    moves: &Moves,
+    outside: Outside,
+) -> Admission {
     Admission {
         wanted,
         standing: input.standing.get(name).cloned(),
@@ -258,7 +310,7 @@ fn admission(input: &EnvironmentInput<'_>, name: &AgentName, wanted: Wanted, mov
         takes: moves.takes.clone(),
         leaves: moves.leaves.clone(),
         write_back: input.desired.spec.write_back,
-        outside: outside(input, name),
+        outside,
         approvals: input.desired.spec.approvals,
         authors: input.authors.get(name).cloned().unwrap_or_default(),
     }

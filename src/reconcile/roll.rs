@@ -28,6 +28,8 @@ const SMOKE_EVERY: SignedDuration = SignedDuration::from_secs(2);
 const SMOKE_TRIES: u32 = 3;
 /// How often a gate is asked.
 const GATE_EVERY: SignedDuration = SignedDuration::from_secs(5);
+/// How long instances that were ready may be so no more: three looks at their health, ten seconds apart.
+const UNWELL: SignedDuration = SignedDuration::from_secs(20);
 /// Rounds in which what was seen is told to a rollout until nothing moves any more.
 const ROUNDS: usize = 8;
 
@@ -342,7 +344,7 @@ impl AgentState {
     /// What the candidate does to fail: at once where that is certain, else when its deadline has passed.
     fn failure(&mut self, rollout: &Rollout, candidate: &Side, now: Timestamp) -> Option<Event> {
         if matches!(rollout.phase(), Phase::Waiting) || rollout.is_over() {
-            self.memory.unsized_since = None;
+            (self.memory.unsized_since, self.memory.had) = (None, None);
             return None;
         }
         let health = candidate.health(self, now);
@@ -351,12 +353,15 @@ impl AgentState {
         if let Some(certain) = own.filter(|finding| finding.certain) {
             return Some(failed(certain));
         }
+        let wanted = rollout.wanted().instances.candidate;
         if rollout.has_its_instances() {
-            self.memory.unsized_since = None;
+            (self.memory.unsized_since, self.memory.had) = (None, Some(wanted));
             return None;
         }
         let since = *self.memory.unsized_since.get_or_insert(now);
-        let deadline = candidate.deadline(since)?;
+        // What answered and does so no more has no start to wait for.
+        let lost = own.is_some() && self.memory.had.as_ref().is_some_and(|had| had.cover(&wanted));
+        let deadline = if lost { since.checked_add(UNWELL).ok()? } else { candidate.deadline(since)? };
         if now < deadline {
             self.wake_at(Some(deadline));
             return None;

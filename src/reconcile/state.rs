@@ -136,6 +136,8 @@ pub(super) struct Memory {
     pub(super) alarm: Option<Timestamp>,
     /// Since when the candidate of a rollout has fewer instances than it shall have.
     pub(super) unsized_since: Option<Timestamp>,
+    /// The instances that the candidate had, all of them ready.
+    pub(super) had: Option<Instances>,
     /// When the evidence of a rollout was recorded last.
     pub(super) evidence_saved: Option<Timestamp>,
     /// When the preview of a rollout was asked last.
@@ -433,7 +435,7 @@ impl Memory {
         self.heals.clear();
         self.asked_who.clear();
         self.contested.clear();
-        (self.unsized_since, self.evidence_saved, self.smoke_asked) = (None, None, None);
+        (self.unsized_since, self.had, self.evidence_saved, self.smoke_asked) = (None, None, None, None);
         self.smoke_failed = 0;
         self.gate_asked = None;
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 
 use crate::desired::RolloutSpec;
-use crate::desired::rollout::{Measure, Metric, Otherwise, Preset, Segment, Source, Step, Strategy, Until};
+use crate::desired::rollout::{AbTest, Measure, Metric, Otherwise, Preset, Segment, Source, Step, Strategy, Until};
 use crate::judge;
 
 /// Intervals of a metric that may be missing before it is stale.
@@ -59,17 +59,45 @@ pub fn experiment(spec: &RolloutSpec) -> Option<judge::ExperimentSpec> {
     let Strategy::AbTest(test) = &spec.strategy else { return None };
     let compared = spec.analysis.iter().filter(|(_, metric)| metric.compare);
     let compared: BTreeMap<_, _> = compared.map(|(name, metric)| (name.clone(), metric.clone())).collect();
-    let weight = match test.by {
-        Segment::Hash { share, .. } => f64::from(share) / 100.0,
-        Segment::Value(_) => 0.5,
-    };
     Some(judge::ExperimentSpec {
         metrics: metrics(&compared),
-        weight,
+        weight: share(test),
         alpha: judge::Spec::default().alpha,
         at_least: test.at_least,
         at_most: test.at_most,
     })
+}
+
+/// What ends an experiment at once, whoever would win it: its limits, and requests that fail one after another.
+///
+/// The metrics as they are declared, and as they are judged; nothing where no experiment is declared.
+pub(super) fn allowed(spec: &RolloutSpec) -> Option<(BTreeMap<String, Metric>, judge::Spec)> {
+    let Strategy::AbTest(test) = &spec.strategy else { return None };
+    let fails = |metric: &Metric| matches!(metric.source, Source::Preset(preset) if preset.is_failures());
+    let limited = spec.analysis.iter().filter(|(_, metric)| metric.limit.is_some() || fails(metric));
+    let limited =
+        limited.map(|(name, metric)| (name.clone(), Metric { compare: false, margin: None, ..metric.clone() }));
+    let mut watched: BTreeMap<_, _> = limited.collect();
+    if !watched.values().any(fails) {
+        watched.entry("errors".to_owned()).or_insert_with(|| Metric::preset(Preset::ErrorRate));
+    }
+    let step = judge::Step {
+        weight: share(test),
+        hold_for: test.at_most,
+        deadline: None,
+        samples: None,
+        limits: BTreeMap::new(),
+    };
+    let judged = judge::Spec { metrics: metrics(&watched), steps: vec![step], ..judge::Spec::default() };
+    Some((watched, judged))
+}
+
+/// The candidate's part of the traffic; of a segment nobody knows it, and it counts as half.
+fn share(test: &AbTest) -> f64 {
+    match test.by {
+        Segment::Hash { share, .. } => f64::from(share) / 100.0,
+        Segment::Value(_) => 0.5,
+    }
 }
 
 fn metrics(declared: &BTreeMap<String, Metric>) -> BTreeMap<String, judge::Metric> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Instances, Reason, Routes, Sides, Wait, Wave};
 use crate::desired::Frozen;
 use crate::judge::{Decision, Report};
-use crate::model::{AgentName, ReleaseId, Timestamp};
+use crate::model::{ReleaseId, Timestamp};
 
 /// Who asked, by the name that they are known by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -115,9 +115,6 @@ pub struct Outside {
     /// A freeze holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub freeze: Option<Frozen>,
-    /// An agent that must be Ready first is not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dependency: Option<AgentName>,
     /// Its wave has no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wave: Option<Wave>,

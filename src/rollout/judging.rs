@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::course::{bake, experiment, judged};
+use super::course::{allowed, bake, experiment, judged};
 use super::pack::{pack, unpack};
 use super::{Event, Measurement, Measurements, Phase, Rollout};
 use crate::desired::rollout::Metric;
 use crate::judge::{
     Arms, Counters, Decision, Experiment, Failure, InvalidSpec, Judge, Measured, Moments, NoData, Report, Sample,
+    Verdict,
 };
 use crate::model::Timestamp;
 
@@ -39,7 +40,8 @@ pub struct Judging {
 enum Course {
     Steps(Judge),
     Bake(Judge),
-    Experiment(Box<Experiment>),
+    /// With the judge of what is not allowed, whoever would win.
+    Experiment(Box<(Experiment, Judge)>),
 }
 
 /// The same as one word.
@@ -57,6 +59,9 @@ enum Kind {
 struct Saved {
     course: Kind,
     state: String,
+    /// Of an experiment, what is known of its limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    allowed: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,7 +74,8 @@ impl Kind {
     /// What a phase is judged by; nothing where it is not.
     fn of(rollout: &Rollout) -> Option<Self> {
         match rollout.phase() {
-            Phase::Step { .. } if rollout.gives() => Some(Self::Steps),
+            // While the rest of its instances starts, the candidate has what its last step gave it.
+            Phase::Step { .. } | Phase::Promoting if rollout.gives() && !rollout.goes_back() => Some(Self::Steps),
             Phase::Baking { .. } => Some(Self::Bake),
             Phase::Experiment { since: Some(_), .. } => Some(Self::Experiment),
             Phase::Waiting
@@ -90,18 +96,22 @@ impl Kind {
 // === impl Course ===
 
 impl Course {
-    fn saved(&self) -> Result<String, serde_json::Error> {
-        match self {
-            Self::Steps(judge) | Self::Bake(judge) => judge.saved(),
-            Self::Experiment(experiment) => experiment.saved(),
-        }
+    /// Packed, with what is known of the limits of an experiment.
+    fn saved(&self) -> Result<(String, Option<String>), serde_json::Error> {
+        Ok(match self {
+            Self::Steps(judge) | Self::Bake(judge) => (pack(&judge.saved()?), None),
+            Self::Experiment(both) => (pack(&both.0.saved()?), Some(pack(&both.1.saved()?))),
+        })
     }
 
     fn without_instances(&self) -> Self {
         let mut course = self.clone();
         match &mut course {
             Self::Steps(judge) | Self::Bake(judge) => judge.forget_instances(),
-            Self::Experiment(experiment) => experiment.forget_instances(),
+            Self::Experiment(both) => {
+                both.0.forget_instances();
+                both.1.forget_instances();
+            }
         }
         course
     }
@@ -143,38 +153,43 @@ impl Judging {
     fn begin(rollout: &Rollout, kind: Kind, saved: Option<&str>, now: Timestamp) -> Result<Option<Self>, InvalidSpec> {
         let spec = rollout.spec();
         // Another course than the one that was kept begins anew; what cannot be read does so, too, and the judge says it.
-        let (state, decision, report) = match saved.map(serde_json::from_str::<Saved>) {
-            None => (None, None, None),
-            Some(Err(_)) => (Some(String::new()), None, None),
+        let read = |packed: &str| unpack(packed).unwrap_or_default();
+        let (state, known, decision, report) = match saved.map(serde_json::from_str::<Saved>) {
+            None => (None, None, None, None),
+            Some(Err(_)) => (Some(String::new()), None, None, None),
             Some(Ok(saved)) if saved.course == kind => {
-                (Some(unpack(&saved.state).unwrap_or_default()), saved.decision, saved.report)
+                (Some(read(&saved.state)), saved.allowed.as_deref().map(read), saved.decision, saved.report)
             }
-            Some(Ok(saved)) => (None, None, saved.report),
+            Some(Ok(saved)) => (None, None, None, saved.report),
         };
         let state = state.as_deref();
-        let judge = |spec, step| match state {
+        let judge = |spec, state: Option<&str>, step| match state {
             Some(state) => Judge::restore(spec, Some(state), step, now),
             None => Judge::new(spec, now),
         };
         let (course, metrics) = match kind {
             Kind::Steps => {
                 let Some(judged) = judged(spec) else { return Ok(None) };
-                let step = rollout.judged_step().map_or(0, |(step, _)| step);
-                (Course::Steps(judge(judged, step)?), spec.analysis.clone())
+                let last = judged.steps.len() - 1;
+                let step = rollout.judged_step().map_or(last, |(step, _)| step);
+                (Course::Steps(judge(judged, state, step)?), spec.analysis.clone())
             }
             Kind::Bake => {
                 let (declared, judged) = bake(spec);
-                (Course::Bake(judge(judged, 0)?), declared)
+                (Course::Bake(judge(judged, state, 0)?), declared)
             }
             Kind::Experiment => {
-                let Some(judged) = experiment(spec) else { return Ok(None) };
+                let (Some(judged), Some((mut metrics, limits))) = (experiment(spec), allowed(spec)) else {
+                    return Ok(None);
+                };
                 let compared = spec.analysis.iter().filter(|(name, _)| judged.metrics.contains_key(*name));
-                let compared = compared.map(|(name, metric)| (name.clone(), metric.clone())).collect();
+                metrics.extend(compared.map(|(name, metric)| (name.clone(), metric.clone())));
                 let experiment = match state {
                     Some(state) => Experiment::restore(judged, Some(state), now),
                     None => Experiment::new(judged, now),
                 };
-                (Course::Experiment(Box::new(experiment?)), compared)
+                let limits = judge(limits, known.as_deref(), 0)?;
+                (Course::Experiment(Box::new((experiment?, limits))), metrics)
             }
         };
         let (counters, values, asked) = Default::default();
@@ -223,7 +238,10 @@ impl Judging {
             let sample = sample.as_ref().map_err(Clone::clone);
             match &mut self.course {
                 Course::Steps(judge) | Course::Bake(judge) => judge.observe(&name, sample, now),
-                Course::Experiment(experiment) => experiment.observe(&name, sample, now),
+                Course::Experiment(both) => {
+                    both.0.observe(&name, sample.clone(), now);
+                    both.1.observe(&name, sample, now);
+                }
             }
         }
     }
@@ -236,15 +254,20 @@ impl Judging {
                 self.decision = Some(decision.clone());
                 Event::Judged(Box::new(decision))
             }
-            Course::Experiment(experiment) => {
-                let report = experiment.report(now);
+            Course::Experiment(both) => {
+                let decision = both.1.decide(now, failures);
+                if decision.verdict == Verdict::Abort {
+                    self.decision = Some(decision.clone());
+                    return Event::Judged(Box::new(decision));
+                }
+                let report = both.0.report(now);
                 self.report = Some(report.clone());
                 Event::Experiment(Box::new(report))
             }
         }
     }
 
-    /// What it decided last; of an experiment nothing.
+    /// What it decided last; of an experiment nothing, but that its candidate does what is not allowed.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
     }
@@ -259,12 +282,12 @@ impl Judging {
     ///
     /// None that can be met: the state has no maps but those with texts for keys.
     pub fn saved(&self) -> Result<String, serde_json::Error> {
-        let mut state = pack(&self.course.saved()?);
-        if state.len() > MOST_KEPT {
-            state = pack(&self.course.without_instances().saved()?);
+        let (mut state, mut allowed) = self.course.saved()?;
+        if state.len() + allowed.as_ref().map_or(0, String::len) > MOST_KEPT {
+            (state, allowed) = self.course.without_instances().saved()?;
         }
         let (decision, report) = (self.decision.clone(), self.report.clone());
-        serde_json::to_string(&Saved { course: self.kind(), state, decision, report })
+        serde_json::to_string(&Saved { course: self.kind(), state, allowed, decision, report })
     }
 
     /// Where the experiment of a rollout stood last, by what was [`saved`](Self::saved).

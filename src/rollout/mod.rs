@@ -54,4 +54,4 @@ pub use question::{GateQuestion, Measurement, Measurements, Question};
 pub use reason::{Aftermath, Reason, evidence, findings};
 pub use state::{Beginning, Phase, Rollout, Routes, Split, Unreadable, VERSION, Wanted, Way};
 pub use wait::Wait;
-pub use wave::{Standing as WaveStanding, Wave, wave};
+pub use wave::{Room, Standing as WaveStanding, Wave};

@@ -366,6 +366,11 @@ impl Rollout {
         self.granted.gives()
     }
 
+    /// It goes to a release that was stable before, which is not judged.
+    pub fn goes_back(&self) -> bool {
+        self.way == Way::Back
+    }
+
     /// The candidate has as many ready instances as it shall have now.
     pub fn has_its_instances(&self) -> bool {
         self.is_sized()

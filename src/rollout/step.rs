@@ -204,6 +204,9 @@ impl Rollout {
             (Phase::Baking { .. } | Phase::Keeping { .. }, Verdict::Advance | Verdict::Promote | Verdict::Hold) => {
                 Ok(())
             }
+            // Its last step was passed: what that could not decide, or could not see, is no reason any more.
+            (Phase::Promoting, Verdict::Hold) => Ok(()),
+            (Phase::Promoting, Verdict::Abort) if matches!(decision.why, Why::Undecided | Why::NoData) => Ok(()),
             (
                 Phase::Starting
                 | Phase::Smoke { .. }
@@ -584,7 +587,7 @@ impl Rollout {
     }
 
     /// From when on a promoted release may go back by itself; nothing: now.
-    fn may_go_back_from(&self, now: Timestamp) -> Option<Timestamp> {
+    pub(super) fn may_go_back_from(&self, now: Timestamp) -> Option<Timestamp> {
         let last = self.rollbacks.iter().max().and_then(|last| last.checked_add(self.spec.rollback.cooldown).ok());
         self.too_many(now).or(last.filter(|until| *until > now))
     }
@@ -633,10 +636,10 @@ impl Rollout {
         let wait = self.wait(now).map(Wait::in_short).filter(|wait| match wait {
             Wait::Approval { .. }
             | Wait::Freeze(_)
-            | Wait::Dependency(_)
             | Wait::Wave(_)
             | Wait::Cooldown { .. }
             | Wait::TooMany { .. }
+            | Wait::HeldBack { .. }
             | Wait::Promotion
             | Wait::Smoke { unreached: Some(_) }
             | Wait::Gate { .. } => true,

@@ -5,11 +5,11 @@ use std::fmt;
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Phase, Rollout, Way};
+use super::state::{Alarm, Phase, Rollout, Way};
 use super::{Closed, Person, Wave};
 use crate::desired::Frozen;
 use crate::desired::rollout::Step;
-use crate::model::{AgentName, Timestamp};
+use crate::model::Timestamp;
 
 /// What a rollout waits for: reads after "waiting for ".
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +22,6 @@ pub enum Wait {
     },
     /// The end of a freeze.
     Freeze(Frozen),
-    /// Another agent.
-    Dependency(AgentName),
     /// Room in its wave.
     Wave(Wave),
     /// Some quiet after one that went back.
@@ -33,6 +31,11 @@ pub enum Wait {
     },
     /// Too many went back: a person, or the end of the hour.
     TooMany {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// A person: the promoted release fails, and others went back too lately for it to go back by itself.
+    HeldBack {
         /// Until when.
         until: Timestamp,
     },
@@ -73,13 +76,12 @@ impl Wait {
     /// Whether a person must do something, else it never goes on, or not for long.
     pub fn is_stalled(&self) -> bool {
         match self {
-            Self::TooMany { .. } => true,
+            Self::TooMany { .. } | Self::HeldBack { .. } => true,
             Self::Gate { closed, .. } => *closed == Some(Closed::Unnamed),
             Self::Smoke { unreached } => unreached.is_some(),
             Self::Wave(wave) => *wave == Wave::Stopped,
             Self::Approval { .. }
             | Self::Freeze(_)
-            | Self::Dependency(_)
             | Self::Cooldown { .. }
             | Self::Paused(_)
             | Self::Ready
@@ -106,15 +108,19 @@ impl fmt::Display for Wait {
             Self::Approval { missing } => write!(f, "{missing} others than the author to agree: `backstay promote`"),
             Self::Freeze(frozen) if frozen.message.is_empty() => write!(f, "the end of a freeze at {}", frozen.until),
             Self::Freeze(frozen) => write!(f, "the end of a freeze at {} ({})", frozen.until, frozen.message),
-            Self::Dependency(agent) => write!(f, "the agent `{agent}` to be ready"),
-            Self::Wave(Wave::Full) => f.write_str("other agents of the same commit"),
+            Self::Wave(Wave::Full) => f.write_str("other agents, which roll out now"),
             Self::Wave(Wave::Stopped) => f.write_str(
-                "a person: other agents of the same commit went back (`backstay promote` starts it all the same)",
+                "a person: other agents went back while it waited (`backstay promote` starts it all the same)",
             ),
             Self::Cooldown { until } => write!(f, "some quiet after a release that went back, until {until}"),
             Self::TooMany { until } => {
                 write!(f, "a person: too many releases went back within the hour; until {until}, or `backstay promote`")
             }
+            Self::HeldBack { until } => write!(
+                f,
+                "a person: it fails, and goes back by itself only from {until} on, since others went back lately; \
+                 `backstay rollback` takes it back now"
+            ),
             Self::Paused(by) => write!(f, "{by}, who paused it: `backstay promote` lets it go on"),
             Self::Ready => f.write_str("instances that are ready"),
             Self::Route => f.write_str("the route to say that the weights are in force"),
@@ -163,9 +169,6 @@ impl Rollout {
         }
         if let Some(frozen) = self.frozen(now) {
             return Some(Wait::Freeze(frozen.clone()));
-        }
-        if let Some(agent) = &self.outside.dependency {
-            return Some(Wait::Dependency(agent.clone()));
         }
         self.outside.wave.filter(|wave| !(self.waived && *wave == Wave::Stopped)).map(Wait::Wave)
     }
@@ -236,6 +239,9 @@ impl Rollout {
                 true if self.granted.weight() < 100 => self.held(now).unwrap_or(Wait::Route),
                 true => Wait::Route,
             }),
+            Phase::Baking { .. } if self.told.contains(&Alarm::HeldBack) && self.may_go_back_from(now).is_some() => {
+                self.may_go_back_from(now).map(|until| Wait::HeldBack { until })
+            }
             Phase::Baking { since } => {
                 since.checked_add(self.spec.rollback.bake).ok().map(|until| Wait::Time { until })
             }
@@ -248,10 +254,11 @@ impl Rollout {
     /// When a tick would change something; nothing: only an event does.
     pub fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
         let of = |wait: Option<Wait>| match wait? {
-            Wait::Time { until } | Wait::Cooldown { until } | Wait::TooMany { until } => Some(until),
+            Wait::Time { until } | Wait::Cooldown { until } | Wait::TooMany { until } | Wait::HeldBack { until } => {
+                Some(until)
+            }
             Wait::Freeze(frozen) => Some(frozen.until),
             Wait::Approval { .. }
-            | Wait::Dependency(_)
             | Wait::Wave(_)
             | Wait::Paused(_)
             | Wait::Ready

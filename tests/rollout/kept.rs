@@ -10,7 +10,7 @@ use backstay::desired::rollout::{
 use backstay::judge::{Arms, Decision, Reading, Report, Totals};
 use backstay::model::Timestamp;
 use backstay::record::{AgentRecord, RolloutRecord};
-use backstay::rollout::{Event, Judging, Measurement, Measurements, Rollout};
+use backstay::rollout::{Event, Judging, Measurement, Measurements, Phase, Rollout};
 use jiff::SignedDuration;
 
 use super::bench::{Bench, beginning};
@@ -245,4 +245,20 @@ fn evidence_that_cannot_be_read_begins_anew_and_says_so() {
     assert_eq!(fresh.expect("a decision").note, None, "a start is no new start");
     let (_, report) = decided(&mut Judged::new(experiment(8), judged.fleet).judging, judged.bench.now);
     assert!(!report.expect("a report").sentence.contains("began anew"));
+}
+
+#[test]
+fn the_judge_goes_on_while_the_rest_of_the_candidate_starts() {
+    let mut judged = Judged::new(canary(2, 1), Fleet { instances: 2, boundaries: 8, each: 50 });
+    for _ in 0..5 {
+        judged.measure();
+    }
+    let step = judged.bench.rollout.judged_step().map(|(step, _)| step);
+    judged.bench.advance();
+    assert_eq!((judged.bench.rollout.phase(), step), (&Phase::Promoting, Some(0)));
+    let saved = judged.judging.saved().expect("what it knows");
+    let of = |known, saved| Judging::of(&judged.bench.rollout, known, saved, judged.bench.now).expect("a judge");
+    assert_eq!(of(Some(judged.judging.clone()), None), Some(judged.judging.clone()), "it goes on as it is");
+    let restarted = of(None, Some(&saved)).expect("also after a restart");
+    assert_eq!(restarted.saved().expect("what it knows"), saved);
 }

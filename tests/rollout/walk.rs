@@ -206,9 +206,6 @@ fn freezes_approvals_waves_and_quiet_are_waited_for() {
     let wave = Outside { wave: Some(Wave::Full), ..Outside::default() };
     bench.outside(wave);
     assert_eq!(bench.rollout.wait(bench.now), Some(Wait::Wave(Wave::Full)));
-    let other = Outside { dependency: Some("research".parse().expect("a name")), ..Outside::default() };
-    bench.outside(other);
-    assert_eq!(*bench.rollout.phase(), Phase::Waiting);
     bench.outside(Outside::default());
     assert_eq!(*bench.rollout.phase(), Phase::Starting);
 }
@@ -474,4 +471,21 @@ fn a_record_of_another_layout_is_not_read() {
     let old: backstay::record::AgentRecord = serde_json::from_str(r#"{"format": 1}"#).expect("a record");
     assert_eq!(old.rollout, None);
     assert!(!serde_json::to_string(&old).expect("text").contains("rollout"));
+}
+
+#[test]
+fn harm_while_the_rest_of_the_candidate_starts_takes_it_back_and_an_old_doubt_does_not() {
+    let mut bench = Bench::new(beginning(canary(vec![weight(50, 5)])));
+    bench.carry_out();
+    bench.advance();
+    assert_eq!(*bench.rollout.phase(), Phase::Promoting);
+    assert_eq!(bench.weight(), 50, "it keeps what it has until all of its instances are ready");
+    for why in [Why::Undecided, Why::NoData] {
+        bench.judge(Verdict::Abort, why).expect("no reason any more");
+        bench.judge(Verdict::Hold, why).expect("no reason any more");
+    }
+    assert_eq!(*bench.rollout.phase(), Phase::Promoting);
+    bench.judge(Verdict::Abort, Why::Harm).expect("it goes back");
+    bench.carry_out();
+    assert!(bench.is_aborted());
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// The namespace of all stories.
 pub(crate) const NAMESPACE: &str = "agents";
+/// The sickness of pods that run for long, and whose probe fails.
+pub(crate) const UNREADY: &str = "Unready";
 
 /// What stands in one namespace.
 #[derive(Clone)]
@@ -290,6 +292,9 @@ impl Cluster {
             let pod = ObjectRef { group: String::new(), kind: "Pod".to_owned(), namespace: NAMESPACE.to_owned(), name };
             let status = match sick {
                 None => json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+                Some(UNREADY) => json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}],
+                    "containerStatuses": [{"name": "agent", "ready": false, "restartCount": 0,
+                        "state": {"running": {"startedAt": "2020-01-01T00:00:00Z"}}}]}),
                 Some(reason) => json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}],
                     "containerStatuses": [{"name": "agent", "ready": false, "restartCount": 4,
                         "state": {"waiting": {"reason": reason, "message": "back-off 10s"}},

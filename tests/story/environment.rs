@@ -4,10 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstay::desired::{After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, ImagePolicy, WriteBack};
+use backstay::desired::rollout::{Canary, Strategy};
+use backstay::desired::{
+    After, Allow, Consent, DesiredAgent, DesiredState, EnvironmentSpec, Freeze, ImagePolicy, RolloutSpec, Settings,
+    Waves, WriteBack,
+};
 use backstay::model::{AgentName, Diagnostic, Diagnostics, ObjectRef, Origin, Uid};
 use backstay::reconcile::{Admission, Admitted, EnvironmentInput, Followed, PruneLimits, Ties, Wanted, admit, after};
-use backstay::record::{AgentRecord, ConditionKind, Inventory, Records, Standing, Truth};
+use backstay::record::{
+    AgentRecord, Cause, ConditionKind, Inventory, Operation, OperationId, OperationKind, Quarantined, Records,
+    Standing, Truth,
+};
+use backstay::rollout::Wave;
 use jiff::SignedDuration;
 
 use super::world::{NAMESPACE, desired, revision, start};
@@ -29,7 +37,7 @@ fn told(agents: &[&str], records: &[&str]) -> Told {
         agents: None,
         pins: BTreeMap::new(),
         images: ImagePolicy::Digest,
-        waves: backstay::desired::Waves::default(),
+        waves: Waves::default(),
         freezes: vec![],
         approvals: 0,
         write_back: WriteBack::Revert,
@@ -263,4 +271,131 @@ fn an_environment_follows_what_was_stable_elsewhere_long_enough() {
     elsewhere.history = vec![first.clone()];
     elsewhere.stable = Some(Standing { revision: revision("newer"), since: due, ..first.clone() });
     assert_eq!(after(&rule, Some(&elsewhere), due + SignedDuration::from_mins(5)), Followed::At(first.revision.commit));
+}
+
+/// Agents that run, and for which Git asks for something new.
+fn all_new(agents: &[&str], edit: impl Fn(&mut Settings)) -> Told {
+    let mut told = told(agents, agents);
+    for agent in agents {
+        let asked = desired(&name(agent), "new", |_, settings| edit(settings));
+        told.desired.agents.insert(name(agent), Ok(Arc::new(asked)));
+    }
+    told
+}
+
+fn by_steps(settings: &mut Settings) {
+    let strategy = Strategy::Canary(Canary { steps: vec![], mirror: None, reach: None });
+    settings.rollout = Some(RolloutSpec { strategy, ..RolloutSpec::default() });
+}
+
+impl Told {
+    fn change(&mut self, agent: &str, edit: impl FnOnce(&mut AgentRecord)) {
+        edit(Arc::make_mut(self.records.get_mut(&name(agent)).expect("a record")));
+    }
+
+    /// An agent is on its way to what Git asks for, since so many seconds after the start.
+    fn begins(&mut self, agent: &str, after: i64) {
+        let asked = self.desired.agents[&name(agent)].clone().expect("asked for");
+        let at = start() + SignedDuration::from_secs(after);
+        self.change(agent, |record| {
+            let standing = record.stable.clone().expect("stable");
+            record.operation = Some(Operation {
+                id: OperationId(2),
+                kind: OperationKind::Release,
+                cause: Cause::Commit {},
+                from: None,
+                to: None,
+                revision: Some(asked.revision.clone()),
+                started: at,
+                finished: None,
+                outcome: None,
+                evidence: vec![],
+            });
+            record.candidate = Some(Standing { release: asked.release.id, since: at, ..standing });
+        });
+    }
+
+    /// It went back by itself, and Git knows.
+    fn went_back(&mut self, agent: &str, after: i64) {
+        let id = self.desired.agents[&name(agent)].clone().expect("asked for").release.id;
+        let at = start() + SignedDuration::from_secs(after);
+        self.change(agent, |record| {
+            (record.operation, record.candidate) = (None, None);
+            record.quarantine.push(Quarantined::new(id, at, "it failed".to_owned()));
+        });
+        self.desired.agents.insert(name(agent), Ok(Arc::new(desired(&name(agent), "hello", |_, _| {}))));
+    }
+}
+
+fn waves(told: &Told) -> Vec<Option<Wave>> {
+    decide(told).agents.values().map(|admission| admission.outside.wave).collect()
+}
+
+#[test]
+fn as_many_roll_out_as_the_environment_has_room_for() {
+    const AGENTS: [&str; 4] = ["a", "b", "c", "d"];
+    let two = Waves { max_agents: Some(2), stop_after_aborts: None };
+    // Those without steps cannot wait on their way, and do not begin.
+    let mut told = all_new(&AGENTS, |_| {});
+    told.desired.spec.waves = two;
+    let words = |told: &Told| AGENTS.map(|agent| word(&decide(told), agent));
+    assert_eq!(words(&told), ["run", "run", "Wave", "Wave"]);
+    told.begins("c", 0);
+    assert_eq!(words(&told), ["run", "Wave", "run", "Wave"], "what has begun goes on");
+    // Who cannot begin for another reason keeps nobody out.
+    told.desired.agents.insert(name("a"), {
+        let asked = desired(&name("a"), "new", |_, settings| settings.depends_on = vec![name("d")]);
+        Ok(Arc::new(asked))
+    });
+    assert_eq!(words(&told), ["DependencyNotReady", "run", "run", "Wave"]);
+    told.change("c", |record| record.stable = record.candidate.take());
+    told.change("c", |record| record.operation = None);
+    assert_eq!(words(&told), ["DependencyNotReady", "run", "run", "run"]);
+    // Those with steps begin, and wait there.
+    let mut told = all_new(&AGENTS, by_steps);
+    told.desired.spec.waves = two;
+    assert_eq!(words(&told), ["run"; 4]);
+    assert_eq!(waves(&told), [None, None, Some(Wave::Full), Some(Wave::Full)]);
+}
+
+#[test]
+fn what_went_back_stops_those_that_waited_also_when_git_says_so_too() {
+    let mut told = all_new(&["a", "b", "c"], by_steps);
+    told.desired.spec.waves = Waves { max_agents: None, stop_after_aborts: Some(1) };
+    told.begins("a", 0);
+    told.begins("b", 0);
+    told.went_back("a", 60);
+    assert_eq!(waves(&told)[1], Some(Wave::Stopped));
+    // A later commit is another matter.
+    told.begins("c", 90);
+    assert_eq!(waves(&told)[1..], [Some(Wave::Stopped), None]);
+}
+
+#[test]
+fn in_a_freeze_nothing_starts_but_what_goes_back() {
+    let mut told = all_new(&["rolling", "stays", "back"], |_| {});
+    told.desired.agents.insert(name("first"), Ok(Arc::new(desired(&name("first"), "hello", |_, _| {}))));
+    told.desired.agents.insert(name("stays"), Ok(Arc::new(desired(&name("stays"), "hello", |_, _| {}))));
+    let asked = told.desired.agents[&name("back")].clone().expect("asked for");
+    told.change("back", |record| {
+        let standing = record.stable.clone().expect("stable");
+        record.history = vec![Standing { release: asked.release.id, ..standing }];
+    });
+    told.desired.agents.insert(name("steps"), Ok(Arc::new(desired(&name("steps"), "new", |_, s| by_steps(s)))));
+    told.records.insert(name("steps"), Arc::new(record("steps", 1)));
+    let words = |told: &Told| ["rolling", "first", "stays", "back", "steps"].map(|agent| word(&decide(told), agent));
+    assert_eq!(words(&told), ["run"; 5]);
+    let always = Freeze {
+        cron: "0 0 * * *".to_owned(),
+        lasts: SignedDuration::from_hours(24),
+        zone: "UTC".to_owned(),
+        message: "no changes".to_owned(),
+    };
+    told.desired.spec.freezes = vec![always];
+    assert_eq!(words(&told), ["Frozen", "Frozen", "run", "run", "run"]);
+    let admitted = decide(&told);
+    assert!(admitted.agents[&name("steps")].outside.freeze.is_some(), "it waits on its way");
+    let Wanted::Keep(reason) = &admitted.agents[&name("rolling")].wanted else { panic!("it is kept") };
+    assert!(reason.message.contains("no changes"), "{}", reason.message);
+    assert!(admitted.again.is_some());
 }

@@ -4,22 +4,19 @@ use std::collections::BTreeMap;
 
 use backstay::desired::RolloutSpec;
 use backstay::desired::Settings;
-use backstay::desired::rollout::{
-    AbTest, BlueGreen, Canary, Field, OnNewCommit, Rollback, Segment, Step, Strategy, Until, Winner,
-};
-use backstay::judge::{Outcome as Found, Report, Side};
-use backstay::record::{ConditionKind, Operation, Outcome, Request, RollbackRequest, Told};
+use backstay::desired::rollout::{BlueGreen, Canary, OnNewCommit, Rollback, Step, Strategy, Until};
+use backstay::record::{ConditionKind, Outcome, Request, RollbackRequest, Told};
 use backstay::rollout::{Answer, Closed, Phase, Rollout, Smoked};
 use jiff::SignedDuration;
 use serde_json::json;
 
-use super::cluster::Endpoints;
+use super::cluster::{Endpoints, UNREADY};
 use super::git::route;
 use super::traffic::Traffic;
 use super::world::{World, agent};
 
 /// 5 % for a minute, 50 % for a minute, all; watched for two minutes; the default metrics.
-fn canary() -> RolloutSpec {
+pub(super) fn canary() -> RolloutSpec {
     let step =
         |weight| Step::Weight { weight, until: Until::Time(SignedDuration::from_mins(1)), limits: BTreeMap::new() };
     RolloutSpec {
@@ -37,7 +34,7 @@ fn blue_green() -> RolloutSpec {
 }
 
 /// Behind a Gateway.
-fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
+pub(super) fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
     move |_, settings| {
         settings.route = Some(route());
         settings.rollout = Some(spec);
@@ -53,19 +50,19 @@ fn by_number(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSp
 }
 
 /// `support` serves `good`, with a set of its own and 200 requests a second.
-fn serving() -> World {
+pub(super) fn serving() -> World {
     let mut world = World::new();
     world.traffic = Traffic::of(200.0);
     world.git_with("good", by(canary())).settle()
 }
 
 impl World {
-    fn rollout(&self) -> Rollout {
+    pub(super) fn rollout(&self) -> Rollout {
         Rollout::read(self.record().rollout.as_ref().expect("a rollout")).expect("a state")
     }
 
     /// Lets time pass, second by second as the core asks for it, until something holds.
-    fn until(mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Self {
+    pub(super) fn until(mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Self {
         for _ in 0..3000 {
             if holds(&self) {
                 return self;
@@ -75,19 +72,19 @@ impl World {
         panic!("never {what}: {:?}; told {:?}", self.record(), self.told);
     }
 
-    fn is_at_rest(&self) -> bool {
+    pub(super) fn is_at_rest(&self) -> bool {
         self.record().operation.is_none()
     }
 
-    fn weight_of(&self, release: &str) -> f64 {
+    pub(super) fn weight_of(&self, release: &str) -> f64 {
         self.weights(&super::world::agent()).get(release).copied().unwrap_or(0.0)
     }
 
-    fn candidate(&self) -> String {
+    pub(super) fn candidate(&self) -> String {
         self.record().candidate.as_ref().expect("a candidate").release.short()
     }
 
-    fn has_told(&self, word: &str) -> bool {
+    pub(super) fn has_told(&self, word: &str) -> bool {
         self.told.iter().any(|told| told.starts_with(&format!("{word}:")))
     }
 }
@@ -282,7 +279,7 @@ fn at_a_gate(gate: &str, says: Option<Answer>) -> World {
     world.until("at the gate", |world| world.rollout().at_gate().is_some())
 }
 
-fn turns(mut world: World, turns: usize) -> World {
+pub(super) fn turns(mut world: World, turns: usize) -> World {
     for _ in 0..turns {
         world = world.until_woken();
     }
@@ -444,76 +441,6 @@ fn settings_alone_start_no_rollout() {
     assert!(!world.has_told("RolloutStarted"));
     let stable = world.stable().expect("stable");
     assert_eq!(world.body("Deployment", &format!("support--{stable}")).pointer("/spec/replicas"), Some(&4.into()));
-}
-
-/// Half of the users for two minutes at least and an hour at most; whoever wins stays.
-fn ab_test() -> RolloutSpec {
-    let test = AbTest {
-        by: Segment::Hash { field: Field::Header("x-user-id".to_owned()), share: 50 },
-        at_least: SignedDuration::from_mins(2),
-        at_most: SignedDuration::from_hours(1),
-        winner: Winner::Promote,
-    };
-    RolloutSpec { strategy: Strategy::AbTest(test), ..canary() }
-}
-
-/// What the record has of the experiment.
-fn report(world: &World) -> Option<Report> {
-    let evidence = world.record().rollout.as_ref()?.evidence.clone()?;
-    let kept: serde_json::Value = serde_json::from_str(&evidence).expect("JSON");
-    serde_json::from_value(kept.get("report")?.clone()).expect("a report")
-}
-
-/// An experiment in which this release fails so many requests.
-fn experiment(of_candidate: f64, of_stable: f64) -> World {
-    let mut world = serving();
-    let stable = world.stable().expect("stable");
-    world = world.git_with("better", by(ab_test())).settle();
-    let candidate = world.candidate();
-    world.traffic.errors.extend([(candidate, of_candidate), (stable, of_stable)]);
-    world.until("figures", |world| report(world).is_some_and(|report| report.figures.metrics["errors"].in_step > 5000))
-}
-
-#[test]
-fn an_experiment_keeps_what_it_found_through_restarts_and_after_its_end() {
-    let mut world = experiment(0.02, 0.05);
-    let candidate = world.candidate();
-    let before = report(&world).expect("a report");
-    assert_eq!(before.outcome, Found::Running);
-    world.restart();
-    let world = world.settle();
-    let after = report(&world).expect("a report after the restart");
-    let n = |report: &Report| report.figures.metrics["errors"].candidate.as_ref().expect("figures").n;
-    assert!(n(&after) >= n(&before), "{} after {}", n(&after), n(&before));
-    let world = world.until("baking", |world| matches!(world.rollout().phase(), Phase::Baking { .. }));
-    let world = turns(world, 60);
-    let won = report(&world).expect("it stays while the winner is watched");
-    assert_eq!(won.outcome, Found::Won(Side::Candidate));
-    let world = world.until("at rest", World::is_at_rest).settle();
-    assert_eq!(world.stable(), Some(candidate));
-    let evidence = &world.record().operations[0].evidence;
-    assert_eq!(evidence[0], "errors: the candidate is better than stable over the same time");
-    assert!(
-        evidence[1].starts_with("the candidate is better ") && evidence[1].ends_with(": 200 is enough"),
-        "{evidence:?}"
-    );
-    assert!(evidence[2].starts_with("errors, candidate: ") && evidence[2].contains(", between 0.0"), "{evidence:?}");
-    assert!(evidence[3].starts_with("errors, stable: "), "{evidence:?}");
-    assert!(world.record().operations[1].evidence.is_empty(), "only the experiment's own");
-}
-
-#[test]
-fn an_experiment_that_stable_won_keeps_what_it_found_too() {
-    let mut world = experiment(0.05, 0.02);
-    let (stable, candidate) = (world.stable(), world.candidate());
-    world.restart();
-    let world = world.settle().until("at rest", World::is_at_rest).settle();
-    assert_eq!(world.stable(), stable);
-    assert_eq!(world.record().hold.as_ref().map(|hold| hold.left.short()), Some(candidate));
-    let failed = |operation: &&Operation| matches!(operation.outcome, Some(Outcome::Failed(_)));
-    let evidence = &world.record().operations.iter().find(failed).expect("it went back").evidence;
-    assert!(evidence[0].starts_with("errors: the candidate is worse than stable over the same time"), "{evidence:?}");
-    assert!(evidence.len() > 3, "{evidence:?}");
 }
 
 #[test]
@@ -757,4 +684,50 @@ fn an_agent_that_is_removed_during_a_rollout_goes_whole() {
     for kind in ["Deployment", "Service", "HTTPRoute"] {
         assert!(!world.cluster.objects.keys().any(|object| object.kind == kind), "{kind} is left");
     }
+}
+
+/// A promoted release that is watched, and what stood before it.
+fn watched() -> (World, Option<String>, String) {
+    let world = serving().git_with("better", by(canary())).settle();
+    let (stable, candidate) = (world.stable(), world.candidate());
+    let world = world.until("baking", |world| matches!(world.rollout().phase(), Phase::Baking { .. }));
+    (world, stable, candidate)
+}
+
+#[test]
+fn a_promoted_release_that_goes_bad_while_it_is_watched_goes_back_and_git_is_told() {
+    let (mut world, stable, candidate) = watched();
+    world.traffic.errors.insert(candidate.clone(), 0.5);
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), stable);
+    assert!(world.weight_of(&candidate) < f64::EPSILON);
+    let failed = &world.record().quarantine[0];
+    assert_eq!((failed.release.short(), &failed.git), (candidate, &Told::Commit("c0ffee".to_owned())));
+}
+
+#[test]
+fn a_promoted_release_whose_pods_are_ready_no_more_goes_back_after_three_looks() {
+    let (mut world, stable, candidate) = watched();
+    world.cluster.sick.insert(candidate.clone(), UNREADY);
+    let (began, world) = (world.now, world.settle());
+    let world = world.until("aborting", |world| world.has_told("Aborting"));
+    let took = world.now.duration_since(began);
+    assert!((SignedDuration::from_secs(20)..SignedDuration::from_secs(25)).contains(&took), "{took:#}");
+    let world = world.until("at rest", World::is_at_rest).settle();
+    assert_eq!(world.stable(), stable);
+    assert_eq!(world.record().quarantine[0].release.short(), candidate);
+}
+
+#[test]
+fn a_promoted_release_that_fails_after_too_many_others_says_so_until_it_may_go_back() {
+    let (mut world, _, candidate) = watched();
+    let now = world.now;
+    world.ledger.get_mut(&agent()).expect("an entry").rewrite(|record| {
+        record.rollout.as_mut().expect("a rollout").state["rollbacks"] = json!([now]);
+    });
+    world.restart();
+    world.traffic.errors.insert(candidate.clone(), 0.5);
+    let world = world.settle().until("held back", |world| world.has_told("RollbackHeld"));
+    assert!(world.message(ConditionKind::Stalled).contains("backstay rollback"), "{:?}", world.record().conditions);
+    assert!((world.weight_of(&candidate) - 100.0).abs() < f64::EPSILON);
 }
