@@ -40,8 +40,15 @@ pub struct Judging {
 enum Course {
     Steps(Judge),
     Bake(Judge),
-    /// With the judge of what is not allowed, whoever would win.
-    Experiment(Box<(Experiment, Judge)>),
+    Experiment(Box<Bounded>),
+}
+
+/// An experiment within its limits.
+#[derive(Debug, Clone, PartialEq)]
+struct Bounded {
+    experiment: Experiment,
+    /// Looks for what is not allowed, whoever would win.
+    limits: Judge,
 }
 
 /// The same as one word.
@@ -61,7 +68,7 @@ struct Saved {
     state: String,
     /// Of an experiment, what is known of its limits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    allowed: Option<String>,
+    limits: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +107,7 @@ impl Course {
     fn saved(&self) -> Result<(String, Option<String>), serde_json::Error> {
         Ok(match self {
             Self::Steps(judge) | Self::Bake(judge) => (pack(&judge.saved()?), None),
-            Self::Experiment(both) => (pack(&both.0.saved()?), Some(pack(&both.1.saved()?))),
+            Self::Experiment(bounded) => (pack(&bounded.experiment.saved()?), Some(pack(&bounded.limits.saved()?))),
         })
     }
 
@@ -108,9 +115,9 @@ impl Course {
         let mut course = self.clone();
         match &mut course {
             Self::Steps(judge) | Self::Bake(judge) => judge.forget_instances(),
-            Self::Experiment(both) => {
-                both.0.forget_instances();
-                both.1.forget_instances();
+            Self::Experiment(bounded) => {
+                bounded.experiment.forget_instances();
+                bounded.limits.forget_instances();
             }
         }
         course
@@ -142,7 +149,7 @@ impl Judging {
             },
         };
         if let (Course::Steps(judge), Some((step, since))) = (&mut judging.course, rollout.judged_step())
-            && (judge.step() != step || judge.since() < since)
+            && (judge.step() != step || judge.since() < since || judge.since() > now)
         {
             judge.enter(step, since);
             judging.decision = None;
@@ -154,11 +161,11 @@ impl Judging {
         let spec = rollout.spec();
         // Another course than the one that was kept begins anew; what cannot be read does so, too, and the judge says it.
         let read = |packed: &str| unpack(packed).unwrap_or_default();
-        let (state, known, decision, report) = match saved.map(serde_json::from_str::<Saved>) {
+        let (state, known_limits, decision, report) = match saved.map(serde_json::from_str::<Saved>) {
             None => (None, None, None, None),
             Some(Err(_)) => (Some(String::new()), None, None, None),
             Some(Ok(saved)) if saved.course == kind => {
-                (Some(read(&saved.state)), saved.allowed.as_deref().map(read), saved.decision, saved.report)
+                (Some(read(&saved.state)), saved.limits.as_deref().map(read), saved.decision, saved.report)
             }
             Some(Ok(saved)) => (None, None, None, saved.report),
         };
@@ -170,8 +177,11 @@ impl Judging {
         let (course, metrics) = match kind {
             Kind::Steps => {
                 let Some(judged) = judged(spec) else { return Ok(None) };
-                let last = judged.steps.len() - 1;
-                let step = rollout.judged_step().map_or(last, |(step, _)| step);
+                let step = if matches!(rollout.phase(), Phase::Promoting) {
+                    judged.steps.len() - 1
+                } else {
+                    rollout.judged_step().map_or(0, |(step, _)| step)
+                };
                 (Course::Steps(judge(judged, state, step)?), spec.analysis.clone())
             }
             Kind::Bake => {
@@ -188,8 +198,8 @@ impl Judging {
                     Some(state) => Experiment::restore(judged, Some(state), now),
                     None => Experiment::new(judged, now),
                 };
-                let limits = judge(limits, known.as_deref(), 0)?;
-                (Course::Experiment(Box::new((experiment?, limits))), metrics)
+                let bounded = Bounded { experiment: experiment?, limits: judge(limits, known_limits.as_deref(), 0)? };
+                (Course::Experiment(Box::new(bounded)), metrics)
             }
         };
         let (counters, values, asked) = Default::default();
@@ -238,9 +248,9 @@ impl Judging {
             let sample = sample.as_ref().map_err(Clone::clone);
             match &mut self.course {
                 Course::Steps(judge) | Course::Bake(judge) => judge.observe(&name, sample, now),
-                Course::Experiment(both) => {
-                    both.0.observe(&name, sample.clone(), now);
-                    both.1.observe(&name, sample, now);
+                Course::Experiment(bounded) => {
+                    bounded.experiment.observe(&name, sample.clone(), now);
+                    bounded.limits.observe(&name, sample, now);
                 }
             }
         }
@@ -254,13 +264,13 @@ impl Judging {
                 self.decision = Some(decision.clone());
                 Event::Judged(Box::new(decision))
             }
-            Course::Experiment(both) => {
-                let decision = both.1.decide(now, failures);
+            Course::Experiment(bounded) => {
+                let decision = bounded.limits.decide(now, failures);
                 if decision.verdict == Verdict::Abort {
                     self.decision = Some(decision.clone());
                     return Event::Judged(Box::new(decision));
                 }
-                let report = both.0.report(now);
+                let report = bounded.experiment.report(now);
                 self.report = Some(report.clone());
                 Event::Experiment(Box::new(report))
             }
@@ -282,12 +292,12 @@ impl Judging {
     ///
     /// None that can be met: the state has no maps but those with texts for keys.
     pub fn saved(&self) -> Result<String, serde_json::Error> {
-        let (mut state, mut allowed) = self.course.saved()?;
-        if state.len() + allowed.as_ref().map_or(0, String::len) > MOST_KEPT {
-            (state, allowed) = self.course.without_instances().saved()?;
+        let (mut state, mut limits) = self.course.saved()?;
+        if state.len() + limits.as_ref().map_or(0, String::len) > MOST_KEPT {
+            (state, limits) = self.course.without_instances().saved()?;
         }
         let (decision, report) = (self.decision.clone(), self.report.clone());
-        serde_json::to_string(&Saved { course: self.kind(), state, allowed, decision, report })
+        serde_json::to_string(&Saved { course: self.kind(), state, limits, decision, report })
     }
 
     /// Where the experiment of a rollout stood last, by what was [`saved`](Self::saved).

@@ -32,6 +32,7 @@ impl Rollout {
     pub fn step(&self, event: &Event, now: Timestamp) -> Result<(Self, Vec<News>), Illegal> {
         let mut next = self.clone();
         let mut news = vec![];
+        next.correct_times(now);
         next.take(event, now, &mut news)?;
         // Each turn leaves a phase or a step for good, or starts or stops a clock.
         for _ in 0..=2 * next.steps().len() + 16 {
@@ -44,6 +45,23 @@ impl Rollout {
         next.look_at_sides(&mut news);
         next.say_wait(now, &mut news);
         Ok((next, news))
+    }
+
+    /// Times that are still to come were written by a clock that was wrong: they count from now.
+    fn correct_times(&mut self, now: Timestamp) {
+        let since = match &mut self.phase {
+            Phase::Mirror { since } | Phase::Step { since, .. } | Phase::Experiment { since, .. } => since.as_mut(),
+            Phase::Baking { since } | Phase::Keeping { since } => Some(since),
+            Phase::Waiting
+            | Phase::Starting
+            | Phase::Smoke { .. }
+            | Phase::Promoting
+            | Phase::Done { .. }
+            | Phase::Aborting { .. }
+            | Phase::Aborted { .. } => None,
+        };
+        let said = self.gate.as_mut().map(|said| &mut said.at);
+        since.into_iter().chain(said).chain(&mut self.rollbacks).for_each(|time| *time = (*time).min(now));
     }
 
     fn take(&mut self, event: &Event, now: Timestamp, news: &mut Vec<News>) -> Result<(), Illegal> {

@@ -489,3 +489,28 @@ fn harm_while_the_rest_of_the_candidate_starts_takes_it_back_and_an_old_doubt_do
     bench.carry_out();
     assert!(bench.is_aborted());
 }
+
+// F2
+#[test]
+fn what_a_wrong_clock_wrote_counts_from_now() {
+    let years = SignedDuration::from_hours(87_660);
+    for what in ["a step", "a pause", "the watch"] {
+        let pause = Step::Pause { lasts: Some(SignedDuration::from_mins(5)) };
+        let mut bench = Bench::new(beginning(canary(vec![weight(50, 5), pause])));
+        let right = bench.now;
+        bench.now = right.checked_add(years).expect("a time");
+        bench.carry_out();
+        if what != "a step" {
+            bench.advance();
+        }
+        if what == "the watch" {
+            bench.wait(5);
+            bench.carry_out();
+        }
+        bench.now = right;
+        bench.must(&Event::Tick);
+        let until = bench.rollout.next_look(right).or_else(|| bench.rollout.judged_step().map(|(_, since)| since));
+        let until = until.expect("a time");
+        assert!(until.duration_since(right) <= SignedDuration::from_mins(10), "{what}: {until}");
+    }
+}

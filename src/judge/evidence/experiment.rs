@@ -123,6 +123,8 @@ impl Experiment {
     /// Says where it stands.
     pub fn report(&mut self, now: Timestamp) -> Report {
         let (worse, better) = (self.worse.decide(now, &[]), self.better.decide(now, &[]));
+        // A time that is still to come was written by a clock that was wrong.
+        self.began = self.began.min(now);
         let age = now.duration_since(self.began);
         let shown =
             |decision: &super::verdict::Decision| decision.verdict == Verdict::Abort && decision.why == Why::Harm;

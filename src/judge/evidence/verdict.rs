@@ -146,7 +146,11 @@ impl Judge {
             Some(Ok(state)) if state.version != VERSION => "its evidence was saved by another version",
             Some(Ok(state)) if state.spec != fresh.state.spec => "the analysis has changed",
             Some(Ok(state)) if !state.fits(&fresh.spec) => "its saved evidence does not fit the analysis",
-            Some(Ok(state)) => return Ok(Self { spec: fresh.spec, state }),
+            // A time that is still to come was written by a clock that was wrong.
+            Some(Ok(state)) => {
+                let since = state.since.min(now);
+                return Ok(Self { spec: fresh.spec, state: State { since, ..state } });
+            }
         };
         let mut judge = fresh;
         judge.state.step = step.min(judge.spec.steps.len().saturating_sub(1));
