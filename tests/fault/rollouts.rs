@@ -391,6 +391,7 @@ async fn directly(lab: &Lab, to: &'static str) -> BTreeMap<String, Value> {
 /// Runs a scenario with a fault; tells whether it was met, and all that is wrong then.
 async fn disturbed(lab: &Lab, scenario: &Scenario, usual: &Undisturbed, case: &Case) -> (bool, Vec<String>) {
     let mut scene = scene(lab).await;
+    scene.forgets = matches!(case.fault, Fault::Clock(_));
     let mut wrong = vec![];
     let spans = matches!(case.fault, Fault::Dropped | Fault::Swapped);
     let mut after = false;
@@ -411,7 +412,7 @@ async fn disturbed(lab: &Lab, scenario: &Scenario, usual: &Undisturbed, case: &C
         let came = if here { strike(&mut scene, case, stage, end).await } else { arrive(&scene, stage, end).await };
         let pushed = here && case.fault == Fault::Push && scene.proxy.hits() > 0;
         if (after || spans) && came.is_ok() && end != End::Held {
-            let wanted = &usual.states[if pushed { "race" } else { stage }];
+            let wanted = &scene.comparable(usual.states[if pushed { "race" } else { stage }].clone());
             let mut differs = if pushed { vec![] } else { scene.converge(wanted).await };
             let writes = scene.rounds().await;
             if !writes.is_empty() {
@@ -429,7 +430,7 @@ async fn disturbed(lab: &Lab, scenario: &Scenario, usual: &Undisturbed, case: &C
             wrong.extend(wrong_after(&scene, scenario, stage, end).await);
         } else if came.is_ok() && end != End::Held {
             // What is left of a stage goes before the next one begins, as it does undisturbed.
-            wrong.extend(scene.converge(&usual.states[stage]).await);
+            wrong.extend(scene.converge(&scene.comparable(usual.states[stage].clone())).await);
         }
         if let Err(why) = came {
             wrong.push(why);

@@ -51,6 +51,8 @@ pub(crate) struct Scene<'l> {
     pub(crate) more: String,
     /// How far the daemon's clock is from this machine's.
     pub(crate) ahead: SignedDuration,
+    /// A wrong clock may see the hour pass for which a record remembers what went back.
+    pub(crate) forgets: bool,
     daemon: Option<Running>,
     /// What the daemons in this process said.
     log: Log,
@@ -225,6 +227,7 @@ impl<'l> Scene<'l> {
             source,
             more: String::new(),
             ahead: SignedDuration::ZERO,
+            forgets: false,
             daemon: None,
             log: Log::default(),
             starts: 0,
@@ -409,7 +412,14 @@ impl<'l> Scene<'l> {
                 }
             }
         }
-        all
+        self.comparable(all)
+    }
+
+    /// Without what this scene may forget.
+    pub(crate) fn comparable(&self, mut state: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        let records = state.values_mut().filter_map(|object| object.get_mut("status")?.as_object_mut());
+        records.filter(|_| self.forgets).for_each(|record| drop(record.remove("rollbacks")));
+        state
     }
 
     /// Lets its pods go: a node has room for so many.
