@@ -262,7 +262,7 @@ impl<'a> Start<'a> {
         let stood = record.is_some_and(|record| record.stood(id).is_some());
         let begun =
             record.and_then(|record| record.candidate.as_ref()).is_some_and(|on_its_way| on_its_way.release == id);
-        if waits_itself || stood || begun || stable.is_some_and(|stable| stable.release == id) {
+        if waits_itself || stood || begun {
             return None;
         }
         let waits = |word, wait: Wait| {

@@ -32,10 +32,7 @@ pub fn judged(spec: &RolloutSpec) -> Option<judge::Spec> {
 ///
 /// The metrics as they are declared, and as they are judged.
 pub fn bake(spec: &RolloutSpec) -> (BTreeMap<String, Metric>, judge::Spec) {
-    let limited = spec.analysis.iter().filter(|(_, metric)| metric.limit.is_some());
-    let limited =
-        limited.map(|(name, metric)| (name.clone(), Metric { compare: false, margin: None, ..metric.clone() }));
-    let mut watched: BTreeMap<_, _> = limited.collect();
+    let mut watched = uncompared(spec, |metric| metric.limit.is_some());
     if spec.default_analysis || watched.is_empty() {
         let metric = |preset, limit| Metric { limit: Some(limit), ..Metric::preset(preset) };
         watched = BTreeMap::from([
@@ -73,12 +70,8 @@ pub fn experiment(spec: &RolloutSpec) -> Option<judge::ExperimentSpec> {
 /// The metrics as they are declared, and as they are judged; nothing where no experiment is declared.
 pub(super) fn allowed(spec: &RolloutSpec) -> Option<(BTreeMap<String, Metric>, judge::Spec)> {
     let Strategy::AbTest(test) = &spec.strategy else { return None };
-    let fails = |metric: &Metric| matches!(metric.source, Source::Preset(preset) if preset.is_failures());
-    let limited = spec.analysis.iter().filter(|(_, metric)| metric.limit.is_some() || fails(metric));
-    let limited =
-        limited.map(|(name, metric)| (name.clone(), Metric { compare: false, margin: None, ..metric.clone() }));
-    let mut watched: BTreeMap<_, _> = limited.collect();
-    if !watched.values().any(fails) {
+    let mut watched = uncompared(spec, |metric| metric.limit.is_some() || counts_failures(metric));
+    if !watched.values().any(counts_failures) {
         watched.entry("errors".to_owned()).or_insert_with(|| Metric::preset(Preset::ErrorRate));
     }
     let step = judge::Step {
@@ -90,6 +83,17 @@ pub(super) fn allowed(spec: &RolloutSpec) -> Option<(BTreeMap<String, Metric>, j
     };
     let judged = judge::Spec { metrics: metrics(&watched), steps: vec![step], ..judge::Spec::default() };
     Some((watched, judged))
+}
+
+/// Metrics that are looked at by themselves, without stable.
+fn uncompared(spec: &RolloutSpec, which: impl Fn(&Metric) -> bool) -> BTreeMap<String, Metric> {
+    let chosen = spec.analysis.iter().filter(|(_, metric)| which(metric));
+    chosen.map(|(name, metric)| (name.clone(), Metric { compare: false, margin: None, ..metric.clone() })).collect()
+}
+
+/// Whether its events are failed requests.
+fn counts_failures(metric: &Metric) -> bool {
+    matches!(metric.source, Source::Preset(preset) if preset.is_failures())
 }
 
 /// The candidate's part of the traffic; of a segment nobody knows it, and it counts as half.
@@ -122,7 +126,7 @@ fn metric(declared: &Metric) -> judge::Metric {
         limit: declared.limit,
         compare,
         required: declared.required,
-        failures: matches!(declared.source, Source::Preset(preset) if preset.is_failures()),
+        failures: counts_failures(declared),
         stale_after: patient.map_or(fresh.stale_after, |patient| patient.max(fresh.stale_after)),
         ..fresh
     }

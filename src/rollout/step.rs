@@ -606,8 +606,7 @@ impl Rollout {
 
     /// From when on a promoted release may go back by itself; nothing: now.
     pub(super) fn may_go_back_from(&self, now: Timestamp) -> Option<Timestamp> {
-        let last = self.rollbacks.iter().max().and_then(|last| last.checked_add(self.spec.rollback.cooldown).ok());
-        self.too_many(now).or(last.filter(|until| *until > now))
+        self.too_many(now).or_else(|| self.cooldown(now))
     }
 
     fn abort(&mut self, reason: Reason, now: Timestamp, news: &mut Vec<News>) {

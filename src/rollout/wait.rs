@@ -155,8 +155,7 @@ impl Rollout {
             if let Some(until) = self.too_many(now) {
                 return Some(Wait::TooMany { until });
             }
-            let last = self.rollbacks.iter().max().and_then(|last| last.checked_add(self.spec.rollback.cooldown).ok());
-            if let Some(until) = last.filter(|until| *until > now) {
+            if let Some(until) = self.cooldown(now) {
                 return Some(Wait::Cooldown { until });
             }
         }
@@ -191,6 +190,12 @@ impl Rollout {
 
     pub(super) fn missing_approvals(&self) -> u32 {
         self.approvals.saturating_sub(u32::try_from(self.approved.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Until when it is quiet after the last one that went back.
+    pub(super) fn cooldown(&self, now: Timestamp) -> Option<Timestamp> {
+        let last = self.rollbacks.iter().max()?;
+        last.checked_add(self.spec.rollback.cooldown).ok().filter(|until| *until > now)
     }
 
     /// Until when no further one may go back by itself, if too many did within the hour.
@@ -239,11 +244,10 @@ impl Rollout {
                 true if self.granted.weight() < 100 => self.held(now).unwrap_or(Wait::Route),
                 true => Wait::Route,
             }),
-            Phase::Baking { .. } if self.told.contains(&Alarm::HeldBack) && self.may_go_back_from(now).is_some() => {
-                self.may_go_back_from(now).map(|until| Wait::HeldBack { until })
-            }
             Phase::Baking { since } => {
-                since.checked_add(self.spec.rollback.bake).ok().map(|until| Wait::Time { until })
+                let held_back = self.may_go_back_from(now).filter(|_| self.told.contains(&Alarm::HeldBack));
+                let bake = || since.checked_add(self.spec.rollback.bake).ok().map(|until| Wait::Time { until });
+                held_back.map(|until| Wait::HeldBack { until }).or_else(bake)
             }
             Phase::Keeping { since } => since.checked_add(self.keep_old()).ok().map(|until| Wait::Time { until }),
             Phase::Aborting { .. } => Some(if self.ready.stable.agent == 0 { Wait::Ready } else { Wait::Route }),

@@ -87,7 +87,7 @@ fn an_experiment_ends_at_once_when_its_candidate_fails_flat_out() {
     world = world.git_with("bad", by(ab_test())).settle();
     let (candidate, began) = (world.candidate(), world.now);
     world.traffic.errors.insert(candidate.clone(), 1.0);
-    // The rest of its minutes at least, and the evidence, through a restart.
+    // Long before its least time, and though the daemon restarts.
     world = world.until("figures", |world| world.weight_of(&candidate) > 0.0);
     world.restart();
     let world = world.settle().until("at rest", World::is_at_rest).settle();
