@@ -6,8 +6,9 @@
 //! - `automountServiceAccountToken: false` where no `serviceAccount` is declared: no account, no use for its token.
 //! - `seccompProfile: RuntimeDefault` and `allowPrivilegeEscalation: false`. No user and no dropped capabilities, since
 //!   images that begin as root would break; declare those.
-//! - where there is a port, a `preStop` of two seconds' sleep: a Service sends requests for a moment after a pod began
-//!   to end. A `lifecycle` in `podTemplate`, also an empty one, takes its place.
+//! - where there is a port, a `preStop` of five seconds' sleep: a Service sends requests for a moment after a pod began
+//!   to end, and for three seconds where the controller of EndpointSlices finds twice that its cache is behind (it tries
+//!   again after one second, then after two). A `lifecycle` in `podTemplate`, also an empty one, takes its place.
 //!
 //! For a host no container has an image, and there is no `preStop`; the annotation [`ARTIFACT_ANNOTATION`] names what is
 //! run.
@@ -33,7 +34,7 @@ pub(super) const CONTAINER: &str = "agent";
 /// The volume with the release's files.
 pub(super) const VOLUME: &str = "backstay-agent";
 /// Seconds that a pod with a port goes on serving after it was asked to end.
-const PRE_STOP_SECONDS: u32 = 2;
+const PRE_STOP_SECONDS: u32 = 5;
 
 /// The pod template of one process, and which of its containers is the agent.
 pub(super) struct Template {

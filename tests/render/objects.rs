@@ -235,7 +235,7 @@ fn defaults_of_the_first_renderer() {
     let template = Agent::small().template();
     assert_eq!(at(&template, "/spec/automountServiceAccountToken"), false);
     assert_eq!(at(&template, "/spec/enableServiceLinks"), false);
-    assert_eq!(at(&template, "/spec/containers/0/lifecycle/preStop/sleep/seconds"), 2);
+    assert_eq!(at(&template, "/spec/containers/0/lifecycle/preStop/sleep/seconds"), 5);
     let mut agent = Agent::small();
     agent.merge(json!({"workload": {"port": null, "serviceAccount": "support"}}));
     let template = agent.template();
