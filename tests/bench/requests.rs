@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::counted::Counted;
@@ -66,7 +67,14 @@ impl Requests {
             if !text("/objectRef/subresource").is_empty() {
                 what = format!("{what}/{}", text("/objectRef/subresource"));
             }
-            *counted.0.entry(what).or_default() += 1;
+            let at = |name: &str| text(name).parse::<Timestamp>().ok();
+            let took =
+                at("/requestReceivedTimestamp").zip(at("/stageTimestamp")).map(|(from, to)| to.duration_since(from));
+            let tally = counted.0.entry(what).or_default();
+            tally.count += 1;
+            if text("/verb") != "watch" {
+                tally.seconds += took.map_or(0.0, |took| took.as_secs_f64());
+            }
         }
         counted
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cost::Cost;
-use super::counted::Counted;
+use super::counted::{Counted, Tally};
 
 /// One row: a case, or one number of it.
 #[derive(Default)]
@@ -23,6 +23,17 @@ pub(crate) struct Row {
     pub(crate) reached: bool,
     pub(crate) requests: Option<Counted>,
     pub(crate) cost: Option<Cost>,
+}
+
+// === impl Row ===
+
+impl Row {
+    /// Where its time went: at the API server, and in the daemon.
+    fn spent(&self, requests: &Counted) -> String {
+        let served = requests.seconds();
+        let cpu = self.cost.map(|cost| format!(", {:.2} s of CPU in the daemon", cost.cpu)).unwrap_or_default();
+        format!("the API server worked {served:.2} s on its requests, one beside the other{cpu}")
+    }
 }
 
 /// All rows.
@@ -76,8 +87,12 @@ impl Table {
         let mut text = format!("{table}\n");
         for row in &self.rows {
             let Some(requests) = &row.requests else { continue };
-            let each: Vec<_> = requests.0.iter().map(|(what, count)| format!("{count} {what}")).collect();
-            text.push_str(&format!("{}: {}\n", row.case, each.join(", ")));
+            text.push_str(&format!("\n{}: {}\n", row.case, row.spent(requests)));
+            for (what, tally) in &requests.0 {
+                let each = tally.seconds * 1e3 / tally.count.max(1) as f64;
+                let Tally { count, seconds } = tally;
+                text.push_str(&format!("{count:>8} {what:40} {seconds:>8.2} s of the API server, {each:.1} ms each\n"));
+            }
         }
         for note in &self.notes {
             text.push_str(note);
@@ -88,10 +103,13 @@ impl Table {
 
     /// The same as JSON.
     fn json(&self) -> Value {
+        let counts = |requests: &Counted| {
+            requests.0.iter().map(|(what, tally)| (what.clone(), json!(tally.count))).collect::<serde_json::Map<_, _>>()
+        };
         let row = |row: &Row| {
             json!({
                 "case": row.case, "measured": row.measured, "value": row.value, "limit": row.limit, "ratio": row.ratio,
-                "reached": row.reached, "requests": row.requests.as_ref().map(|requests| &requests.0),
+                "reached": row.reached, "requests": row.requests.as_ref().map(counts), "serverSeconds": row.requests.as_ref().map(Counted::seconds),
                 "cpuSeconds": row.cost.map(|cost| cost.cpu), "peakBytes": row.cost.map(|cost| cost.peak),
                 "residentBytes": row.cost.map(|cost| cost.resident),
             })
