@@ -277,7 +277,8 @@ fn hear(
     Ok(Some(Word { desired, standing, reverts, held, authors, accepted, due }))
 }
 
-/// Who wrote the commits between what stands and what Git asks for, for each agent whose release is a new one.
+/// Who wrote the commits between what stands and what Git asks for, for each agent whose release is a new one, on whatever
+/// branch they wrote them.
 ///
 /// Where that cannot be told, anybody who approves could be the author: the agent is held.
 fn authors(
@@ -290,30 +291,41 @@ fn authors(
         let person = ask.people.iter().find(|(_, person)| author.contains(&format!("<{}>", person.email)));
         rollout::Person(person.map_or_else(|| author.to_owned(), |(username, _)| username.clone()))
     };
-    let of = |asked: &DesiredAgent, stands: &CommitId| {
-        let paths = paths_of(&asked.name, ask.environment);
-        let walk = store.commits_between(stands, &asked.revision.commit, LINE).map_err(|error| error.to_string())?;
-        if !walk.reached && walk.commits.len() >= LINE {
-            return Err(format!("there are more than {LINE} commits since what is stable"));
-        }
-        let theirs = walk
-            .commits
-            .into_iter()
-            // What cannot be read may well be about this agent.
-            .filter(|commit| store.changed_paths(&commit.id).map_or(true, |changed| touches(&changed, &paths)));
-        Ok(theirs.map(|commit| known(&commit.author)).collect())
-    };
-    let mut all = BTreeMap::new();
+    // Many agents go the same way, which is walked once.
+    let mut ways = BTreeMap::<_, Vec<_>>::new();
     for (name, asked) in desired.agents.iter().filter_map(|(name, asked)| Some((name, asked.as_ref().ok()?))) {
-        let Some(record) = ask.records.get(name) else { continue };
-        let Some(stable) = record.stable.as_ref().filter(|_| record.stood(asked.release.id).is_none()) else {
+        let Some(record) = ask.records.get(name).filter(|record| record.stood(asked.release.id).is_none()) else {
             continue;
         };
-        match of(asked, &stable.revision.commit) {
-            Ok(theirs) => drop(all.insert(name.clone(), theirs)),
+        if let Some(stable) = &record.stable {
+            let paths = paths_of(name, ask.environment);
+            ways.entry((&stable.revision.commit, &asked.revision.commit)).or_default().push((name, paths));
+        }
+    }
+    let mut all = BTreeMap::<AgentName, BTreeSet<_>>::new();
+    for ((stands, asked), agents) in ways {
+        let commits = match store.commits_since(stands, asked, LINE) {
+            Ok(Some(commits)) => Ok(commits),
+            Ok(None) => Err(format!("there are more than {LINE} commits since what is stable")),
+            Err(error) => Err(error.to_string()),
+        };
+        match commits {
+            Ok(commits) => {
+                for commit in commits {
+                    // What cannot be read whole may well be about all of them.
+                    let changed = store.changed_paths(&commit.id).ok().filter(|changed| changed.complete);
+                    let is_about = |paths: &[String]| changed.as_ref().is_none_or(|changed| touches(changed, paths));
+                    for (name, _) in agents.iter().filter(|(_, paths)| is_about(paths)) {
+                        all.entry((*name).clone()).or_default().insert(known(&commit.author));
+                    }
+                }
+            }
             Err(why) => {
                 let message = format!("nobody can approve it, since its authors are not known: {why}");
-                held.entry(name.clone()).or_insert(Reason { word: "AuthorsUnknown", message, stalled: true });
+                let reason = Reason { word: "AuthorsUnknown", message, stalled: true };
+                for (name, _) in agents {
+                    held.entry(name.clone()).or_insert_with(|| reason.clone());
+                }
             }
         }
     }

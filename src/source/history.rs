@@ -84,9 +84,30 @@ impl Store {
         Ok(walk)
     }
 
-    /// All commits in the history of `new`, itself among them, that are not in the history of `old`; all of them, when
-    /// `old` is not there.
-    pub(super) fn not_in(&self, old: &CommitId, new: &CommitId) -> Result<BTreeSet<CommitId>, SourceError> {
+    /// The commits in the history of `new`, itself among them, that are not in that of `old`, by whatever branch they came;
+    /// all of `new`'s, when `old` is not there. Nothing where they are more than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When `new` is not there, or the mirror cannot be read.
+    pub fn commits_since(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        limit: usize,
+    ) -> Result<Option<Vec<CommitInfo>>, SourceError> {
+        let new = self.not_in(old, new, limit.saturating_add(1))?;
+        (new.len() <= limit).then(|| new.iter().map(|id| self.commit(id)).collect()).transpose()
+    }
+
+    /// Commits in the history of `new`, itself among them, that are not in the history of `old`; all of them, when
+    /// `old` is not there. At most `limit`.
+    pub(super) fn not_in(
+        &self,
+        old: &CommitId,
+        new: &CommitId,
+        limit: usize,
+    ) -> Result<BTreeSet<CommitId>, SourceError> {
         self.with(|repository| {
             let new = self.find(repository, new)?.id();
             let old = oid(old).filter(|&id| repository.find_commit(id).is_ok());
@@ -96,7 +117,7 @@ impl Store {
                 if let Some(old) = old {
                     walk.hide(old)?;
                 }
-                walk.map(|id| id.map(commit_id)).collect::<Result<_, git2::Error>>()
+                walk.take(limit).map(|id| id.map(commit_id)).collect::<Result<_, git2::Error>>()
             };
             walked().map_err(|error| self.failed("walk the history", &error))
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use crate::git::{Answer, GitServer};
+use crate::git::{Answer, GitServer, Request};
 use crate::lab::lab;
 use crate::oracle;
 use crate::process::{Process, Start, within};
@@ -20,13 +20,14 @@ async fn git_away_changes_nothing_and_is_said() {
     let scene = Scene::new(&lab).await;
     let mode = Arc::new(AtomicU8::new(0));
     let asked = Arc::clone(&mode);
-    let server = GitServer::http_with(scene.folder(), move |_| match asked.load(Ordering::SeqCst) {
+    let judge = move |_: &Request| match asked.load(Ordering::SeqCst) {
         1 => Answer::Status("403 Forbidden", vec![]),
         2 => Answer::Status("500 Internal Server Error", vec![]),
         3 => Answer::Hang,
         4 => Answer::Raw(vec![]),
         _ => Answer::Serve,
-    });
+    };
+    let server = GitServer::http_with(scene.folder(), judge.clone());
     let source = format!("url = \"{}\"\ntimeout = \"1s\"", server.url("repo.git"));
     let how = Start { name: "one", source, installation: "fault", contained: true };
     scene.proxy.stage("install");
@@ -34,6 +35,13 @@ async fn git_away_changes_nothing_and_is_said() {
     scene.arrive("install").await.expect("installed");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (repo, hidden) = (scene.folder().join("repo.git"), scene.folder().join("hidden.git"));
+    let quiet = |from: usize| -> Vec<String> {
+        let log = scene.proxy.log();
+        // That it is away is said in the environment's record, and nowhere else.
+        let told = |seen: &&Seen| seen.call.is_lease() || seen.call.resource == "agentenvironments/status";
+        let writes = log[from..].iter().filter(|seen| seen.call.writes() && !told(seen));
+        writes.map(|seen| format!("it writes: {}", seen.call)).collect()
+    };
     for (number, name) in [(1, "refused"), (2, "500"), (3, "timeout"), (4, "reset"), (5, "empty"), (6, "no repository")]
     {
         mode.store(number, Ordering::SeqCst);
@@ -55,11 +63,7 @@ async fn git_away_changes_nothing_and_is_said() {
             rounds && server.requests().len() > asked
         };
         let hit = within(Duration::from_mins(1), looked).await;
-        let log = scene.proxy.log();
-        // That it is away is said in the environment's record, and nowhere else.
-        let told = |seen: &&Seen| seen.call.is_lease() || seen.call.resource == "agentenvironments/status";
-        let writes = log[from..].iter().filter(|seen| seen.call.writes() && !told(seen));
-        let mut wrong: Vec<String> = writes.map(|seen| format!("it writes: {}", seen.call)).collect();
+        let mut wrong = quiet(from);
         if number != 5 && !process.log().contains("the config repository cannot be read") {
             wrong.push("it does not say so".to_owned());
         }
@@ -70,6 +74,12 @@ async fn git_away_changes_nothing_and_is_said() {
         oracle::note("S2", name, 1, usize::from(hit), wrong);
     }
     mode.store(0, Ordering::SeqCst);
+    // The server itself dies, and comes back where it was.
+    let (from, failed, at) = (scene.proxy.count(), process.metric(FAILURES).await, server.address());
+    drop(server);
+    let hit = within(Duration::from_mins(1), async || process.metric(FAILURES).await > failed + 1.0).await;
+    oracle::note("S2", "dead", 1, usize::from(hit), quiet(from));
+    let _server = GitServer::http_at(at, scene.folder(), judge);
     scene.proxy.stage("change");
     scene.push("change");
     let back = scene.arrive("change").await.err();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::cases::{self, Case};
 use crate::daemon::{Repo, condition, holds, program};
-use crate::lab::{Lab, lab};
+use crate::lab::{Lab, lab, lab_alone, part};
 use crate::oracle;
 use crate::proxy::{Call, Fault, Seen};
 use crate::scene::{AGENT, Scene, Story, path};
@@ -524,6 +524,44 @@ fn cases_of(scenario: &'static Scenario, calls: &[Seen]) -> Vec<Case> {
         all.push(Case { promise: "F2", call, fault: Fault::Clock(JUMPS[number % JUMPS.len()]) });
     }
     all
+}
+
+// T3, R1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_parts_that_run_pods_die_and_stop_during_a_rollout() {
+    let Some(lab) = lab_alone("pod-parts").await else { return };
+    let scenario = &ALL[0];
+    let usual = undisturbed(&lab, scenario).await;
+    let [(first, _), (stage, end)] = scenario.stages else { panic!("two stages") };
+    for name in ["scheduler", "kubelet", "controller-manager"] {
+        for (ends, begins) in [("kill", "start"), ("stop", "cont")] {
+            let mut scene = scene(&lab).await;
+            scene.proxy.stage(first);
+            push(&scene, scenario, first);
+            scene.start().await;
+            let mut wrong: Vec<String> = scene.arrive(first).await.err().into_iter().collect();
+            part(ends, name);
+            scene.proxy.stage(stage);
+            push(&scene, scenario, stage);
+            // Long enough for the candidate to be made, and to wait for what does not come.
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            part(begins, name);
+            wrong.extend(arrive(&scene, stage, *end).await.err());
+            wrong.extend(scene.converge(&usual.states[stage]).await);
+            let writes = scene.rounds().await;
+            wrong.extend((!writes.is_empty()).then(|| format!("after its end it writes: {writes:?}")));
+            wrong.extend(wrong_after(&scene, scenario, stage, *end).await);
+            scene.stop().await;
+            scene.clear().await;
+            wrong.extend(ever_wrong(&scene));
+            if !wrong.is_empty() {
+                crate::say(&format!("{ends} {name}: {wrong:#?}\n{}{}", way(&scene), scene.said()));
+            }
+            oracle::note("R1", &format!("{ends} {name}"), 1, 1, wrong);
+        }
+    }
+    let wrong = oracle::table(&["R1"]);
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 // T1, T3, S10, D9, D10, D11, F2

@@ -1,5 +1,7 @@
 //! What commits changed.
 
+use std::collections::BTreeSet;
+
 use backstay::source::{SourceError, Store};
 
 use crate::git::TestRepo;
@@ -55,13 +57,23 @@ fn the_way_between_two_commits_is_by_first_parents() {
     assert_eq!((ids, walk.reached), (vec![merge.clone(), second.clone()], true));
     let cut = store.commits_between(&first, &merge, 1).expect("a walk");
     assert_eq!((cut.commits.len(), cut.reached), (1, false));
+    let since = |old, limit| {
+        let commits = store.commits_since(old, &merge, limit).expect("a walk")?;
+        Some(commits.into_iter().map(|commit| commit.id).collect::<BTreeSet<_>>())
+    };
+    let all = BTreeSet::from([merge.clone(), second.clone(), side.clone()]);
+    assert_eq!(since(&first, 3), Some(all), "by whatever branch they came");
+    assert_eq!(since(&first, 2), None, "they are more");
+    assert_eq!(since(&side, 10), Some(BTreeSet::from([merge.clone(), second.clone()])));
     let aside = store.commits_between(&side, &merge, 100).expect("a walk");
     assert_eq!((aside.commits.len(), aside.reached), (3, false), "it is on no first-parent path");
     assert!(store.is_ancestor(&side, &merge).expect("walked") && !store.is_ancestor(&side, &second).expect("walked"));
     assert_eq!(store.merge_base(&side, &second).expect("walked"), Some(first.clone()));
-    assert_eq!(store.commit(&merge).expect("a commit").parents, [second, side]);
+    assert_eq!(store.commit(&merge).expect("a commit").parents, [second.clone(), side.clone()]);
     assert_eq!(store.commit_time(&first).expect("a time").as_second(), 1_790_000_060);
     let nowhere = "12".repeat(20).parse().expect("an id");
+    assert_eq!(since(&nowhere, 10).map(|all| all.len()), Some(4), "all there is");
+    assert!(matches!(store.commits_since(&merge, &nowhere, 10), Err(SourceError::NoCommit { .. })));
     assert_eq!(store.is_ancestor(&nowhere, &merge), Ok(false));
     assert!(matches!(store.changed_paths(&nowhere), Err(SourceError::NoCommit { .. })));
     let unrelated = repo.commit_on("island", &[("i", "i\n")], "island");

@@ -29,12 +29,14 @@ pub(crate) fn chosen<T>(mut cases: Vec<T>, share: usize, named: impl Fn(&T) -> S
 /// Which promise a class of faults tries.
 fn promise(call: &Call, fault: Fault) -> &'static str {
     match fault {
+        Fault::Lost | Fault::Code(410) | Fault::Silence | Fault::Reset | Fault::Truncated if call.verb == "watch" => {
+            "K11"
+        }
         Fault::CrashBefore | Fault::CrashAfter | Fault::Lost | Fault::Twice | Fault::Slow => "K1",
         Fault::Stale => "K2",
         Fault::Dropped | Fault::Swapped => "K3",
         Fault::Code(429 | 503) => "K10",
         Fault::Code(403) if !call.writes() => "K4",
-        Fault::Code(410) | Fault::Silence | Fault::Reset | Fault::Truncated if call.verb == "watch" => "K11",
         Fault::Code(_) | Fault::Reset | Fault::Truncated | Fault::Silence => "K1, K14",
         Fault::Push => "S10",
         Fault::Held => "F1",
@@ -55,8 +57,8 @@ fn turn(share: usize) -> usize {
     last.unwrap_or(0) % share
 }
 
-/// All cases of stages of which `first` is the first: crash and lost reply at every call, all else once for each verb and
-/// kind.
+/// All cases of stages of which `first` is the first: crash and lost reply at every call, at a watch once for each kind; all
+/// else once for each verb and kind.
 pub(crate) fn of(calls: &[Seen], first: &str) -> Vec<Case> {
     // Of a kind that nobody writes, no watch tells anything.
     let written: BTreeSet<_> = calls.iter().filter(|seen| seen.call.writes()).map(|seen| &seen.call.resource).collect();
@@ -76,12 +78,14 @@ pub(crate) fn of(calls: &[Seen], first: &str) -> Vec<Case> {
             continue;
         }
         let mut add = |fault: Fault| cases.push(Case { promise: promise(call, fault), call: call.clone(), fault });
-        if !opens {
+        // Of a kind one watch is like the next.
+        let is_first = sorts.insert(call.sort());
+        if !opens || is_first {
             add(Fault::CrashBefore);
             add(Fault::CrashAfter);
             add(Fault::Lost);
         }
-        if !sorts.insert(call.sort()) {
+        if !is_first {
             continue;
         }
         for code in [500, 503, 429, 409, 410, 403] {
@@ -96,10 +100,9 @@ pub(crate) fn of(calls: &[Seen], first: &str) -> Vec<Case> {
                 add(Fault::Dropped);
                 add(Fault::Swapped);
             }
-        } else {
-            add(Fault::Reset);
-            add(Fault::Truncated);
         }
+        add(Fault::Reset);
+        add(Fault::Truncated);
         add(Fault::Silence);
         if call.writes() {
             add(Fault::Twice);

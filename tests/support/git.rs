@@ -379,6 +379,14 @@ impl GitServer {
         text.parse().expect("an address")
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Http(http) => http.address,
+            Self::Ssh(ssh) => (Ipv4Addr::LOCALHOST, ssh.port).into(),
+        }
+    }
+
     /// The requests that came, as `GET /path?query`.
     pub(crate) fn requests(&self) -> Vec<String> {
         match self {

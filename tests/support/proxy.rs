@@ -20,6 +20,9 @@ use tokio::sync::{Notify, watch};
 /// How late a slow call arrives, and how late its answer.
 pub(crate) const SLOW: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Where a watch breaks off.
+const HALF_AN_EVENT: &[u8] = br#"{"type":"MODIFIED","object":{"metadata":{"na"#;
+
 /// What goes wrong at one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -31,9 +34,9 @@ pub(crate) enum Fault {
     Lost,
     /// The server answers with this code, and does nothing.
     Code(u16),
-    /// The call has its effect, and the connection breaks in the middle of the answer.
+    /// The call has its effect, and the connection breaks in the middle of the answer; of a watch, in its first event.
     Reset,
-    /// The call has its effect, and half of the answer comes as if it were whole.
+    /// The call has its effect, and half of the answer comes as if it were whole; of a watch, half of its first event.
     Truncated,
     /// The call has its effect, and no answer comes for as long as the caller waits.
     Silence,
@@ -479,6 +482,21 @@ impl State {
             Fault::CrashBefore => {
                 self.met();
                 std::future::pending().await
+            }
+            // A watch has no end to wait for.
+            Fault::CrashAfter if call.verb == "watch" => {
+                self.met();
+                self.pass(head, body, number, None).await
+            }
+            Fault::Lost if call.verb == "watch" => {
+                self.met();
+                Err(Broken)
+            }
+            Fault::Reset | Fault::Truncated if call.verb == "watch" => {
+                self.met();
+                let mut answer = whole(StatusCode::OK, Bytes::from_static(HALF_AN_EVENT));
+                answer.body_mut().then = if fault == Fault::Reset { Then::Break } else { Then::End };
+                Ok(answer)
             }
             Fault::CrashAfter | Fault::Stale | Fault::Clock(_) => {
                 let _ = self.forward(head, body, number).await;

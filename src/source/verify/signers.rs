@@ -243,7 +243,7 @@ impl Signers {
 /// The first-parent path from what `last` has in its history to `tip`, the oldest first; the tip is always on it.
 fn way(store: &Store, last: &CommitId, tip: &CommitId) -> Result<Vec<CommitId>, String> {
     let failed = |error: SourceError| error.to_string();
-    let new = store.not_in(last, tip).map_err(failed)?;
+    let new = store.not_in(last, tip, usize::MAX).map_err(failed)?;
     let mut way = vec![tip.clone()];
     let mut at = store.commit(tip).map_err(failed)?.parents.first().cloned();
     while let Some(id) = at.filter(|id| new.contains(id)) {
