@@ -12,6 +12,8 @@ mod rights;
 #[path = "support/stories.rs"]
 mod stories;
 
+#[path = "river/approved.rs"]
+mod approved;
 #[path = "river/canary.rs"]
 mod canary;
 #[path = "river/push.rs"]

@@ -35,6 +35,8 @@ pub struct Mirror {
     config: SourceConfig,
     store: Store,
     network: Mutex<Kept>,
+    /// Held while a reference of our own is written: of two at once, Git refuses one.
+    references: Mutex<()>,
 }
 
 /// What is held while the mirror is kept.
@@ -105,7 +107,7 @@ impl Mirror {
         config.check()?;
         let folder = folder.into();
         let store = Store::at(folder.join("mirror.git"));
-        let mirror = Self { folder, config, store, network: Mutex::default() };
+        let mirror = Self { folder, config, store, network: Mutex::default(), references: Mutex::default() };
         let kept = mirror.keep_alive(&mut mirror.network());
         match kept {
             Err(busy @ SourceError::Busy { .. }) => Err(busy),
@@ -148,6 +150,7 @@ impl Mirror {
     /// Holds a commit under `key`, so that it stays in the mirror when the remote drops it.
     pub fn hold(&self, key: &str, commit: &CommitId) -> Result<(), SourceError> {
         let name = held_name(key);
+        let _alone = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.with(|repository| {
             let commit = self.store.find(repository, commit)?;
             let failed = |error: git2::Error| self.store.failed("hold a commit", &error);
@@ -160,6 +163,7 @@ impl Mirror {
 
     /// Lets go of the commit that is held under `key`.
     pub fn release(&self, key: &str) -> Result<(), SourceError> {
+        let _alone = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         self.store.with(|repository| match repository.find_reference(&held_name(key)) {
             Ok(mut reference) => reference.delete().map_err(|error| self.store.failed("let go of a commit", &error)),
             Err(_) => Ok(()),

@@ -271,6 +271,24 @@ fn caps_hold() {
 }
 
 #[test]
+fn many_hold_a_commit_at_once() {
+    let repo = TestRepo::with_one_commit();
+    let commits = [repo.id("main"), repo.commit(&[("a.txt", "two\n")], "second")];
+    let mirror = mirror(config(repo.url()));
+    mirror.poll(&main_and_tags()).expect("a poll");
+    let mirror: &Mirror = &mirror;
+    std::thread::scope(|scope| {
+        let holds = |number: usize| {
+            let commit = &commits[number % 2];
+            scope.spawn(move || (0..50).try_for_each(|_| mirror.hold("development/heads/main", commit)))
+        };
+        for thread in (0..8).map(holds).collect::<Vec<_>>() {
+            thread.join().expect("no panic").expect("held");
+        }
+    });
+}
+
+#[test]
 fn packs_are_joined_before_there_are_too_many() {
     let repo = TestRepo::with_one_commit();
     let mirror = mirror(config(repo.url()));

@@ -195,7 +195,8 @@ impl Repo {
         self.folder.path()
     }
 
-    fn work(&self) -> PathBuf {
+    /// Its clone.
+    pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("work")
     }
 
