@@ -9,9 +9,9 @@ use std::str::FromStr as _;
 
 use cron::Cron;
 use cron::parser::{CronParser, Seconds, Year};
+use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, ToSpan as _};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
@@ -36,6 +36,12 @@ pub struct Freeze {
     pub message: String,
 }
 
+/// A schedule and its zone, read once however often they are asked.
+struct Clock {
+    cron: Cron,
+    zone: TimeZone,
+}
+
 /// A freeze that holds now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -49,7 +55,11 @@ pub struct Frozen {
 
 /// The freeze that holds at `now`; of several, the one that ends last.
 pub fn frozen(freezes: &[Freeze], now: Timestamp) -> Option<Frozen> {
-    let last = |at| freezes.iter().filter_map(|freeze| Some((freeze.ends(at)?, freeze))).max_by_key(|(end, _)| *end);
+    let read: Vec<_> = freezes.iter().filter_map(|freeze| Some((Clock::of(freeze)?, freeze))).collect();
+    let last = |at| {
+        let ends = read.iter().filter_map(|(clock, freeze)| Some((clock.ends(freeze.lasts, at)?, *freeze)));
+        ends.max_by_key(|(end, _)| *end)
+    };
     let (mut until, first) = last(now)?;
     for _ in 0..MOST_JOINED {
         match last(until) {
@@ -62,22 +72,35 @@ pub fn frozen(freezes: &[Freeze], now: Timestamp) -> Option<Frozen> {
 
 /// When the next freeze begins after `now`.
 pub fn next_freeze(freezes: &[Freeze], now: Timestamp) -> Option<Timestamp> {
-    freezes.iter().filter_map(|freeze| freeze.begins_after(now)).min()
+    freezes.iter().filter_map(|freeze| Clock::of(freeze)?.begins_after(now)).min()
 }
 
-// === impl Freeze ===
+// === impl Clock ===
 
-impl Freeze {
-    /// When it ends, if it holds at `at`.
-    fn ends(&self, at: Timestamp) -> Option<Timestamp> {
-        let (cron, zone) = (schedule(&self.cron)?, zone(&self.zone)?);
+impl Clock {
+    fn of(freeze: &Freeze) -> Option<Self> {
+        Some(Self { cron: schedule(&freeze.cron)?, zone: zone(&freeze.zone)? })
+    }
+
+    /// What the wall clock said at `at`, and right before it was set within the day before, if it was.
+    fn said(&self, at: Timestamp) -> Option<(DateTime, Option<DateTime>)> {
+        let day_before = at.checked_sub(SignedDuration::from_hours(24)).ok()?;
+        let set = self.zone.preceding(at.checked_add(SignedDuration::from_nanos(1)).ok()?).next();
+        let before = set.map(|set| set.timestamp()).filter(|set| *set > day_before);
+        let before = before.and_then(|set| set.checked_sub(SignedDuration::from_nanos(1)).ok());
+        Some((self.zone.to_datetime(at), before.map(|at| self.zone.to_datetime(at))))
+    }
+
+    /// When the last one of this length ends, if it holds at `at`.
+    fn ends(&self, lasts: SignedDuration, at: Timestamp) -> Option<Timestamp> {
         // An hour that comes twice puts beginnings after `at` on the clock that lie before it in time.
-        let mut on_clock = zone.to_datetime(at).checked_add(1.day()).ok()?;
-        for _ in 0..MINUTES_OF_A_DAY {
-            on_clock = cron.find_previous_occurrence(&on_clock, false).ok()?;
-            let start = instant(on_clock, &zone)?;
+        let (now, before) = self.said(at)?;
+        let mut on_clock = before.map_or(now, |before| now.max(before));
+        for again in 0..MINUTES_OF_A_DAY {
+            on_clock = self.cron.find_previous_occurrence(&on_clock, again == 0).ok()?;
+            let start = instant(on_clock, &self.zone)?;
             if start <= at {
-                let end = start.checked_add(self.lasts).ok()?;
+                let end = start.checked_add(lasts).ok()?;
                 return (end > at).then_some(end);
             }
         }
@@ -86,11 +109,12 @@ impl Freeze {
 
     /// When it begins next.
     fn begins_after(&self, at: Timestamp) -> Option<Timestamp> {
-        let (cron, zone) = (schedule(&self.cron)?, zone(&self.zone)?);
-        let mut on_clock = zone.to_datetime(at).checked_sub(1.day()).ok()?;
+        // An hour that is left out puts beginnings before `at` on the clock that lie after it in time.
+        let (now, before) = self.said(at)?;
+        let mut on_clock = before.map_or(now, |before| now.min(before));
         for _ in 0..=2 * MINUTES_OF_A_DAY {
-            on_clock = cron.find_next_occurrence(&on_clock, false).ok()?;
-            let start = instant(on_clock, &zone)?;
+            on_clock = self.cron.find_next_occurrence(&on_clock, false).ok()?;
+            let start = instant(on_clock, &self.zone)?;
             if start > at {
                 return Some(start);
             }
@@ -124,16 +148,18 @@ pub(super) fn why_no_schedule(text: &str) -> Option<String> {
     if text.contains('@') || text.split_whitespace().count() != 5 {
         return Some("minute, hour, day of the month, month and day of the week are expected".to_owned());
     }
-    let Ok(cron) = parser().parse(text) else {
+    if parser().parse(text).is_err() {
         return Some(match Cron::from_str(text) {
             Err(error) => error.to_string().trim_end_matches('.').to_owned(),
             Ok(_) => "it is not understood".to_owned(),
         });
-    };
-    // Eight years hold every 29th of February.
+    }
+    // Nine years hold every 29th of February. The years are part of the schedule: else what never comes is looked for
+    // until the end of time.
     let start = date(2096, 1, 1).at(0, 0, 0, 0);
-    let end = date(2105, 1, 1).at(0, 0, 0, 0);
-    let comes = cron.find_next_occurrence(&start, true).is_ok_and(|at| at < end);
+    let within = CronParser::builder().seconds(Seconds::Required).year(Year::Required).build();
+    let comes =
+        within.parse(&format!("0 {text} 2096-2104")).is_ok_and(|cron| cron.find_next_occurrence(&start, true).is_ok());
     (!comes).then(|| "it never comes".to_owned())
 }
 

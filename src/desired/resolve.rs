@@ -178,12 +178,13 @@ fn strangers(
     };
     let mut found = vec![];
     let is_known = |name: &AgentName| declared.contains(name) || request.pinned.contains_key(name);
-    for name in spec.agents.iter().flatten().filter(|name| !is_known(name)) {
+    for name in spec.agents.iter().flatten().filter(|name| !is_known(name)).take(MAX_STRANGERS) {
         let items = file.at(["spec", "agents"]).and_then(super::read::Node::list).unwrap_or_default();
         let spot = items.iter().find(|item| item.text() == Some(name.as_str())).map_or(&file.spot, |item| &item.spot);
         found.push(hinted(spot.warning(format!("the agent `{name}` does not exist")), name.as_str()));
     }
-    for name in spec.pins.keys().filter(|name| spec.agents.as_ref().is_some_and(|agents| !agents.contains(*name))) {
+    let is_none_of_ours = |name: &&AgentName| spec.agents.as_ref().is_some_and(|agents| !agents.contains(*name));
+    for name in spec.pins.keys().filter(is_none_of_ours).take(MAX_STRANGERS) {
         let spot = file.nearest(["spec", "pins", name.as_str()]);
         found.push(spot.warning(format!("`{name}` is pinned, and not one of the environment's agents")));
     }

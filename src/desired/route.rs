@@ -10,6 +10,8 @@ use crate::model::ObjectRef;
 const MAX_HOSTS: usize = 16;
 /// Characters of a host name.
 const MAX_HOST: usize = 253;
+/// Letters of a path, as a Gateway takes it.
+const MAX_PATH: usize = 1024;
 
 /// What is declared, where anything is.
 pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) -> Option<Route> {
@@ -31,7 +33,7 @@ pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) 
         let name = host.strip_prefix("*.").unwrap_or(host);
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
         if name.is_empty() || host.len() > MAX_HOST || !name.bytes().all(plain) {
-            let error = spot("hosts").error(format!("`{}` is no name of a host", host.escape_debug()));
+            let error = spot("hosts").error(format!("{} is no name of a host", shown(host)));
             context
                 .error(error.hint("a lower-case name without a port, such as `support.example.com`, or `*.` and one"));
         }
@@ -40,9 +42,12 @@ pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) 
         context.error(spot("hosts").error(format!("{} hosts are named, {MAX_HOSTS} are allowed", route.hosts.len())));
     }
     let path = route.path.clone().unwrap_or_else(|| "/".to_owned());
-    if !path.starts_with('/') || path.contains(['?', '#', ' ']) || path.chars().any(char::is_control) {
-        let error = spot("path").error(format!("`{}` is no path", path.escape_debug()));
-        context.error(error.hint("it begins with `/`, and has no `?`, `#` or space"));
+    let climbs = path.split('/').skip(1).any(|part| part == "." || part == "..") || path.contains("//");
+    let odd = path.contains(['?', '#', ' ']) || path.chars().any(char::is_control);
+    if !path.starts_with('/') || odd || climbs || path.len() > MAX_PATH {
+        let error = spot("path").error(format!("{} is no path", shown(&path)));
+        context
+            .error(error.hint("it begins with `/`, has no `?`, `#`, space, `//` or `..`, and is not longer than 1024"));
     }
     // A host has no Gateway: what names one there has no effect, and that is said.
     let named = route.gateway.as_ref().filter(|_| context.target != Some(TargetKind::Host));
@@ -51,6 +56,11 @@ pub(super) fn read(context: &Context<'_>, spec: &written::AgentSpec, at: &Node) 
         namespace: gateway.namespace.as_ref().map(|namespace| namespace.0.clone()),
     });
     Some(Route { hosts: route.hosts.clone(), path, gateway })
+}
+
+/// Somebody's text in backticks, where it is short enough to be read.
+fn shown(text: &str) -> String {
+    if text.len() > MAX_HOST { "the text".to_owned() } else { format!("`{}`", text.escape_debug()) }
 }
 
 /// What the agent's route takes of the one proxy of a host, or of a Gateway: no two agents may take the same.

@@ -356,7 +356,7 @@ fn a_route_on_kubernetes_is_of_a_gateway_and_leads_to_a_port() {
     agents/a/agent.yaml:6:48: error: `x?` is no path
       |   route: {hosts: [a.example.com, "A b"], path: "x?"}
       |                                                ^^^^
-      hint: it begins with `/`, and has no `?`, `#` or space
+      hint: it begins with `/`, has no `?`, `#`, space, `//` or `..`, and is not longer than 1024
     "#);
     let gateway = "gateway: {name: public, namespace: gateways}";
     let two = |path: &str| {
