@@ -17,6 +17,8 @@ use crate::judge::NoData;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Bytes of a file with a secret or certificates.
 const MAX_FILE: u64 = 1024 * 1024;
+/// Letters of the shortest secret that is looked for in an answer.
+const MIN_SECRET: usize = 6;
 /// Questions that one server is asked at the same time.
 const AT_ONCE: usize = 16;
 
@@ -74,8 +76,14 @@ impl Server {
 
     async fn exchange(&self, question: Question) -> Result<Answer, NoData> {
         let _turn = self.turns.acquire().await.map_err(|_| because("nothing is asked any more"))?;
-        let mut headers = self.credentials()?;
+        let mut unsaid = vec![];
+        let mut headers = self.credentials(&mut unsaid)?;
         headers.extend(question.headers);
+        for value in headers.values().filter(|value| value.is_sensitive()) {
+            // With the scheme and without: whoever repeats a header may leave that away.
+            let (whole, bare) = (value.as_bytes(), value.as_bytes().splitn(2, |byte| *byte == b' ').last());
+            unsaid.extend([whole, bare.unwrap_or_default()].map(<[u8]>::to_vec));
+        }
         let client = self.client().await?;
         let asked = client.request(question.method, question.url).headers(headers).body(question.body);
         let mut answer = asked.send().await.map_err(plain)?;
@@ -93,6 +101,10 @@ impl Server {
                 return Err(too_long());
             }
             body.extend_from_slice(&part);
+        }
+        // Somebody reads what it says, and it knows all that it was told.
+        for secret in unsaid {
+            blank(&mut body, &secret);
         }
         Ok(Answer { status: status.as_u16(), body })
     }
@@ -122,7 +134,8 @@ impl Server {
         Ok(client)
     }
 
-    fn credentials(&self) -> Result<HeaderMap, NoData> {
+    /// The header lines that say who asks; what is secret in them and not seen there goes to `unsaid`.
+    fn credentials(&self, unsaid: &mut Vec<Vec<u8>>) -> Result<HeaderMap, NoData> {
         let Access { token_file, username, password_file, headers, header_files, .. } = &self.access;
         let mut all = HeaderMap::new();
         for (name, value) in headers {
@@ -138,7 +151,9 @@ impl Server {
             all.insert(AUTHORIZATION, sensitive(&format!("Bearer {}", secret(path)?))?);
         }
         if let (Some(name), Some(path)) = (username, password_file) {
-            let both = crate::render::base64(format!("{name}:{}", secret(path)?).as_bytes());
+            let password = secret(path)?;
+            let both = crate::render::base64(format!("{name}:{password}").as_bytes());
+            unsaid.push(password.into_bytes());
             all.insert(AUTHORIZATION, sensitive(&format!("Basic {both}"))?);
         }
         Ok(all)
@@ -155,6 +170,19 @@ impl Answer {
             return Err(because(format!("it answers {}: {said}", self.status)));
         }
         serde_json::from_slice(&self.body).map_err(|_| because("its answer is not JSON"))
+    }
+}
+
+/// Puts stars in place of a secret wherever it stands. What is shorter than any secret should be stands in numbers too,
+/// and stays.
+fn blank(body: &mut Vec<u8>, secret: &[u8]) {
+    if secret.len() < MIN_SECRET {
+        return;
+    }
+    let mut from = 0;
+    while let Some(at) = body[from..].windows(secret.len()).position(|part| part == secret) {
+        body.splice(from + at..from + at + secret.len(), *b"***");
+        from += at + 3;
     }
 }
 

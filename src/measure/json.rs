@@ -19,6 +19,10 @@ use crate::rollout::Measurement;
 
 /// Letters of a path.
 const MAX_PATH: usize = 4096;
+/// Brackets and parentheses within one another: what a path is read in doubles with each.
+const MAX_NESTED: usize = 6;
+/// Commas: what a path finds doubles with each.
+const MAX_COMMAS: usize = 3;
 
 /// Asks one address.
 pub(super) struct Json {
@@ -96,11 +100,48 @@ fn quoted(text: &str) -> String {
     filled::escaped(text, &['\\', '"', '\''])
 }
 
+/// Why it may take far longer to read a path, or to look it up, than it and the answer are long.
+fn unbounded(path: &str) -> Option<&'static str> {
+    let (mut quote, mut before) = (None, ' ');
+    let (mut nested, mut commas, mut descents) = (0_usize, 0, 0);
+    let mut letters = path.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match (quote, letter) {
+            (Some(_), '\\') => {
+                letters.next();
+            }
+            (Some(open), _) if open == letter => quote = None,
+            (Some(_), _) => {}
+            (None, '\'' | '"') => quote = Some(letter),
+            (None, '(' | '[') => nested += 1,
+            (None, ')' | ']') => nested = nested.saturating_sub(1),
+            (None, ',') => commas += 1,
+            (None, '.') if before == '.' => descents += 1,
+            (None, '$') if at > 0 => return Some("within a filter, `$` begins a path of its own: write `@`"),
+            (None, _) => {}
+        }
+        before = if quote.is_some() { ' ' } else { letter };
+        if nested > MAX_NESTED {
+            return Some("it is nested more than 6 levels deep");
+        }
+        if descents > 1 {
+            return Some("it says `..` more than once");
+        }
+        if commas > MAX_COMMAS {
+            return Some("it names more than 4 things at once");
+        }
+    }
+    None
+}
+
 /// The one number at a path.
 fn number(answer: &Value, path: &str) -> Result<f64, NoData> {
     let wrong = |why: String| because(format!("`{}` cannot be used: {}", quote(path), quote(&why)));
     if path.len() > MAX_PATH {
         return Err(wrong("it is longer than 4,096 letters".to_owned()));
+    }
+    if let Some(why) = unbounded(path) {
+        return Err(wrong(why.to_owned()));
     }
     let parsed = JsonPath::parse(path).map_err(|error| wrong(error.to_string()))?;
     let found =

@@ -17,7 +17,7 @@ fn gates(toml: &str) -> Gates {
     Gates::new(named)
 }
 
-fn question(gate: &str) -> GateQuestion {
+pub(crate) fn question(gate: &str) -> GateQuestion {
     GateQuestion {
         gate: gate.to_owned(),
         agent: "support".parse().unwrap(),

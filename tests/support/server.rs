@@ -3,7 +3,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A request as it came.
 #[derive(Debug, Clone)]
@@ -29,12 +31,19 @@ pub(crate) enum Reply {
     Head,
     /// A body that is said to be of this length, and is not there.
     Claims(u64),
+    /// A body of this length, whole.
+    Whole(&'static str, u64),
+    /// A body of which a byte comes now and then, for ever.
+    Drips(&'static str),
+    /// A head of which a byte comes now and then, for ever.
+    DripsHead,
 }
 
 /// Up as long as the process.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    sent: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -42,14 +51,20 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (answer, seen) = (Arc::new(answer), Arc::new(Mutex::new(vec![])));
-        let own = Arc::clone(&seen);
+        let sent = Arc::new(AtomicU64::new(0));
+        let (own, counted) = (Arc::clone(&seen), Arc::clone(&sent));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (answer, seen) = (Arc::clone(&answer), Arc::clone(&own));
-                std::thread::spawn(move || serve(stream, &*answer, &seen));
+                let (answer, seen, sent) = (Arc::clone(&answer), Arc::clone(&own), Arc::clone(&counted));
+                std::thread::spawn(move || serve(stream, &*answer, &seen, &sent));
             }
         });
-        Self { address, seen }
+        Self { address, seen, sent }
+    }
+
+    /// Bytes of whole bodies that were taken, as far as the system knows.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Acquire)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -63,7 +78,14 @@ impl Seen {
     }
 }
 
-fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Seen>>) -> Option<()> {
+/// Sends a byte now and then, until nobody takes it any more.
+fn drip(out: &mut TcpStream, byte: u8) {
+    while out.write_all(&[byte]).is_ok() {
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Seen>>, sent: &AtomicU64) -> Option<()> {
     let mut out = stream.try_clone().ok()?;
     let mut input = BufReader::new(stream);
     loop {
@@ -97,6 +119,26 @@ fn serve(stream: TcpStream, answer: &dyn Fn(&Seen) -> Reply, seen: &Mutex<Vec<Se
                 out.write_all(b"HTTP/1.1 200 X\r\n").ok()?;
                 let line = format!("x: {}\r\n", "y".repeat(1000));
                 while out.write_all(line.as_bytes()).is_ok() {}
+                return None;
+            }
+            Reply::Whole(kind, length) => {
+                let head = format!("HTTP/1.1 200 X\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n");
+                out.write_all(head.as_bytes()).ok()?;
+                let part = "a 1\n".repeat(16 * 1024);
+                for _ in 0..length / part.len() as u64 {
+                    out.write_all(part.as_bytes()).ok()?;
+                    sent.fetch_add(part.len() as u64, Ordering::AcqRel);
+                }
+            }
+            Reply::Drips(kind) => {
+                let head = format!("HTTP/1.1 200 X\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n");
+                out.write_all(head.as_bytes()).ok()?;
+                drip(&mut out, b' ');
+                return None;
+            }
+            Reply::DripsHead => {
+                out.write_all(b"HTTP/1.1 200 X\r\nx: ").ok()?;
+                drip(&mut out, b'y');
                 return None;
             }
             Reply::Claims(length) => {
