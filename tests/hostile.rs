@@ -6,6 +6,8 @@
     reason = "tests have files and clocks of their own, say how long things took, and take values as they are written"
 )]
 
+#[path = "support/forbidden.rs"]
+mod forbidden;
 #[path = "support/git.rs"]
 mod git;
 
@@ -15,6 +17,8 @@ mod forge;
 mod evil;
 #[path = "hostile/gate.rs"]
 mod gate;
+#[path = "hostile/newer.rs"]
+mod newer;
 #[path = "hostile/raw.rs"]
 mod raw;
 #[path = "hostile/secrets.rs"]

@@ -1,10 +1,16 @@
 //! The whole way, with real parts: a push, the daemon, a real API server, and what the agents answer.
-#![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "tests have clocks and tasks of their own, and say what they were told"
+)]
 
 #[path = "support/audit.rs"]
 mod audit;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/forbidden.rs"]
+mod forbidden;
 #[path = "support/lab.rs"]
 mod lab;
 #[path = "support/rights.rs"]
@@ -34,6 +40,8 @@ mod telling;
 mod pod;
 #[path = "river/drift.rs"]
 mod drift;
+#[path = "river/gate.rs"]
+mod gate;
 #[path = "river/health.rs"]
 mod health;
 #[path = "river/looks.rs"]
@@ -42,3 +50,5 @@ mod looks;
 mod tags;
 #[path = "river/verify.rs"]
 mod verify;
+#[path = "river/openpgp.rs"]
+mod openpgp;

@@ -5,25 +5,39 @@ use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use backstay::desired::{At, Cache, Resolve, TargetKind, resolve};
+use backstay::desired::{At, Cache, Resolve, TargetKind, frozen, next_freeze, resolve};
 use backstay::model::{CommitId, Diagnostics, EnvironmentName, Revision};
 use backstay::source::Store;
 
-use crate::forge::{FILE, FOLDER, Forge, LINK, MODULE, agent};
+use crate::forge::{self, FILE, FOLDER, Forge, LINK, MODULE};
 use crate::git::TestRepo;
+use crate::newer;
 
 /// Set where this process is the one that reads an evil tree: the repository and the commit.
 const READER: &str = "BACKSTAY_TEST_EVIL";
+/// What the core may take of a processor's time: a second, and where it is built without optimisation, as it is for most
+/// tests, twenty times that, for so much slower it is. What is not bounded, a bomb, takes minutes or never ends.
+const TIME: Duration = if cfg!(debug_assertions) { Duration::from_secs(20) } else { Duration::from_secs(1) };
+/// Bytes of one message: it goes into records and onto screens.
+const LONGEST: usize = 4096;
+/// Set where it is read for a host.
+const HOST: &str = "BACKSTAY_TEST_EVIL_HOST";
 /// What the core may take of memory, in kB.
 const MEMORY: u64 = 256 * 1024;
 
-type Build = Box<dyn Fn(Forge<'_>) -> git2::Oid>;
+pub(crate) type Build = Box<dyn Fn(Forge<'_>) -> git2::Oid>;
 
-fn case(name: &'static str, build: impl Fn(Forge<'_>) -> Forge<'_> + 'static) -> (&'static str, Build) {
+/// An agent with these lines in its `spec` that runs on both kinds of target.
+pub(crate) fn agent(spec: &str) -> String {
+    forge::agent(spec).replacen("{image:", "{command: [sh], image:", 1)
+}
+
+/// A tree, by its name.
+pub(crate) fn case(name: &'static str, build: impl Fn(Forge<'_>) -> Forge<'_> + 'static) -> (&'static str, Build) {
     (name, Box::new(move |forge| build(forge).root()))
 }
 
@@ -348,19 +362,23 @@ fn texts() -> Vec<(&'static str, Build)> {
 }
 
 /// What a person is told of a tree: one line an agent, and what else there is.
-fn outcome(git_dir: &str, commit: &str) -> String {
+fn outcome(git_dir: &str, commit: &str, target: TargetKind) -> String {
     let store = Store::open(Path::new(git_dir)).expect("a repository");
     let commit: CommitId = commit.parse().expect("a commit");
     let revision = Revision { reference: "main".to_owned(), commit };
     let checkout = store.checkout(&revision).expect("a checkout");
     let environment: EnvironmentName = "prod".parse().expect("a name");
     let at = At::unverified_for_display(&revision, &*checkout.tree);
-    let (pinned, target) = (BTreeMap::new(), Some(TargetKind::Kubernetes));
+    let pinned = BTreeMap::new();
     let now = "2026-11-24T12:00:00Z".parse().expect("a time");
+    let target = Some(target);
     let request = Resolve { environment: &environment, head: at, tracked: at, pinned: &pinned, now, target };
     let first = |found: &Diagnostics| {
         let text = found.0.first().map(ToString::to_string).unwrap_or_default();
         let cut: String = text.chars().take(220).collect();
+        if let Some(long) = found.0.iter().map(|one| one.to_string().len()).find(|long| *long > LONGEST) {
+            return format!("a message of {long} bytes: {cut}");
+        }
         if found.0.len() > 1 { format!("{cut} (+{})", found.0.len() - 1) } else { cut }
     };
     match resolve(&mut Cache::default(), &request) {
@@ -380,6 +398,15 @@ fn outcome(git_dir: &str, commit: &str) -> String {
             if !state.warnings.0.is_empty() {
                 let _ = writeln!(told, "beside: {}", first(&state.warnings));
             }
+            // What every look at the environment asks, also right after the clock was set back and forward.
+            for at in
+                [now, "2026-10-25T01:30:30Z".parse().expect("a time"), "2026-03-29T01:00:30Z".parse().expect("a time")]
+            {
+                if let Some(frozen) = frozen(&state.spec.freezes, at) {
+                    let next = next_freeze(&state.spec.freezes, at).map_or_else(String::new, |next| next.to_string());
+                    let _ = writeln!(told, "at {at} frozen until {}, then again at {next}", frozen.until);
+                }
+            }
             told
         }
     }
@@ -392,9 +419,21 @@ fn peak() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }
 
+/// What the processors did for this process so far, in hundredths of a second: whatever else the machine does.
+fn ran() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("what the system says of this process");
+    // After the name, which may hold anything: the state, and ten fields on the time in the program and in the system.
+    let after = stat.rsplit_once(')').expect("a name").1;
+    after.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks")).sum()
+}
+
 /// Reads one tree in a process of its own; gives what it is told, its peak and its time.
-fn read(git_dir: &Path, commit: &CommitId) -> Result<(String, u64, Duration), String> {
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+fn read_as(git_dir: &Path, commit: &CommitId, target: TargetKind) -> Result<(String, u64, Duration), String> {
+    let mut child = Command::new(std::env::current_exe().expect("this program"));
+    if target == TargetKind::Host {
+        child.env(HOST, "1");
+    }
+    let mut child = child
         .args(["--exact", "evil::each_evil_tree_has_one_defined_result_in_little_memory", "--nocapture"])
         .env(READER, format!("{}\n{commit}", git_dir.display()))
         .env("INSTA_UPDATE", "no")
@@ -431,17 +470,18 @@ fn read(git_dir: &Path, commit: &CommitId) -> Result<(String, u64, Duration), St
     let (told, rest) =
         text.split_once("<told>").and_then(|(_, rest)| rest.split_once("</told>")).ok_or("no outcome")?;
     let mut numbers = rest.split_whitespace().filter_map(|word| word.parse::<u64>().ok());
-    let (peak, millis) = (numbers.next().ok_or("no peak")?, numbers.next().ok_or("no time")?);
-    Ok((told.trim().to_owned(), peak, Duration::from_millis(millis)))
+    let (peak, ticks) = (numbers.next().ok_or("no peak")?, numbers.next().ok_or("no time")?);
+    Ok((told.trim().to_owned(), peak, Duration::from_millis(10 * ticks)))
 }
 
 #[test]
 fn each_evil_tree_has_one_defined_result_in_little_memory() {
     if let Ok(told) = std::env::var(READER) {
         let (git_dir, commit) = told.split_once('\n').expect("a repository and a commit");
-        let began = Instant::now();
-        let outcome = outcome(git_dir, commit);
-        println!("<told>{outcome}</told> {} {}", peak(), began.elapsed().as_millis());
+        let target = if std::env::var_os(HOST).is_some() { TargetKind::Host } else { TargetKind::Kubernetes };
+        let before = ran();
+        let outcome = outcome(git_dir, commit, target);
+        println!("<told>{outcome}</told> {} {}", peak(), ran() - before);
         return;
     }
     // Whoever follows a reference comes here.
@@ -466,19 +506,55 @@ fn each_evil_tree_has_one_defined_result_in_little_memory() {
     ];
     let repo = TestRepo::new();
     let (mut golden, mut wrong) = (String::new(), vec![]);
-    for (name, build) in names().into_iter().chain(kinds()).chain(bombs()).chain(texts()).chain(far) {
-        let commit = repo.commit_tree(build(Forge::small(&repo)));
-        match read(&repo.path(), &commit) {
-            Err(why) => wrong.push(format!("{name}: {why}")),
-            Ok((told, peak, took)) => {
-                println!("{peak:>8} kB {took:>10.3?}  {name}");
-                let _ =
-                    writeln!(golden, "{name}\n    {}", told.replace('\n', "\n    ").replace(&port.to_string(), "PORT"));
-                if peak >= MEMORY {
-                    wrong.push(format!("{name}: {peak} kB"));
+    let old = names().into_iter().chain(kinds()).chain(bombs()).chain(texts()).chain(far);
+    let new = newer::rollouts().into_iter().chain(newer::freezes()).chain(newer::rules()).chain(newer::hosts());
+    let built: Vec<_> = old
+        .chain(new)
+        .map(|(name, build)| {
+            (name, repo.commit_tree(build(Forge::small(&repo).file("agents/a/agent.yaml", agent("")))))
+        })
+        .collect();
+    // Each in a process of its own, as many at a time as there are processors.
+    let (path, next, read) = (repo.path(), AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::AcqRel);
+                    let Some((_, commit)) = built.get(at) else { return };
+                    let both = [TargetKind::Kubernetes, TargetKind::Host].map(|target| read_as(&path, commit, target));
+                    read.lock().expect("no panic before").insert(at, both);
                 }
-                if told.chars().any(|c| c.is_control() && c != '\n') {
-                    wrong.push(format!("{name}: it is shown unescaped: {told:?}"));
+            });
+        }
+    });
+    for (at, both) in read.into_inner().expect("no panic before") {
+        let name = built[at].0;
+        let _ = writeln!(golden, "{name}");
+        let mut before = None;
+        for (target, read) in [TargetKind::Kubernetes, TargetKind::Host].into_iter().zip(both) {
+            match read {
+                Err(why) => wrong.push(format!("{name}, {target:?}: {why}")),
+                Ok((told, peak, took)) => {
+                    println!("{peak:>8} kB {took:>7.2?}  {target:<10?}  {name}");
+                    if peak >= MEMORY {
+                        wrong.push(format!("{name}, {target:?}: {peak} kB"));
+                    }
+                    if took > TIME {
+                        wrong.push(format!("{name}, {target:?}: {took:?}"));
+                    }
+                    if told.contains("a message of ") {
+                        wrong.push(format!("{name}, {target:?}: {told}"));
+                    }
+                    if told.chars().any(|c| c.is_control() && c != '\n') {
+                        wrong.push(format!("{name}, {target:?}: it is shown unescaped: {told:?}"));
+                    }
+                    let told = told.replace('\n', "\n    ").replace(&port.to_string(), "PORT");
+                    if before.as_ref() != Some(&told) {
+                        let on = if target == TargetKind::Host { "on a host: " } else { "" };
+                        let _ = writeln!(golden, "    {on}{told}");
+                    }
+                    before = Some(told);
                 }
             }
         }

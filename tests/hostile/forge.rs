@@ -9,15 +9,13 @@ use backstay::record::AgentRecord;
 use backstay::source::MemoryTree;
 use git2::Oid;
 
+use crate::forbidden::IMAGE;
 use crate::git::TestRepo;
 
 pub(crate) const FILE: &str = "100644";
 pub(crate) const FOLDER: &str = "40000";
 pub(crate) const LINK: &str = "120000";
 pub(crate) const MODULE: &str = "160000";
-
-/// An image by its digest.
-pub(crate) const IMAGE: &str = "a@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
 
 /// Mode, name and object of an entry.
 type Odd = (&'static str, Vec<u8>, Oid);
