@@ -285,6 +285,54 @@ fn callers_that_take_no_answers_give_their_places_back() {
     server.stopped();
 }
 
+/// R2: who sends a body byte by byte holds a place no longer than any request may take, whatever it is signed with.
+#[test]
+fn bodies_that_drip_give_their_places_back() {
+    let limits = Limits { connections: 4, request: Duration::from_millis(500), ..Limits::default() };
+    let mut server = server(limits, all_doors());
+    let address = server.address;
+    let head = format!(
+        "POST /hooks/gitea HTTP/1.1\r\nHost: x\r\nX-Gitea-Signature: {}\r\nContent-Length: 1000000\r\n\r\n",
+        sign(b"{}")
+    );
+    // Each of them takes up a place again and again; a byte comes long before anybody would call it idle.
+    let answers: Vec<String> = std::thread::scope(|scope| {
+        let drips: Vec<_> = (0..12)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut stream = TcpStream::connect(address).expect("connected");
+                    stream.set_read_timeout(Some(Duration::from_millis(20))).expect("a timeout");
+                    let (mut sent, mut answer) = (stream.write_all(head.as_bytes()).is_ok(), vec![]);
+                    let mut buffer = [0; 1024];
+                    let began = Instant::now();
+                    loop {
+                        assert!(began.elapsed() < Duration::from_mins(1), "it is never let go");
+                        match stream.read(&mut buffer) {
+                            Ok(0) => break,
+                            Ok(read) => answer.extend(&buffer[..read]),
+                            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                            Err(_) => break,
+                        }
+                        sent = sent && stream.write_all(b"x").is_ok();
+                    }
+                    String::from_utf8_lossy(&answer).into_owned()
+                })
+            })
+            .collect();
+        for _ in 0..4 {
+            assert_eq!(server.get("/healthz").0, 200, "its turn comes while all of them drip");
+        }
+        // Nobody is left to wait for: each was answered, or cut, within its time.
+        drips.into_iter().map(|drip| drip.join().expect("it is let go")).collect()
+    });
+    for answer in &answers {
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    assert!(answers.iter().any(|answer| answer.starts_with("HTTP/1.1 408")), "{answers:?}");
+    assert!(!server.hinted());
+    server.stopped();
+}
+
 /// Section 3, the network: what may be read in two ways is read in none.
 #[test]
 fn ambiguous_requests_are_refused() {
