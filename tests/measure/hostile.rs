@@ -89,10 +89,10 @@ async fn nobody_there_is_no_data() {
 fn a_path_that_would_never_end_is_no_data() {
     let nested = |open: &str, close: &str, times: usize| format!("{}{}", open.repeat(times), close.repeat(times));
     let paths = [
-        format!("${}", "..*".repeat(500)),
         format!("${}", "[0,0]".repeat(500)),
-        format!("${}", "[*,*]".repeat(500)),
         format!("$[?{}]", nested("count(@[?", "])>0", 300)),
+        format!("${}", "..*".repeat(500)),
+        format!("${}", "[*,*]".repeat(500)),
         format!("$[?{}]", nested("(", ")", 2000)),
         format!("$[?{}>0]", nested("length(", ")", 500)),
         "$[?$[?$[?$[?$..*]]]]".to_owned(),
@@ -106,7 +106,8 @@ fn a_path_that_would_never_end_is_no_data() {
     let count = paths.len();
     // Nothing can end what does not end by itself: it is left to the end of the process.
     std::thread::spawn(move || {
-        let body = format!("[{}]", vec!["[[1]]"; 20_000].join(","));
+        let deep = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+        let body = format!("[{deep}, {}]", vec!["[[1]]"; 20_000].join(","));
         let server = Server::start(move |_| Reply::Says(200, JSON, body.clone()));
         let providers = providers(&format!("[a.json]\nurl = \"http://{}/\"\n", server.address));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
