@@ -122,7 +122,7 @@ pub fn start(program: &Path, folder: &Path) -> Result<Identity, ClientError> {
         let _ = starter.kill();
     }
     let _ = starter.wait();
-    let failed = |why: String| ClientError::NotBegun { folder: folder.to_owned(), why };
+    let failed = |why: String| ClientError::NotBegun { folder: folder.to_owned(), why: plain(&why) };
     let line = line.map_err(|error| failed(error.to_string()))?;
     match serde_json::from_slice(&line) {
         Ok(Begun::Ready(identity)) => Ok(identity),
@@ -169,7 +169,7 @@ impl Client {
         let Identity { instance, nonce, .. } = &client.identity;
         if (instance, nonce) != (&launch.instance, &launch.nonce) {
             let folder = folder.to_owned();
-            return Err(ClientError::Another { folder, instance: instance.clone(), nonce: nonce.clone() });
+            return Err(ClientError::Another { folder, instance: plain(instance), nonce: plain(nonce) });
         }
         Ok(client)
     }
@@ -261,7 +261,10 @@ impl Client {
                 Err(ClientError::Refused { folder: self.folder.clone(), why: plain(&why), epoch })
             }
             Ok(answer) => Ok(answer),
-            Err(error) => Err(ClientError::Nonsense { folder: self.folder.clone(), what: error.to_string() }),
+            Err(error) => {
+                // It quotes words that are not known.
+                Err(ClientError::Nonsense { folder: self.folder.clone(), what: plain(&error.to_string()) })
+            }
         }
     }
 

@@ -180,7 +180,7 @@ impl Journal {
             self.written.insert((line.environment, line.agent), (line.operation, line.event));
         })?;
         if full && whole != file.metadata()?.len() {
-            return Err(JournalError::Broken { number: self.number + 1, why: "is torn" });
+            return Err(JournalError::Broken { number: self.number.saturating_add(1), why: "is torn" });
         }
         Ok((link, whole))
     }
@@ -226,7 +226,9 @@ impl Journal {
                     if !due || after.is_some_and(|after| (operation.id, event) <= after) {
                         continue;
                     }
-                    number += 1;
+                    // A file that was made to end the count is not gone on with.
+                    let after_the_last = JournalError::Broken { number, why: "is the last that can be counted" };
+                    number = number.checked_add(1).ok_or(after_the_last)?;
                     let line = line(environment, agent, operation, event, number, prev);
                     let (sealed, digest) = sealed(&line).map_err(io::Error::from)?;
                     text.push_str(&sealed);
@@ -377,7 +379,7 @@ pub fn verify(path: &Path) -> Result<(u64, Digest), JournalError> {
             whole = end;
         })?;
         if whole != length {
-            return Err(JournalError::Broken { number: last.0 + 1, why: "is torn" });
+            return Err(JournalError::Broken { number: last.0.saturating_add(1), why: "is torn" });
         }
     }
     Ok(last)
@@ -406,6 +408,11 @@ impl Link {
     }
 }
 
+/// Whether a line is the one after that with this number, of which the last one there can be has none.
+fn is_next(line: &Line, number: u64) -> bool {
+    number.checked_add(1) == Some(line.number)
+}
+
 /// Follows the chain through one file; `seen` gets each line, its digest, and where it ends.
 fn chain(file: &File, mut link: Link, mut seen: impl FnMut(Line, Digest, u64)) -> Result<Link, JournalError> {
     let mut reader = BufReader::new(file);
@@ -414,7 +421,7 @@ fn chain(file: &File, mut link: Link, mut seen: impl FnMut(Line, Digest, u64)) -
     loop {
         let number = match link {
             Link::Unknown => 1,
-            Link::After { number, .. } => number + 1,
+            Link::After { number, .. } => number.saturating_add(1),
         };
         let broken = |why| JournalError::Broken { number, why };
         let mut text = Vec::new();
@@ -432,7 +439,7 @@ fn chain(file: &File, mut link: Link, mut seen: impl FnMut(Line, Digest, u64)) -
         }
         let first = match link {
             Link::Unknown if line.number > 1 || line.prev == Digest::of(b"") => line.number,
-            Link::After { number, digest, first } if line.number == number + 1 && line.prev == digest => first,
+            Link::After { number, digest, first } if is_next(&line, number) && line.prev == digest => first,
             Link::Unknown | Link::After { .. } => return Err(broken("does not follow the one before")),
         };
         end += read;
@@ -534,6 +541,25 @@ mod tests {
             assert!(Journal::file(&path).is_err(), "nothing is written after a line that is not ours");
         }
         assert!(matches!(verify(&folder.path().join("gone")), Err(JournalError::Io(_))));
+    }
+
+    // R5
+    #[test]
+    fn after_the_last_number_nothing_is_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let (environment, agent) = names();
+        // As it stands where full files were deleted, and somebody made the oldest that is left.
+        let last = line(&environment, &agent, &operation(1, None), Event::Begun, u64::MAX, Digest::of(b"gone"));
+        let (sealed, _) = sealed(&last).expect("a line");
+        for n in 1..=KEPT {
+            std::fs::write(nth(&path, n), if n == KEPT { &sealed } else { "" }).expect("written");
+        }
+        std::fs::write(&path, "").expect("written");
+        let mut journal = Journal::file(&path).expect("a journal");
+        let noted = journal.note(&environment, &agent, &record(&[1, 2], None));
+        assert!(matches!(noted, Err(JournalError::Broken { number: u64::MAX, .. })), "{noted:?}");
+        assert_eq!(verify(&path).expect("what stands there is whole").0, u64::MAX);
     }
 
     /// R2: what is kept is bounded, and what is kept still proves itself.

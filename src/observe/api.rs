@@ -230,6 +230,11 @@ impl Refusal {
     /// What kube's own errors mean: whatever they are, nobody knows whether it happened.
     pub(crate) fn of(error: &kube::Error) -> Self {
         if let kube::Error::Api(status) = error {
+            // Something that stands before the API server answers in words of its own.
+            if status.code == 0 {
+                let words = if status.message.is_empty() { "" } else { ": " };
+                return Self::Unreachable(quote(&format!("the answer says no code{words}{}", status.message)));
+            }
             let retry_after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
             let retry_after = retry_after.filter(|seconds| *seconds > 0);
             return Self::Server { code: status.code, status: status.clone(), retry_after };
@@ -460,6 +465,14 @@ mod tests {
         assert_eq!(invalid("spec.selector", "Invalid value: {}: field is immutable").kind(), FailureKind::Immutable);
         assert_eq!(invalid("metadata.uid", "Invalid value: \"u\": field is immutable").kind(), FailureKind::Conflict);
         assert_eq!(invalid("spec.x", "Invalid value: \"immutable\": must be a number").kind(), FailureKind::Refused);
+    }
+
+    #[test]
+    fn an_answer_without_a_code_is_nobodys() {
+        let status = serde_json::from_value(json!({"message": "upstream\u{1b}[2J is down"})).expect("a status");
+        let refusal = Refusal::of(&kube::Error::Api(Box::new(status)));
+        assert_eq!(refusal.kind(), FailureKind::Unavailable { retry_after: None });
+        assert_eq!(refusal.why(), "the answer says no code: upstream [2J is down");
     }
 
     #[test]

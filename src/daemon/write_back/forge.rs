@@ -58,28 +58,34 @@ pub struct Forge {
 
 /// A pull request, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Opened {
-    /// Where people look at it.
-    pub(super) address: String,
-    pub(super) state: State,
+pub struct Opened {
+    /// Where people look at it: `http://…` or `https://…`, in one short line.
+    pub address: String,
+    /// How far it is.
+    pub state: State,
 }
 
 /// How far a pull request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
+    /// People may merge it.
     Open,
+    /// People did.
     Merged,
+    /// People will not.
     Closed,
 }
 
 /// What a pull request is made of.
-pub(super) struct Proposal<'a> {
-    pub(super) title: &'a str,
-    pub(super) body: &'a str,
+pub struct Proposal<'a> {
+    /// Its first line.
+    pub title: &'a str,
+    /// The rest, as Markdown.
+    pub body: &'a str,
     /// The branch with the commit.
-    pub(super) head: &'a str,
+    pub head: &'a str,
     /// The branch that it is for.
-    pub(super) base: &'a str,
+    pub base: &'a str,
 }
 
 /// A pull request cannot be opened.
@@ -176,7 +182,11 @@ impl ForgeError {
 
 impl Forge {
     /// The pull request from `head` to `base`, the open one first; nothing where there was never one.
-    pub(super) fn find(&self, head: &str, base: &str) -> Result<Option<Opened>, ForgeError> {
+    ///
+    /// # Errors
+    ///
+    /// It cannot be asked, refuses, or answers what is no list of pull requests.
+    pub fn find(&self, head: &str, base: &str) -> Result<Option<Opened>, ForgeError> {
         let client = self.client()?;
         let mut found: Option<Opened> = None;
         for page in 1..=PAGES {
@@ -203,7 +213,11 @@ impl Forge {
     }
 
     /// Opens a pull request; one that is there already, or whose answer was lost, is found again.
-    pub(super) fn open(&self, proposal: &Proposal<'_>) -> Result<Opened, ForgeError> {
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find).
+    pub fn open(&self, proposal: &Proposal<'_>) -> Result<Opened, ForgeError> {
         let title: String = proposal.title.chars().take(TITLE).collect();
         let body = match self.host {
             Host::GitHub | Host::Gitea => json!({

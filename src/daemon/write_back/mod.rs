@@ -13,7 +13,7 @@ mod request;
 mod view;
 mod write;
 
-pub use forge::{Forge, ForgeError, Host};
+pub use forge::{Forge, ForgeError, Host, Opened, Proposal, State};
 pub use propose::propose;
 pub use request::{CannotTell, Request, Way, Written};
 pub use write::write;

@@ -109,7 +109,7 @@ impl Client {
         loop {
             tries += 1;
             match exchange(&self.path, &question, self.patience).await {
-                Ok(Reply::Refused(refused)) => return Err(ControlError::Refused(refused)),
+                Ok(Reply::Refused(refused)) => return Err(ControlError::Refused(refused.plain())),
                 Ok(reply) => return Ok(reply),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && tries < TRIES => {
                     tokio::time::sleep(Duration::from_millis(20) * tries).await;

@@ -17,6 +17,9 @@ use crate::model::{AgentName, Digest, ReleaseId};
 /// The version of what is said here.
 pub const VERSION: u32 = 1;
 
+/// Characters of a message at most.
+const MESSAGE: usize = 2000;
+
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +203,12 @@ pub struct ReleaseSeconds {
 
 impl Refused {
     pub(super) fn new(why: Why, message: impl Into<String>) -> Self {
-        Self { why, message: message.into() }
+        Self { why, message: message.into() }.plain()
+    }
+
+    /// The same with a message for a terminal: in one line, and cut. What it quotes may be anything.
+    fn plain(self) -> Self {
+        let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        Self { message: self.message.chars().take(MESSAGE).map(plain).collect(), ..self }
     }
 }

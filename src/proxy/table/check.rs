@@ -67,7 +67,9 @@ impl Table {
 
 impl Check {
     fn say(&mut self, at: &str, what: impl Into<String>) {
-        self.0.push(Problem { at: at.to_owned(), what: what.into() });
+        // What is quoted may be anything, and ends up on a terminal.
+        let what = what.into().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        self.0.push(Problem { at: at.to_owned(), what });
     }
 
     fn route<'t>(&mut self, at: &str, route: &'t Route, table: &Table, taken: &mut BTreeSet<(&'t str, &'t str)>) {
