@@ -13,6 +13,7 @@ pub use diff::{Change, FieldChange, FieldPath, Segment, changes, drift, dropped}
 pub use gate::{Forbidden, GatePolicy, admit, admit_deletion, violations};
 pub use lines::{ChangeLine, FieldView, Mark, created_lines, object_lines};
 pub use planner::{PlanInput, differences, owns, plan};
+pub use quantity::whole_amount;
 pub use redact::{MASK, mask_text, redact};
 pub use step::{Inverse, Note, NoteKind, Plan, PruneReason, Step, StepView, WaitingOn};
 

@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// Billionths of one.
+const NANO: i128 = 1_000_000_000;
+
 /// Whether two quantities are one amount, as text or numbers. What cannot be read equals only itself.
 pub(super) fn same_amount(a: &Value, b: &Value) -> bool {
     let text = |value: &Value| match value {
@@ -11,6 +14,11 @@ pub(super) fn same_amount(a: &Value, b: &Value) -> bool {
     };
     let (Some(a), Some(b)) = (text(a), text(b)) else { return a == b };
     a == b || matches!((nano(&a), nano(&b)), (Some(a), Some(b)) if a == b)
+}
+
+/// How many whole ones a quantity is; nothing where it is none, is below nothing, or does not fit.
+pub fn whole_amount(text: &str) -> Option<u64> {
+    u64::try_from(nano(text)? / NANO).ok()
 }
 
 /// The amount in billionths, the finest that Kubernetes keeps; nothing where it is no quantity or does not fit.
@@ -68,6 +76,26 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn every_form_of_a_quantity_has_whole_ones() {
+        for (text, expected) in [
+            ("128Mi", Some(134_217_728)),
+            ("1G", Some(1_000_000_000)),
+            ("1.5Gi", Some(1_610_612_736)),
+            ("7", Some(7)),
+            ("1e9", Some(1_000_000_000)),
+            ("134217728000m", Some(134_217_728)),
+            ("2Pi", Some(1 << 51)),
+            ("1500m", Some(1)),
+            ("-1", None),
+            ("1e308", None),
+            ("9999999999999999999Ei", None),
+            ("1x", None),
+        ] {
+            assert_eq!(whole_amount(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn amounts_are_compared_not_texts() {

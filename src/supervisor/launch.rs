@@ -18,6 +18,7 @@ use super::run::Settings;
 use super::view::{PORT, container, release_in};
 use crate::keeper::spec::{EnvFile, EnvPart, FORMAT, Log, Policy, Restart, Spec, Stop};
 use crate::model::{AgentName, InvalidName};
+use crate::plan::whole_amount;
 use crate::proxy::Address;
 use crate::render::{AGENT_LABEL, PROCESS_LABEL};
 use crate::sys::{self, Limit, Listen};
@@ -183,28 +184,7 @@ fn pre_stop(container: &Container) -> Option<Vec<String>> {
 /// Memory that a process may have of its own. Processor time is not limited without a cgroup.
 fn limits(container: &Container) -> BTreeMap<Limit, u64> {
     let memory = container.resources.as_ref().and_then(|resources| resources.limits.as_ref()?.get("memory"));
-    memory.and_then(|quantity| bytes(&quantity.0)).map(|bytes| (Limit::Data, bytes)).into_iter().collect()
-}
-
-/// Bytes of a quantity of Kubernetes, whole ones.
-fn bytes(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: u64 = match unit {
-        "" => 1,
-        "k" => 1000,
-        "M" => 1000 * 1000,
-        "G" => 1000 * 1000 * 1000,
-        "Ki" => 1 << 10,
-        "Mi" => 1 << 20,
-        "Gi" => 1 << 30,
-        "Ti" => 1 << 40,
-        _ => return None,
-    };
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-    let part = if part.is_empty() { 0 } else { factor.checked_mul(part.get(..1)?.parse::<u64>().ok()?)? / 10 };
-    whole.checked_add(part)
+    memory.and_then(|quantity| whole_amount(&quantity.0)).map(|bytes| (Limit::Data, bytes)).into_iter().collect()
 }
 
 fn probes_http(container: &Container) -> bool {
@@ -666,19 +646,6 @@ mod tests {
         assert_eq!(args.expect("a command"), ["-c", "true"]);
         assert_eq!(known.env["URL"], "postgres://alice:hunter2@db/$(NAME)?token=$(TOKEN)&cost=$(USER)");
         assert!(known.texts.is_empty() && known.files.is_empty());
-    }
-
-    #[test]
-    fn quantities_are_bytes() {
-        for (text, expected) in [
-            ("128Mi", Some(134_217_728)),
-            ("1G", Some(1_000_000_000)),
-            ("1.5Gi", Some(1_610_612_736)),
-            ("7", Some(7)),
-            ("1x", None),
-        ] {
-            assert_eq!(bytes(text), expected, "{text}");
-        }
     }
 
     #[test]
