@@ -2,8 +2,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    clippy::needless_pass_by_value,
-    reason = "tests have files and clocks of their own, say how long things took, and take values as they are written"
+    reason = "tests have files and clocks of their own, and say how long things took"
 )]
 
 #[path = "support/forbidden.rs"]

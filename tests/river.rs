@@ -1,9 +1,5 @@
 //! The whole way, with real parts: a push, the daemon, a real API server, and what the agents answer.
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "tests have clocks and tasks of their own, and say what they were told"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests have clocks and tasks of their own")]
 
 #[path = "support/audit.rs"]
 mod audit;

@@ -106,19 +106,21 @@ fn unbounded(path: &str) -> Option<&'static str> {
     let (mut nested, mut commas, mut descents) = (0_usize, 0, 0);
     let mut letters = path.char_indices();
     while let Some((at, letter)) = letters.next() {
-        match (quote, letter) {
-            (Some(_), '\\') => {
+        match quote {
+            Some(_) if letter == '\\' => {
                 letters.next();
             }
-            (Some(open), _) if open == letter => quote = None,
-            (Some(_), _) => {}
-            (None, '\'' | '"') => quote = Some(letter),
-            (None, '(' | '[') => nested += 1,
-            (None, ')' | ']') => nested = nested.saturating_sub(1),
-            (None, ',') => commas += 1,
-            (None, '.') if before == '.' => descents += 1,
-            (None, '$') if at > 0 => return Some("within a filter, `$` begins a path of its own: write `@`"),
-            (None, _) => {}
+            Some(open) if letter == open => quote = None,
+            Some(_) => {}
+            None => match letter {
+                '\'' | '"' => quote = Some(letter),
+                '(' | '[' => nested += 1,
+                ')' | ']' => nested = nested.saturating_sub(1),
+                ',' => commas += 1,
+                '.' if before == '.' => descents += 1,
+                '$' if at > 0 => return Some("within a filter, `$` begins a path of its own: write `@`"),
+                _ => {}
+            },
         }
         before = if quote.is_some() { ' ' } else { letter };
         if nested > MAX_NESTED {

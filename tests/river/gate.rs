@@ -129,7 +129,7 @@ fn forbidden_pods(repo: &Repo) -> Vec<(Evil, &'static str)> {
             0 => spec = format!("  workload: {{port: 8000, podTemplate: {template}}}\n"),
             1 => file("apps/v1", "Deployment"),
             2 => {
-                spec = "  workload: {manifest: d.yaml, container: agent}\n".to_owned();
+                "  workload: {manifest: d.yaml, container: agent}\n".clone_into(&mut spec);
                 let own = workload("apps/v1", "Deployment", &format!("{name}-x"), patch);
                 repo.write(&format!("{folder}/d.yaml"), &own.to_string());
             }

@@ -1,4 +1,4 @@
-//! Keys of OpenPGP: who is not known, or known no more, brings nothing in; who is goes on.
+//! Keys of `OpenPGP`: who is not known, or known no more, brings nothing in; who is goes on.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

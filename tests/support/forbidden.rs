@@ -1,5 +1,9 @@
 //! What nobody may bring into a target, by whatever way: objects that are wrong as such, and what a pod may not have.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    clippy::needless_pass_by_value,
+    reason = "each test binary uses a part of it; values are taken as they are written"
+)]
 
 use serde_json::{Value, json};
 
