@@ -15,7 +15,7 @@ async fn asked(reply: Reply) -> [String; 4] {
     // Who says nothing is waited for; who says too much is cut before, however slow the machine is.
     let wait = match reply {
         Reply::Silent | Reply::Drips(_) | Reply::DripsHead => 1,
-        _ => 30,
+        Reply::Says(..) | Reply::Sends(_) | Reply::Endless(_) | Reply::Head | Reply::Claims(_) | Reply::Whole(..) => 30,
     };
     let server = Server::start(move |_| reply.clone());
     let folder = tempfile::tempdir().unwrap();
