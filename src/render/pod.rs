@@ -7,7 +7,7 @@
 //! - `seccompProfile: RuntimeDefault` and `allowPrivilegeEscalation: false`. No user and no dropped capabilities, since
 //!   images that begin as root would break; declare those.
 //! - where there is a port, a `preStop` of five seconds' sleep: a Service sends requests for a moment after a pod began
-//!   to end, and for three seconds where the controller of EndpointSlices finds twice that its cache is behind (it tries
+//!   to end, and for three seconds where the controller of `EndpointSlices` finds twice that its cache is behind (it tries
 //!   again after one second, then after two). A `lifecycle` in `podTemplate`, also an empty one, takes its place.
 //!
 //! For a host no container has an image, and there is no `preStop`; the annotation [`ARTIFACT_ANNOTATION`] names what is
