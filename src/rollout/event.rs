@@ -104,8 +104,6 @@ pub enum Deed {
     Pause,
     /// To wait no longer.
     Resume,
-    /// To try again after an abort.
-    Retry,
 }
 
 /// What the environment says about this rollout: always the whole of it, so that a lost message costs nothing.
@@ -211,8 +209,6 @@ pub enum News {
     Queued(ReleaseId),
     /// It is over, and went well.
     Done,
-    /// It is tried again.
-    Retried(Person),
 }
 
 // === impl News ===
@@ -241,8 +237,7 @@ impl News {
             | Self::Decided(_)
             | Self::Promoted
             | Self::Queued(_)
-            | Self::Done
-            | Self::Retried(_) => false,
+            | Self::Done => false,
         }
     }
 
@@ -269,7 +264,6 @@ impl News {
             Self::NoWayBack => "NoWayBack",
             Self::Queued(_) => "CommitQueued",
             Self::Done => "RolloutDone",
-            Self::Retried(_) => "RolloutRetried",
         }
     }
 }
@@ -302,7 +296,6 @@ impl fmt::Display for News {
             }
             Self::Queued(id) => write!(f, "{id} waits until this rollout has ended"),
             Self::Done => f.write_str("the rollout is done"),
-            Self::Retried(by) => write!(f, "{by} lets it try again"),
         }
     }
 }
@@ -324,7 +317,6 @@ impl Deed {
             Self::Abort { .. } => "abort",
             Self::Pause => "pause",
             Self::Resume => "resume",
-            Self::Retry => "retry",
         }
     }
 }

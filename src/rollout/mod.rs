@@ -31,6 +31,8 @@
 //! `desired` says what is declared; `judge` says what was measured means; `reconcile` feeds events and carries
 //! [`Wanted`] out; `record` keeps [`Rollout::saved`]. The evidence of the judge is kept beside it, by its own words.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 mod course;
 mod event;
 mod instances;

@@ -376,7 +376,7 @@ impl Rollout {
         self.is_sized()
     }
 
-    /// Whether nothing more happens but a retry.
+    /// Whether nothing more happens.
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Done { .. } | Phase::Aborted { .. })
     }

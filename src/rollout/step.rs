@@ -328,26 +328,6 @@ impl Rollout {
 
     fn asked(&mut self, by: &Person, deed: &Deed, now: Timestamp, news: &mut Vec<News>) -> Result<(), Illegal> {
         match (deed, &self.phase) {
-            (Deed::Retry, Phase::Aborted { .. }) => {
-                let fresh = Self::new(super::Beginning {
-                    operation: self.operation,
-                    candidate: self.candidate,
-                    stable: self.stable,
-                    way: self.way,
-                    spec: self.spec.clone(),
-                    carrier: self.carrier,
-                    size: self.size.clone(),
-                    approvals: self.approvals,
-                    authors: self.authors.clone(),
-                    rollbacks: self.rollbacks.clone(),
-                });
-                let approved = std::mem::take(&mut self.approved);
-                let (ready, outside) = (self.ready.clone(), self.outside.clone());
-                // What was in force is of a candidate that was on its way out of the route.
-                *self = Self { ready, was_seen: self.was_seen, outside, approved, waived: true, ..fresh };
-                news.push(News::Retried(by.clone()));
-                Ok(())
-            }
             (_, Phase::Done { .. } | Phase::Aborted { .. } | Phase::Aborting { .. }) => Err(Illegal::Over(deed.word())),
             (Deed::Promote, _) => self.promote(by, now, news),
             (Deed::Abort { reason }, _) if self.way == Way::Forward => {
@@ -375,7 +355,7 @@ impl Rollout {
                 news.push(News::Resumed(by.clone()));
                 Ok(())
             }
-            (Deed::Abort { .. } | Deed::Pause | Deed::Resume | Deed::Retry, _) => Err(self.not_now(deed.word())),
+            (Deed::Abort { .. } | Deed::Pause | Deed::Resume, _) => Err(self.not_now(deed.word())),
         }
     }
 

@@ -129,7 +129,6 @@ fn events(deal: &Deal, bench: &Bench) -> Vec<Event> {
                 0 => Deed::Abort { reason: String::new() },
                 1 | 2 => Deed::Pause,
                 3 | 4 => Deed::Resume,
-                5 => Deed::Retry,
                 _ => Deed::Promote,
             },
         },
@@ -194,7 +193,7 @@ fn check(before: &Rollout, event: &Event, bench: &Bench, watch: &Watch, way: Way
         && let (Some(from), Some(to)) = (progress(before), progress(after))
     {
         let baking = from >= 61;
-        let resumed = matches!(event, Event::Person { deed: Deed::Promote | Deed::Resume | Deed::Retry, .. });
+        let resumed = matches!(event, Event::Person { deed: Deed::Promote | Deed::Resume, .. });
         prop_assert!(to <= from || baking || (resumed && !frozen), "{from} -> {to} while held, by {event:?}");
     }
     // A gate and a pause for a person are left by them, by a person, or back.
@@ -245,7 +244,7 @@ proptest! {
                 prop_assert!(!text.contains('\n'), "one line each");
                 watch.paused = match &event {
                     Event::Person { deed: Deed::Pause, .. } => way == Way::Forward && !bench.rollout.is_over(),
-                    Event::Person { deed: Deed::Promote | Deed::Resume | Deed::Retry | Deed::Abort { .. }, .. } => false,
+                    Event::Person { deed: Deed::Promote | Deed::Resume | Deed::Abort { .. }, .. } => false,
                     _ => watch.paused && progress(&bench.rollout).is_some_and(|at| at < 61),
                 };
                 // The same again changes nothing: what is seen may be told twice.

@@ -158,7 +158,7 @@ fn an_aborted_candidate_leaves_the_route_once_nothing_goes_to_it() {
 }
 
 #[test]
-fn what_was_in_force_before_an_abort_ends_no_abort_and_begins_no_retry() {
+fn what_was_in_force_before_an_abort_ends_no_abort() {
     let mut bench = Bench::new(beginning(canary(vec![weight(5, 5)])));
     // In the route without weight; the first weight is asked for, and not in force yet.
     bench.must(&Event::Ready(bench.rollout.wanted().instances));
@@ -169,7 +169,6 @@ fn what_was_in_force_before_an_abort_ends_no_abort_and_begins_no_retry() {
     assert!(!bench.is_aborted(), "who knows what was written of that weight?");
     bench.must(&Event::Routes(Some(bench.rollout.wanted().routes)));
     assert!(bench.is_aborted());
-    bench.asks("bob", Deed::Retry).expect("another try");
     assert_eq!(bench.weight(), 0, "it was on its way out of the route");
 }
 
@@ -432,19 +431,6 @@ fn rolling_in_place_is_watched_too() {
     assert_eq!(bench.rollout.wanted().in_place, Some(false));
     bench.carry_out();
     assert!(bench.is_aborted());
-}
-
-#[test]
-fn a_retry_begins_anew() {
-    let mut bench = usual();
-    bench.carry_out();
-    assert!(bench.asks("alice", Deed::Retry).is_err());
-    bench.judge(Verdict::Abort, Why::Harm).expect("an abort");
-    bench.carry_out();
-    bench.asks("alice", Deed::Retry).expect("a retry");
-    assert_eq!(*bench.rollout.phase(), Phase::Starting, "no quiet is waited for");
-    bench.carry_out();
-    assert_eq!(bench.weight(), 5);
 }
 
 #[test]
