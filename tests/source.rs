@@ -6,6 +6,10 @@ mod git;
 
 #[path = "source/back.rs"]
 mod back;
+#[path = "source/between.rs"]
+mod between;
+#[path = "source/day.rs"]
+mod day;
 #[path = "source/failed.rs"]
 mod failed;
 #[path = "source/fetch.rs"]
@@ -30,6 +34,8 @@ mod propose;
 mod push;
 #[path = "source/resolve.rs"]
 mod resolve;
+#[path = "source/same.rs"]
+mod same;
 #[path = "source/ssh.rs"]
 mod ssh;
 #[path = "source/tree.rs"]

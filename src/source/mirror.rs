@@ -293,6 +293,15 @@ impl Mirror {
         let failed = |error: git2::Error| store.failed("move a reference of the mirror", &error);
         let odb = repository.odb().map_err(failed)?;
         odb.refresh().map_err(failed)?;
+        if repository.is_shallow() || !has_whole_history(repository, before, listing) {
+            // The mirror that there is keeps its own history.
+            let cut = fs::remove_file(store.git_dir().join("shallow"));
+            store.renew();
+            store.note_damage();
+            tracing::debug!(?cut, "the remote gave a part of its history");
+            let why = "the remote gave no whole history: it may be a shallow clone, which `git fetch --unshallow` ends";
+            return Err(SourceError::Damaged { why: why.to_owned() });
+        }
         for (name, &id) in listing.refs.iter().filter(|(name, id)| before.get(*name) != Some(*id)) {
             if is_huge(&odb, id) {
                 let url = self.config.url.to_string();
@@ -405,6 +414,18 @@ fn is_whole(repository: &Repository, id: Oid) -> bool {
         // A tag of something else is legal, and nobody's wish.
         Err(_) => object.kind() != Some(git2::ObjectType::Commit),
     }
+}
+
+/// Whether every commit between what the mirror had and what was listed is there: what moved how is told by its history.
+fn has_whole_history(repository: &Repository, before: &BTreeMap<String, Oid>, listing: &Listing) -> bool {
+    let Ok(mut walk) = repository.revwalk() else { return false };
+    let commit = |id: Oid| repository.find_object(id, None).ok()?.peel_to_commit().ok().map(|commit| commit.id());
+    let new = listing.refs.iter().filter(|(name, id)| before.get(*name) != Some(*id));
+    // What is no commit, or came without its objects, is judged by itself.
+    let new: Vec<_> = new.filter_map(|(_, id)| commit(*id)).collect();
+    let pushed = new.into_iter().all(|id| walk.push(id).is_ok());
+    before.values().filter_map(|id| commit(*id)).for_each(|id| drop(walk.hide(id)));
+    pushed && walk.all(|step| step.is_ok())
 }
 
 /// Branches and tags, by full name.

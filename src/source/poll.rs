@@ -350,6 +350,7 @@ impl Task {
         self.publish.send_replace(Arc::new(self.status.clone()));
         let wishes = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let result = self.mirror.poll(&wishes.followed(&self.mirror.config().branch));
+        let result = result.and_then(|polled| still_there(&self.mirror, polled));
         let now = self.clock.now();
         let next = self.pace.next(result.is_ok());
         let status = &mut self.status;
@@ -377,6 +378,15 @@ impl Task {
         self.publish.send_replace(Arc::new(self.status.clone()));
         (now, next)
     }
+}
+
+/// A remote that showed something and now shows nothing has lost its data, or is another one: that is said as a failure.
+fn still_there(mirror: &Mirror, polled: Polled) -> Result<Polled, SourceError> {
+    if polled.empty && !polled.tips.is_empty() {
+        let why = "it shows no branch and no tag any more".to_owned();
+        return Err(SourceError::NoRepository { url: mirror.config().url.to_string(), why });
+    }
+    Ok(polled)
 }
 
 /// Judges each track, and holds what was accepted.

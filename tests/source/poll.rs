@@ -13,14 +13,14 @@ use crate::git::{Answer, GitServer, TestRepo};
 
 /// Time that passes when the test says so.
 #[derive(Default)]
-struct TestClock(Mutex<Duration>);
+pub(crate) struct TestClock(Mutex<Duration>);
 
 impl TestClock {
-    fn start() -> Arc<Self> {
+    pub(crate) fn start() -> Arc<Self> {
         Arc::default()
     }
 
-    fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         *self.0.lock().expect("the clock") += time;
     }
 }
@@ -42,7 +42,7 @@ impl Clock for TestClock {
 }
 
 /// Waits until the status is as wanted; a minute is for ever.
-fn until(
+pub(crate) fn until(
     status: &mut watch::Receiver<Arc<SourceStatus>>,
     what: &str,
     wanted: impl Fn(&SourceStatus) -> bool,
