@@ -9,6 +9,19 @@
 //!
 //! Rooms stand in river order; a room imports only rooms above it. Pure rooms have no async, clock, file or client.
 
+// No panic reaches the process from data: nothing here may panic on purpose.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented
+    )
+)]
+
 pub mod model;
 pub mod flag;
 pub mod migration;

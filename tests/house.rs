@@ -6,6 +6,8 @@
     reason = "a test: it reads files, and a panic is its failure"
 )]
 
+#[path = "house/lints.rs"]
+mod lints;
 #[path = "house/promises.rs"]
 mod promises;
 #[path = "house/source.rs"]

@@ -2,6 +2,8 @@
 //!
 //! The layout is that of golang-migrate and sqlx: `<number>_<name>.up.sql`, `.down.sql`, and optionally `.verify.sql`.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 mod chain;
 
 pub use chain::{IRREVERSIBLE, Migration, Problem, chain};

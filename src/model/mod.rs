@@ -2,6 +2,8 @@
 //!
 //! Everything here is parsed once, at the door: a value of one of these types is the proof that it was checked.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 mod diagnostic;
 mod id;
 mod live;

@@ -42,7 +42,12 @@ impl CommitId {
 
     /// The first eight hex digits, for people.
     pub fn short(&self) -> &str {
-        &self.0[..8]
+        self.0.get(..8).unwrap_or(&self.0)
+    }
+
+    /// The id of these bytes, as SHA-1 gives them.
+    pub fn of_sha1(bytes: [u8; 20]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 

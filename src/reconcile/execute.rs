@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use serde_json::{Map, Value};
 
 use super::course::{self, Begin, Refused};
 use super::state::{AgentState, Pending};
@@ -440,7 +441,7 @@ impl AgentState {
             Step::Adopt { manifest, uid, version, .. } => {
                 // Until the inventory is recorded, the mark of the operation says whose it is.
                 let mut body = (*manifest.body).clone();
-                body["metadata"]["annotations"][OPERATION_ANNOTATION] = format!("{}/{operation}", self.agent).into();
+                annotate(&mut body, OPERATION_ANNOTATION, format!("{}/{operation}", self.agent));
                 let manifest = &Manifest { body: Arc::new(body), ..manifest.clone() };
                 write(manifest, How::Adopt { uid: uid.clone(), version: version.clone() })
             }
@@ -453,5 +454,16 @@ impl AgentState {
             }
         };
         self.send(Pending::Write { write: write.clone(), heal: false }, Action::Write(write), actions);
+    }
+}
+
+/// Sets an annotation; what has no place for any is left as it is.
+fn annotate(body: &mut Value, key: &str, text: String) {
+    fn object<'v>(of: &'v mut Map<String, Value>, name: &str) -> Option<&'v mut Map<String, Value>> {
+        of.entry(name).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+    }
+    let metadata = body.as_object_mut().and_then(|body| object(body, "metadata"));
+    if let Some(annotations) = metadata.and_then(|metadata| object(metadata, "annotations")) {
+        annotations.insert(key.to_owned(), text.into());
     }
 }

@@ -3,6 +3,8 @@
 //! The agent's machine executes, the environment's admits. The state holds nothing that ledger, checkout and live
 //! state cannot rebuild, so that a crash between any two actions loses nothing.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 mod action;
 mod agent;
 mod course;

@@ -97,11 +97,7 @@ fn has_own_set(main: &LiveObject) -> bool {
 
 /// The revision of a release that nobody knows any more.
 fn lost() -> Revision {
-    let commit = CommitId::try_from("0".repeat(40));
-    match commit {
-        Ok(commit) => Revision { reference: "lost".to_owned(), commit },
-        Err(_) => unreachable!("forty zeros are a commit id"),
-    }
+    Revision { reference: "lost".to_owned(), commit: CommitId::of_sha1([0; 20]) }
 }
 
 fn has_controller(live: &LiveObject) -> bool {

@@ -1,5 +1,7 @@
 //! What there is to remember: operations and their causes, the inventory, quarantine, and what people asked for.
 
+#![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
+
 mod agent;
 mod environment;
 mod operation;

@@ -307,10 +307,9 @@ pub(super) fn oid(commit: &CommitId) -> Option<Oid> {
 
 /// The object id as the other rooms take it.
 pub(super) fn commit_id(id: Oid) -> CommitId {
-    match id.to_string().parse() {
-        Ok(id) => id,
-        Err(never) => unreachable!("libgit2 writes full lower-case ids: {never}"),
-    }
+    let mut bytes = [0; 20];
+    bytes.iter_mut().zip(id.as_bytes()).for_each(|(to, from)| *to = *from);
+    CommitId::of_sha1(bytes)
 }
 
 fn info(commit: &git2::Commit<'_>) -> CommitInfo {
