@@ -12,6 +12,9 @@ use crate::record::{AgentRecord, Told};
 
 /// When a refused object is tried again.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(2);
+/// Writes of one object in a row that may come to nothing for reasons that pass, such as a conflict: each is followed by a
+/// look and another try. A server that always says so refuses the object, and the others of its agent have their turn.
+const IN_VAIN: u32 = 8;
 
 impl AgentState {
     pub(super) fn read_entry(&mut self, entry: LedgerEntry) {
@@ -52,6 +55,7 @@ impl AgentState {
             (pending, Done::Failed(failure)) => self.failed(pending, failure, now, seed, actions),
             (Pending::Record(record), Done::Recorded(version)) => {
                 self.backoff.clear();
+                self.memory.ledger_in_vain = 0;
                 self.ledger_confirmed = true;
                 if let Some(ledger) = &mut self.ledger {
                     ledger.record = record;
@@ -62,10 +66,12 @@ impl AgentState {
             (Pending::Write { write, heal }, Done::Written(live)) => self.written(&write, heal, live, now, actions),
             (Pending::DryRun { write, asked }, Done::WouldBe(would_be)) => {
                 self.backoff.clear();
+                self.memory.in_vain.remove(&write.manifest.object);
                 self.asked(write, asked, &would_be, actions);
             }
             (Pending::Delete(object), Done::Deleted(_)) => {
                 self.backoff.clear();
+                self.memory.in_vain.remove(&object);
                 self.note(&object, None, now);
             }
             (Pending::Read(object), Done::Seen(_, live)) => {
@@ -106,6 +112,7 @@ impl AgentState {
             }
         }
         self.memory.refused.remove(&object);
+        self.memory.in_vain.remove(&object);
         // A write that changed nothing keeps the version: the difference is the server's own, and nothing was healed. What
         // the watch shows may be newer than what was written to.
         let same = matches!(&write.how, How::Apply { version, .. } if *version == live.version);
@@ -158,7 +165,8 @@ impl AgentState {
             (
                 Pending::Record(_) | Pending::ReadLedger,
                 FailureKind::Conflict | FailureKind::Exists | FailureKind::Gone,
-            ) => {
+            ) if self.memory.ledger_in_vain < IN_VAIN => {
+                self.memory.ledger_in_vain += 1;
                 self.send(Pending::ReadLedger, Action::ReadLedger, actions);
             }
             (Pending::Record(_) | Pending::ReadLedger, kind) => {
@@ -173,15 +181,17 @@ impl AgentState {
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
                 FailureKind::Conflict | FailureKind::Exists,
-            ) => {
+            ) if self.may_pass(&write.manifest.object) => {
                 let (pending, action) = read(&write.manifest.object);
                 self.send(pending, action, actions);
             }
-            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) => {
+            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) if self.may_pass(&object) => {
                 let (pending, action) = read(&object);
                 self.send(pending, action, actions);
             }
-            (Pending::Write { write, .. } | Pending::DryRun { write, .. }, FailureKind::Gone) => {
+            (Pending::Write { write, .. } | Pending::DryRun { write, .. }, FailureKind::Gone)
+                if self.may_pass(&write.manifest.object) =>
+            {
                 self.note(&write.manifest.object, None, now);
             }
             (Pending::Delete(object), FailureKind::Gone) => self.note(&object, None, now),
@@ -189,11 +199,13 @@ impl AgentState {
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
                 FailureKind::Unavailable { retry_after },
-            ) => {
+            ) if retry_after.is_some() || self.may_pass(&write.manifest.object) => {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(write.manifest.object);
             }
-            (Pending::Delete(object), FailureKind::Unavailable { retry_after }) => {
+            (Pending::Delete(object), FailureKind::Unavailable { retry_after })
+                if retry_after.is_some() || self.may_pass(&object) =>
+            {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(object);
             }
@@ -208,7 +220,11 @@ impl AgentState {
             }
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
-                kind @ (FailureKind::Refused
+                kind @ (FailureKind::Conflict
+                | FailureKind::Exists
+                | FailureKind::Gone
+                | FailureKind::Unavailable { .. }
+                | FailureKind::Refused
                 | FailureKind::Immutable
                 | FailureKind::Forbidden
                 | FailureKind::Gate
@@ -219,13 +235,23 @@ impl AgentState {
             }
             (
                 Pending::Delete(object),
-                kind @ (FailureKind::Refused
+                kind @ (FailureKind::Conflict
+                | FailureKind::Exists
+                | FailureKind::Unavailable { .. }
+                | FailureKind::Refused
                 | FailureKind::Immutable
                 | FailureKind::Forbidden
                 | FailureKind::Gate
                 | FailureKind::Fenced),
             ) => self.refuse(object, Digest::of(b""), message, kind, now),
         }
+    }
+
+    /// A write came to nothing: says whether that may pass.
+    fn may_pass(&mut self, object: &ObjectRef) -> bool {
+        let times = self.memory.in_vain.entry(object.clone()).or_default();
+        *times = times.saturating_add(1);
+        *times <= IN_VAIN
     }
 
     fn refuse(&mut self, object: ObjectRef, asked: Digest, why: String, kind: FailureKind, now: Timestamp) {

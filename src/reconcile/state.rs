@@ -112,6 +112,10 @@ pub(super) struct Memory {
     pub(super) clean: Option<RenderKey>,
     /// Objects that were refused, as they were asked for.
     pub(super) refused: BTreeMap<ObjectRef, Refusal>,
+    /// How often in a row a write of an object came to nothing, for reasons that may pass.
+    pub(super) in_vain: BTreeMap<ObjectRef, u32>,
+    /// The same of the ledger.
+    pub(super) ledger_in_vain: u32,
     /// Objects whose replicas this operation handed over.
     pub(super) handed_over: BTreeSet<ObjectRef>,
     /// Objects whose former fields this operation dropped.
