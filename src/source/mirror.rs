@@ -273,8 +273,10 @@ impl Mirror {
             let empty = listing.refs.is_empty();
             if fetched {
                 self.move_references(store, repository, &before, &listing)?;
-                if let Err(error) = sweep::packs(repository) {
-                    return Err(store.failed("join packs", &error));
+                match sweep::packs(repository) {
+                    Ok(0) => {}
+                    Ok(_) => store.reopen(),
+                    Err(error) => return Err(store.failed("join packs", &error)),
                 }
             }
             let tips = tips(repository).map_err(failed)?;

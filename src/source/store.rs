@@ -94,10 +94,15 @@ impl Store {
         self.0.damaged.store(true, Ordering::Release);
     }
 
-    /// Forgets all handles: the repository was made anew.
-    pub(super) fn renew(&self) {
+    /// Lets go of all handles: files that they have open were taken away, and stay open as long as they do.
+    pub(super) fn reopen(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Forgets all handles: the repository was made anew.
+    pub(super) fn renew(&self) {
+        self.reopen();
         self.0.damaged.store(false, Ordering::Release);
     }
 

@@ -305,3 +305,35 @@ fn packs_are_joined_before_there_are_too_many() {
         assert_eq!(text(&checkout(&mirror, &commit), "a.txt"), Some(wanted));
     }
 }
+
+// R2
+#[test]
+fn packs_that_were_joined_are_not_kept_open() {
+    let repo = TestRepo::with_one_commit();
+    let mirror = mirror(config(repo.url()));
+    let folder = mirror.folder.path().canonicalize().expect("a path");
+    // Of this process, which runs other tests too: those in this mirror alone.
+    let open = || {
+        let files = std::fs::read_dir("/proc/self/fd").expect("open files").filter_map(Result::ok);
+        let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+        let ours = links.filter(|link| link.starts_with(&folder));
+        let (gone, there) = ours.partition::<Vec<_>, _>(|link| link.to_string_lossy().ends_with(" (deleted)"));
+        (gone.len(), there.len())
+    };
+    let mut most = 0;
+    for n in 0..130 {
+        let tip = repo.commit(&[("a.txt", &format!("{n}\n"))], "again");
+        mirror.poll(&main_and_tags()).expect("a poll");
+        // Several read at once, each with a handle of its own.
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert!(text(&checkout(&mirror, &tip), "a.txt").is_some()));
+            }
+        });
+        let (gone, there) = open();
+        assert_eq!(gone, 0, "after {n} fetches, packs that are gone are open");
+        most = most.max(there);
+    }
+    // Four handles, each with all packs that there are until they are joined, and the lock.
+    assert!(most <= 4 * 42 + 8, "{most} files of the mirror are open");
+}
