@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 
-use super::state::{AgentState, Ledger, Pending, Refusal};
+use super::state::{AgentState, InVain, Ledger, Pending, Refusal};
 use super::{Action, Done, Failure, FailureKind, How, LedgerEntry, TellGit, Write};
 use crate::model::{Digest, LiveObject, ObjectRef, Timestamp};
 use crate::plan::{differences, drift};
@@ -56,6 +56,7 @@ impl AgentState {
             (Pending::Record(record), Done::Recorded(version)) => {
                 self.backoff.clear();
                 self.memory.ledger_in_vain = 0;
+                self.memory.keep_to(&record);
                 self.ledger_confirmed = true;
                 if let Some(ledger) = &mut self.ledger {
                     ledger.record = record;
@@ -76,6 +77,9 @@ impl AgentState {
             }
             (Pending::Read(object), Done::Seen(_, live)) => {
                 self.backoff.clear();
+                if live.is_some() && self.memory.in_vain.get(&object).is_some_and(|vain| vain.met) {
+                    self.memory.in_vain.remove(&object);
+                }
                 self.note(&object, live, now);
             }
             (Pending::TellGit(tell), Done::Told(commit)) => self.told(&tell, commit, actions),
@@ -180,17 +184,23 @@ impl AgentState {
             (Pending::Read(_), kind) => self.backoff.fail(&message, retry_after(&kind), now, seed),
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
-                FailureKind::Conflict | FailureKind::Exists,
-            ) if self.may_pass(&write.manifest.object) => {
+                kind @ (FailureKind::Conflict | FailureKind::Exists),
+            ) if self.may_pass(
+                &write.manifest.object,
+                kind == FailureKind::Exists && matches!(write.how, How::Create { .. }),
+            ) =>
+            {
+                // Who is behind with the object may be so with the ledger, and would write what an old record means.
+                self.ledger_again();
                 let (pending, action) = read(&write.manifest.object);
                 self.send(pending, action, actions);
             }
-            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) if self.may_pass(&object) => {
+            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) if self.may_pass(&object, false) => {
                 let (pending, action) = read(&object);
                 self.send(pending, action, actions);
             }
             (Pending::Write { write, .. } | Pending::DryRun { write, .. }, FailureKind::Gone)
-                if self.may_pass(&write.manifest.object) =>
+                if self.may_pass(&write.manifest.object, false) =>
             {
                 self.note(&write.manifest.object, None, now);
             }
@@ -199,12 +209,12 @@ impl AgentState {
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
                 FailureKind::Unavailable { retry_after },
-            ) if retry_after.is_some() || self.may_pass(&write.manifest.object) => {
+            ) if retry_after.is_some() || self.may_pass(&write.manifest.object, false) => {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(write.manifest.object);
             }
             (Pending::Delete(object), FailureKind::Unavailable { retry_after })
-                if retry_after.is_some() || self.may_pass(&object) =>
+                if retry_after.is_some() || self.may_pass(&object, false) =>
             {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(object);
@@ -247,11 +257,11 @@ impl AgentState {
         }
     }
 
-    /// A write came to nothing: says whether that may pass.
-    fn may_pass(&mut self, object: &ObjectRef) -> bool {
-        let times = self.memory.in_vain.entry(object.clone()).or_default();
-        *times = times.saturating_add(1);
-        *times <= IN_VAIN
+    /// A write came to nothing, perhaps since it met an object: says whether that may pass.
+    fn may_pass(&mut self, object: &ObjectRef, met: bool) -> bool {
+        let vain = self.memory.in_vain.entry(object.clone()).or_default();
+        *vain = InVain { times: vain.times.saturating_add(1), met };
+        vain.times <= IN_VAIN
     }
 
     fn refuse(&mut self, object: ObjectRef, asked: Digest, why: String, kind: FailureKind, now: Timestamp) {

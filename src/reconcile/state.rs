@@ -113,7 +113,7 @@ pub(super) struct Memory {
     /// Objects that were refused, as they were asked for.
     pub(super) refused: BTreeMap<ObjectRef, Refusal>,
     /// How often in a row a write of an object came to nothing, for reasons that may pass.
-    pub(super) in_vain: BTreeMap<ObjectRef, u32>,
+    pub(super) in_vain: BTreeMap<ObjectRef, InVain>,
     /// The same of the ledger.
     pub(super) ledger_in_vain: u32,
     /// Objects whose replicas this operation handed over.
@@ -180,6 +180,14 @@ pub(super) struct Shape {
     pub(super) autoscaled: bool,
     /// Callers inside the cluster reach all sets.
     pub(super) all_sets: bool,
+}
+
+/// Writes of one object that came to nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct InVain {
+    pub(super) times: u32,
+    /// The last one was a creation, and met an object: one that is there is an answer.
+    pub(super) met: bool,
 }
 
 /// The server refused an object.
@@ -430,6 +438,15 @@ impl Memory {
         self.releases.retain(|known| known.id != release.id);
         self.releases.insert(0, Arc::clone(release));
         self.releases.truncate(MEMORY);
+    }
+
+    /// Drops what is remembered of objects that the record no longer names: each release has some of its own.
+    pub(super) fn keep_to(&mut self, record: &AgentRecord) {
+        let named = |object: &ObjectRef| record.inventory.0.contains_key(object) || record.making.contains(object);
+        self.gone.retain(&named);
+        self.accepted.retain(|object, _| named(object));
+        let refused = &self.refused;
+        self.in_vain.retain(|object, _| named(object) || refused.contains_key(object));
     }
 
     /// Forgets what belongs to one operation.
