@@ -14,6 +14,8 @@ mod rights;
 #[path = "support/stories.rs"]
 mod stories;
 
+#[path = "river/admission.rs"]
+mod admission;
 #[path = "river/approved.rs"]
 mod approved;
 #[path = "river/canary.rs"]
@@ -22,6 +24,8 @@ mod canary;
 mod push;
 #[path = "river/shapes.rs"]
 mod shapes;
+#[path = "river/soak.rs"]
+mod soak;
 #[path = "river/faults.rs"]
 mod faults;
 #[path = "river/dark.rs"]

@@ -24,11 +24,17 @@ mod oracle;
 mod plane;
 #[path = "story/scenarios.rs"]
 mod scenarios;
+#[path = "support/turn.rs"]
+mod turn;
 #[path = "story/world.rs"]
 mod world;
 
+#[path = "story/admission.rs"]
+mod admission;
 #[path = "story/back.rs"]
 mod back;
+#[path = "story/dark.rs"]
+mod dark;
 #[path = "story/environment.rs"]
 mod environment;
 #[path = "story/experiment.rs"]
@@ -39,6 +45,8 @@ mod faults;
 mod guards;
 #[path = "story/ownership.rs"]
 mod ownership;
+#[path = "story/poison.rs"]
+mod poison;
 #[path = "story/property.rs"]
 mod property;
 #[path = "story/quiet.rs"]
@@ -49,6 +57,8 @@ mod replay;
 mod river;
 #[path = "story/shapes.rs"]
 mod shapes;
+#[path = "story/soak.rs"]
+mod soak;
 #[path = "story/table.rs"]
 mod table;
 #[path = "story/speed.rs"]

@@ -24,6 +24,8 @@ pub(crate) struct Cluster {
     pub(crate) endpoints: Option<Endpoints>,
     /// No gateway says anything of a route any more.
     pub(crate) silent_gateway: bool,
+    /// Admission sets fields that nobody asked for, and changes some that we ask for.
+    pub(crate) mutating: bool,
     /// The controllers have seen all up to here.
     seen: (u64, BTreeMap<String, &'static str>),
 }
@@ -53,6 +55,7 @@ impl Cluster {
             sick: BTreeMap::new(),
             endpoints: None,
             silent_gateway: false,
+            mutating: false,
             seen: (0, BTreeMap::new()),
         }
     }
@@ -105,6 +108,13 @@ impl Cluster {
         self.objects.insert(object.clone(), Arc::new(live));
     }
 
+    /// As Kubernetes does by and by with sets that are empty.
+    pub(crate) fn forget(&mut self) {
+        let empty = |live: &LiveObject| live.object.kind == "ReplicaSet" && live.body["spec"]["replicas"] == 0;
+        let gone: Vec<_> = self.objects.values().filter(|live| empty(live)).map(|live| live.object.clone()).collect();
+        gone.iter().for_each(|object| self.remove(object));
+    }
+
     // === what callers do ===
 
     /// Carries out a write if its precondition holds.
@@ -117,6 +127,9 @@ impl Cluster {
                     return Err(No::Exists);
                 }
                 body["metadata"]["annotations"]["backstay.dev/operation"] = json!(format!("{agent}/{operation}"));
+                if self.mutating {
+                    admission(&mut body);
+                }
                 self.put(object, body);
                 return Ok(Arc::clone(&self.objects[object]));
             }
@@ -141,6 +154,9 @@ impl Cluster {
         }
         if !matches!(write.how, How::Handover { .. }) {
             merge(&mut next, &body);
+        }
+        if self.mutating {
+            admission(&mut next);
         }
         self.put(object, next);
         Ok(Arc::clone(&self.objects[object]))
@@ -322,6 +338,31 @@ impl Cluster {
             "conditions": [{"type": "Available", "status": if sick.is_some() {"False"} else {"True"}},
                 {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]});
         self.edit(object, |body| body["status"] = status);
+    }
+}
+
+/// What defaulting and a mutating webhook make of an object: fields that nobody asked for, and others than were asked for.
+fn admission(body: &mut Value) {
+    body["metadata"]["annotations"]["policy.example.com/seen"] = json!("yes");
+    match body["kind"].as_str() {
+        Some("Deployment") => {
+            body["spec"]["revisionHistoryLimit"] = json!(10);
+            let spec = &mut body["spec"]["template"]["spec"];
+            spec["terminationGracePeriodSeconds"] = json!(30);
+            for container in spec["containers"].as_array_mut().into_iter().flatten() {
+                container["terminationMessagePath"] = json!("/dev/termination-log");
+                let image = container["image"].as_str().unwrap_or_default();
+                container["image"] = json!(image.replace("registry.example.com/", "mirror.example.com/"));
+            }
+        }
+        Some("Service") => {
+            body["spec"]["ipFamilyPolicy"] = json!("SingleStack");
+            for port in body["spec"]["ports"].as_array_mut().into_iter().flatten() {
+                port["appProtocol"] = json!("http");
+            }
+        }
+        Some("ConfigMap") => body["metadata"]["labels"]["cost-centre"] = json!("7"),
+        _ => {}
     }
 }
 

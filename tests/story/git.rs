@@ -192,6 +192,13 @@ impl Git {
         Some("c0ffee".to_owned())
     }
 
+    /// All but its last words is forgotten.
+    pub(crate) fn forget(&mut self) {
+        let surplus = self.known.len().saturating_sub(60);
+        self.known.drain(..surplus);
+        self.own.clear();
+    }
+
     /// A poll: says whether it brought anything.
     pub(crate) fn arrive(&mut self) -> bool {
         let pushed = std::mem::take(&mut self.pushed);

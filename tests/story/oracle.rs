@@ -50,6 +50,25 @@ impl Oracle {
         }
     }
 
+    /// Something is asked for that is not waited for.
+    pub(crate) fn asides(&mut self, agent: &AgentName, aside: &Action, now: Timestamp, suspended: bool) {
+        match aside {
+            Action::Wake(at) if *at <= now => {
+                self.broken(
+                    "K11",
+                    format!("{agent} asks to be woken at {at}, and it is {now}: a loop without a pause"),
+                );
+            }
+            Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) if suspended => {
+                self.broken("R8", format!("{agent} is suspended and asks: {aside:?}"));
+            }
+            Action::Announce(news) if news.reason.is_empty() || news.message.contains('\n') => {
+                self.broken("R6", format!("news that are no line: {news:?}"));
+            }
+            _ => {}
+        }
+    }
+
     /// An effect of a leader that was replaced reaches the server.
     pub(crate) fn arrives_late(&mut self, effect: &Action, cluster: &Cluster) {
         if let Action::Delete { object, uid, version } = effect
@@ -295,9 +314,11 @@ pub(crate) fn name_of(effect: &Action) -> String {
         Action::Read(object) => format!("read {object}"),
         Action::ReadLedger => "read the ledger".to_owned(),
         Action::TellGit(_) => "tell Git".to_owned(),
-        Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_) => {
-            "nothing".to_owned()
-        }
+        Action::Announce(news) => format!("announce {}", news.reason),
+        Action::Wake(at) => format!("wake at {at}"),
+        Action::Measure(_) => "measure".to_owned(),
+        Action::Smoke(_) => "smoke".to_owned(),
+        Action::Gate(question) => format!("gate {}", question.gate),
     }
 }
 

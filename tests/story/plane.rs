@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstay::model::{AgentName, LiveObject, ObjectRef, Timestamp};
-use backstay::reconcile::{Action, FailureKind, How};
+use backstay::reconcile::{Action, FailureKind, How, Observation, Write};
 
-use super::world::Entry;
+use super::world::{Entry, is_aside};
 
 /// What can go wrong at one effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,13 +59,17 @@ pub(crate) enum Class {
     Late,
     /// The same, only after everything that comes later in the scenario.
     VeryLate,
+    /// The figures that come are no numbers.
+    Nonsense,
 }
 
+/// After so many commits whose ids follow each other, every class has struck at everything.
+pub(crate) const TURNS: usize = 8;
 /// Seconds that a busy server asks for.
 pub(crate) const RETRY_AFTER: u64 = 45;
 
 impl Class {
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 29] = [
         Self::CrashBefore,
         Self::CrashAfter,
         Self::LostReply,
@@ -94,6 +98,7 @@ impl Class {
         Self::Fenced,
         Self::Late,
         Self::VeryLate,
+        Self::Nonsense,
     ];
 
     /// The promises that a run with this fault is evidence for.
@@ -111,11 +116,15 @@ impl Class {
             Self::StaleList | Self::OldList | Self::StaleRead => &["K2"],
             Self::Unseen(_) => &["K4"],
             Self::Fenced | Self::Late | Self::VeryLate => &["F1"],
+            Self::Nonsense => &["T2"],
         }
     }
 
     /// Whether it can strike at this effect.
     pub(crate) fn applies(self, effect: &Action) -> bool {
+        if is_aside(effect) {
+            return self.applies_aside(effect);
+        }
         let creates = match effect {
             Action::Write(write) | Action::DryRun(write) => matches!(write.how, How::Create { .. }),
             Action::Record { expected, .. } => expected.is_none(),
@@ -133,18 +142,38 @@ impl Class {
             Self::Forbidden | Self::Fenced => !git,
             Self::Late | Self::VeryLate => !reads && !git && !matches!(effect, Action::DryRun(_)),
             Self::Timeout => !git,
+            Self::Nonsense => false,
             _ => true,
         }
     }
 
-    /// Whether it strikes at this effect in an ordinary run: crashes do at every one, the others take turns.
-    pub(crate) fn has_turn(self, at: usize) -> bool {
-        let every = match self {
-            Self::CrashBefore | Self::CrashAfter => 1,
-            Self::LostReply | Self::Late => 2,
-            _ => 8,
+    /// Whether it can strike at what the core does not wait for.
+    fn applies_aside(self, aside: &Action) -> bool {
+        let (news, asks) =
+            (matches!(aside, Action::Announce(_)), !matches!(aside, Action::Announce(_) | Action::Wake(_)));
+        match self {
+            Self::CrashBefore | Self::CrashAfter => true,
+            // Whoever is asked to wake does it: late at worst.
+            Self::LostReply => news || asks,
+            Self::Duplicate | Self::Timeout => !news,
+            Self::Unavailable => asks,
+            Self::Nonsense => matches!(aside, Action::Measure(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether it strikes there in an ordinary run: crashes do at every effect, all else in turns, of which the commit
+    /// chooses one.
+    pub(crate) fn has_turn(self, action: &Action, at: usize, turn: usize) -> bool {
+        let every = match (self, action) {
+            // Asked a few times in all.
+            (_, Action::Smoke(_) | Action::Gate(_)) => 1,
+            (_, Action::Announce(_) | Action::Measure(_) | Action::Wake(_)) => TURNS,
+            (Self::CrashBefore | Self::CrashAfter, _) => 1,
+            (Self::LostReply | Self::Late, _) => 2,
+            _ => TURNS,
         };
-        Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at).is_multiple_of(every))
+        Self::ALL.iter().position(|class| *class == self).is_some_and(|n| (n + at + turn).is_multiple_of(every))
     }
 
     /// The answer that comes instead of the effect.
@@ -162,6 +191,39 @@ impl Class {
     }
 }
 
+/// Names what each action is, and lists all that there are: a new one does not compile until it has a line here.
+macro_rules! sorts {
+    ($($name:literal: $pattern:pat),+ $(,)?) => {
+        /// All sorts of actions.
+        pub(crate) const SORTS: &[&str] = &[$($name),+];
+
+        /// Which sort of action it is.
+        pub(crate) fn sort(action: &Action) -> &'static str {
+            match action {
+                $($pattern => $name),+
+            }
+        }
+    };
+}
+
+sorts! {
+    "record": Action::Record { .. },
+    "create": Action::Write(Write { how: How::Create { .. }, .. }),
+    "apply": Action::Write(Write { how: How::Apply { .. }, .. }),
+    "adopt": Action::Write(Write { how: How::Adopt { .. }, .. }),
+    "hand over": Action::Write(Write { how: How::Handover { .. }, .. }),
+    "dry run": Action::DryRun(_),
+    "delete": Action::Delete { .. },
+    "read": Action::Read(_),
+    "read the ledger": Action::ReadLedger,
+    "tell Git": Action::TellGit(_),
+    "announce": Action::Announce(_),
+    "measure": Action::Measure(_),
+    "smoke": Action::Smoke(_),
+    "gate": Action::Gate(_),
+    "wake": Action::Wake(_),
+}
+
 /// Everything that can be listed, as it was at one time.
 #[derive(Clone)]
 pub(crate) struct Past {
@@ -174,6 +236,8 @@ pub(crate) struct Past {
 pub(crate) struct Plane {
     /// The fault, and the number of the effect it strikes at.
     pub(crate) fault: Option<(Class, usize)>,
+    /// The same for what the core does not wait for.
+    pub(crate) aside: Option<(Class, usize)>,
     /// It had an effect of its own.
     pub(crate) hit: bool,
     /// How things were before Git's last word.
@@ -192,6 +256,10 @@ pub(crate) struct Plane {
     pub(crate) unseen: Option<&'static str>,
     /// An effect that happens after the next one, or once a successor is done.
     pub(crate) held: Option<(AgentName, Action)>,
+    /// An answer to a question that comes after whatever comes next.
+    pub(crate) late: Option<(AgentName, Observation)>,
+    /// Who is woken twice at the time that it asked for.
+    pub(crate) wakes_twice: Option<AgentName>,
     /// What is seen is right again by then.
     pub(crate) until: Option<Timestamp>,
     /// A leader was told that it is none any more.

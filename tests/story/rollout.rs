@@ -42,7 +42,7 @@ pub(super) fn by(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::Relea
 }
 
 /// By the number of pods behind the agent's Service: ten all in all.
-fn by_number(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
+pub(super) fn by_number(spec: RolloutSpec) -> impl FnOnce(&mut backstay::desired::ReleaseSpec, &mut Settings) {
     move |_, settings| {
         settings.replicas = Some(10);
         settings.rollout = Some(spec);

@@ -2,6 +2,7 @@
 
 use backstay::desired::rollout::{BlueGreen, Canary, Rollback, Step, Strategy, Until};
 use backstay::desired::{Allow, DesiredAgent, RolloutSpec};
+use backstay::reconcile::FailureKind;
 use backstay::record::{Request, RetryRequest, RollbackRequest};
 use jiff::SignedDuration;
 use serde_json::json;
@@ -20,7 +21,7 @@ pub(crate) struct Scenario {
     pub(crate) words: &'static [Word],
 }
 
-pub(crate) const ALL: [Scenario; 20] = [
+pub(crate) const ALL: [Scenario; 24] = [
     Scenario { name: "install", promises: &["K13"], words: &[|world| commit(world, "hello")] },
     Scenario {
         name: "change",
@@ -198,6 +199,62 @@ pub(crate) const ALL: [Scenario; 20] = [
         ],
     },
     Scenario {
+        name: "canary at a gate",
+        promises: &["T3"],
+        words: &[
+            |world| split(world, "hello", gated()),
+            |world| {
+                world.gate_opens = Some(world.now + SignedDuration::from_secs(15));
+                split(world, "next", gated());
+            },
+        ],
+    },
+    Scenario {
+        name: "suspended on the way",
+        promises: &["R8", "T3"],
+        words: &[
+            |world| split(world, "hello", canary()),
+            |world| split(world, "next", held()),
+            |world| world.requests().suspend = Some(request("1")),
+            |world| world.requests().resume = Some(request("2")),
+            |world| world.requests().promote = Some(request("3")),
+        ],
+    },
+    Scenario {
+        name: "one that is refused",
+        promises: &["K12", "K14"],
+        words: &[
+            two_agents,
+            |world| {
+                world.refuse.insert("ConfigMap/poison".to_owned(), FailureKind::Refused);
+                world.commit(desired(&agent(), "next", |_, settings| settings.manifests = vec![extra("poison")]));
+                says(world, "helpdesk", "next", None);
+            },
+            |world| says(world, "helpdesk", "third", None),
+            |world| {
+                world.refuse.clear();
+                world.wake(world.now + SignedDuration::from_mins(3));
+            },
+        ],
+    },
+    Scenario {
+        name: "admission that changes",
+        promises: &["K13", "K8"],
+        words: &[
+            |world| {
+                world.cluster.mutating = true;
+                commit_with_extra(world, "hello");
+            },
+            |world| commit_with_extra(world, "next"),
+            World::restart,
+            |world| world.edit("Deployment", "support", |body| body["spec"]["replicas"] = json!(9)),
+            |world| {
+                world.restart();
+                world.edit("Service", "support", |body| body["spec"]["ports"][0]["port"] = json!(81));
+            },
+        ],
+    },
+    Scenario {
         name: "another strategy",
         promises: &["T1"],
         words: &[
@@ -229,6 +286,13 @@ fn canary() -> RolloutSpec {
 fn held() -> RolloutSpec {
     let Strategy::Canary(mut usual) = canary().strategy else { panic!("a canary") };
     usual.steps.insert(0, Step::Pause { lasts: None });
+    RolloutSpec { strategy: Strategy::Canary(usual), ..canary() }
+}
+
+/// A gate first, and then half of the traffic.
+fn gated() -> RolloutSpec {
+    let Strategy::Canary(mut usual) = canary().strategy else { panic!("a canary") };
+    usual.steps.insert(0, Step::Gate { name: "load".to_owned() });
     RolloutSpec { strategy: Strategy::Canary(usual), ..canary() }
 }
 

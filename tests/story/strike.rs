@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
-use backstay::model::{AgentName, ObjectRef};
+use backstay::model::{AgentName, ObjectRef, Timestamp};
 use backstay::reconcile::{Action, FailureKind, Observation};
+use backstay::record::AgentRecord;
+use backstay::rollout::{Answer, Closed, Smoked};
 use jiff::SignedDuration;
 
 use super::super::plane::{Class, RETRY_AFTER};
@@ -21,6 +23,7 @@ impl World {
         if let Some(log) = &mut self.log {
             log.push(effect.clone());
         }
+        self.hear_late(name, queue);
         let fault = self.plane.strikes(self.effects, &effect);
         if let Some((Class::Timeout, at)) = self.plane.fault
             && self.effects > at
@@ -100,6 +103,74 @@ impl World {
         }
     }
 
+    /// Does what the core does not wait for, or lets the fault strike that is due; says whether the daemon lives on.
+    pub(super) fn aside(&mut self, name: &AgentName, aside: Action, queue: &mut VecDeque<Observation>) -> bool {
+        self.asides += 1;
+        assert!(self.asides < 40_000, "news and questions without end: {:?}", self.told.iter().rev().take(9));
+        let suspended = self.ledger.get(name).is_some_and(|entry| {
+            let told = |record: &AgentRecord| record.conditions.iter().any(|told| told.reason == "Suspended");
+            entry.requests.suspended().is_some() && entry.record.as_ref().is_some_and(told)
+        });
+        self.oracle.asides(name, &aside, self.now, suspended);
+        if let Some(log) = &mut self.aside_log {
+            log.push(aside.clone());
+        }
+        self.hear_late(name, queue);
+        let due = self.plane.aside.is_some_and(|(class, at)| at == self.asides && class.applies(&aside));
+        let Some((class, _)) = self.plane.aside.filter(|_| due) else {
+            queue.extend(self.say(name, aside));
+            return true;
+        };
+        self.plane.hit = true;
+        match class {
+            Class::CrashBefore | Class::CrashAfter => {
+                if class == Class::CrashAfter {
+                    self.say(name, aside);
+                }
+                self.restart();
+                return false;
+            }
+            Class::LostReply => {
+                // Of news it is the news that get lost.
+                if !matches!(aside, Action::Announce(_)) {
+                    self.say(name, aside);
+                }
+            }
+            Class::Duplicate => {
+                if matches!(aside, Action::Wake(_)) {
+                    self.plane.wakes_twice = Some(name.clone());
+                }
+                let answer = self.say(name, aside);
+                queue.extend(answer.clone().into_iter().chain(answer));
+            }
+            Class::Timeout => match aside {
+                Action::Wake(at) => self.wake_later(name, at + BLINDNESS),
+                aside => self.plane.late = self.say(name, aside).map(|answer| (name.clone(), answer)),
+            },
+            Class::Unavailable => queue.extend(unanswered(&aside, self.now)),
+            Class::Nonsense => {
+                if let Action::Measure(question) = &aside {
+                    queue.push_back(Observation::Measured(Box::new(super::Traffic::nonsense(question, self.now))));
+                }
+            }
+            other => unreachable!("{other:?} applies to no aside"),
+        }
+        true
+    }
+
+    /// An answer that was late comes now.
+    fn hear_late(&mut self, name: &AgentName, queue: &mut VecDeque<Observation>) {
+        let late = self.plane.late.take_if(|(of, _)| of == name);
+        queue.extend(late.map(|(_, answer)| answer));
+    }
+
+    /// It comes though nothing else happens any more; says whether there was one.
+    pub(crate) fn arrive_late(&mut self) -> bool {
+        let Some((name, answer)) = self.plane.late.take() else { return false };
+        self.observe(&name, answer);
+        true
+    }
+
     /// Somebody is at the object just before us.
     fn meddle(&mut self, class: Class, object: &ObjectRef) {
         if !self.cluster.objects.contains_key(object) {
@@ -138,5 +209,16 @@ impl World {
                 self.cluster.controllers();
             }
         }
+    }
+}
+
+/// What is said of a question that nobody could answer.
+fn unanswered(aside: &Action, now: Timestamp) -> Option<Observation> {
+    let why = "503 Service Unavailable".to_owned();
+    match aside {
+        Action::Measure(question) => Some(Observation::Measured(Box::new(super::Traffic::unavailable(question, now)))),
+        Action::Smoke(look) => Some(Observation::Smoked(look.release, Smoked::Unreached(why))),
+        Action::Gate(question) => Some(Observation::Gate(question.clone(), Answer::Closed(Closed::Because(why)))),
+        _ => None,
     }
 }

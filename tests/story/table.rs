@@ -1,17 +1,19 @@
-//! Every class of fault at the effects of every scenario, and the table of what came of it.
+//! Every class of fault at every action of every scenario, and the table of what came of it.
 //!
-//! An ordinary run strikes with crashes at every effect and with the other classes in turns, which takes about a minute.
-//! All classes at all effects take ten times as long: `STORY_ALL=1 cargo test --test story table -- --nocapture`;
-//! `STORY_SCENARIO=rollback` runs those scenarios alone whose name contains it, `STORY_TRACE=1` prints their effects.
+//! An ordinary run strikes with crashes at every effect, and with all else in turns, of which the commit chooses one; it
+//! takes about a minute. `STORY_TURN=3` runs that turn. All classes everywhere take ten times as long:
+//! `STORY_ALL=1 cargo test --test story table -- --nocapture`; `STORY_SCENARIO=rollback` runs those scenarios alone whose
+//! name contains it, `STORY_TRACE=1` prints their actions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use backstay::reconcile::Action;
 use jiff::SignedDuration;
 
-use super::plane::Class;
+use super::plane::{Class, SORTS, TURNS, sort};
 use super::scenarios::{ALL, Scenario};
 use super::world::World;
 
@@ -29,11 +31,21 @@ struct Row {
     violations: usize,
 }
 
+/// Where a fault strikes: at the effect, or at what is not waited for, with this number.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Effect(usize),
+    Aside(usize),
+}
+
 /// One run of a scenario with a fault.
 struct Run {
     scenario: &'static Scenario,
     class: Class,
-    at: usize,
+    at: Place,
+    sort: &'static str,
+    /// In which turns it is tried.
+    turns: Vec<usize>,
     hit: bool,
     violations: Vec<(&'static str, String)>,
 }
@@ -43,21 +55,30 @@ struct Undisturbed {
     scenario: &'static Scenario,
     /// The world before each word.
     before: Vec<World>,
-    effects: Vec<backstay::reconcile::Action>,
+    effects: Vec<Action>,
+    asides: Vec<Action>,
     end: String,
 }
 
-// K1, K2, K3, K4, K9, K10, K12, K13, K14, F1, R6, R8
+// K1, K2, K3, K4, K9, K10, K11, K12, K13, K14, F1, R1, R5, R6, R8
 #[test]
-fn every_fault_at_every_effect() {
+fn every_fault_at_every_action() {
     let only = std::env::var("STORY_SCENARIO").unwrap_or_default();
     let told: Vec<_> = ALL.iter().filter(|scenario| scenario.name.contains(&only)).map(undisturbed).collect();
     let all = std::env::var_os("STORY_ALL").is_some();
+    let turn = turn();
+    println!("turn {turn} of {TURNS}{}", if all { ", and all others" } else { ": `STORY_TURN` chooses another" });
     let mut jobs = vec![];
     for told in &told {
-        for (at, effect) in told.effects.iter().enumerate() {
-            let classes = Class::ALL.iter().filter(|class| class.applies(effect) && (all || class.has_turn(at)));
-            jobs.extend(classes.map(|class| (told, *class, at + 1)));
+        let effects = told.effects.iter().enumerate().map(|(at, action)| (Place::Effect(at + 1), at, action));
+        let asides = told.asides.iter().enumerate().map(|(at, action)| (Place::Aside(at + 1), at, action));
+        for (place, at, action) in effects.chain(asides) {
+            for class in Class::ALL.into_iter().filter(|class| class.applies(action)) {
+                let turns: Vec<_> = (0..TURNS).filter(|turn| class.has_turn(action, at, *turn)).collect();
+                if all || turns.contains(&turn) {
+                    jobs.push((told, class, place, sort(action), turns));
+                }
+            }
         }
     }
     let (next, runs) = (AtomicUsize::new(0), Mutex::new(vec![]));
@@ -65,8 +86,8 @@ fn every_fault_at_every_effect() {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
-                while let Some((told, class, at)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let run = disturbed(told, *class, *at);
+                while let Some((told, class, at, sort, turns)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = Run { sort, turns: turns.clone(), ..disturbed(told, *class, *at) };
                     runs.lock().expect("no run panics").push(run);
                 }
             });
@@ -77,17 +98,33 @@ fn every_fault_at_every_effect() {
     print(&runs);
     let broken: Vec<_> = runs.iter().filter(|run| !run.violations.is_empty()).collect();
     for run in broken.iter().take(TOLD) {
-        println!("{} {:?} at {}: {:#?}", run.scenario.name, run.class, run.at, run.violations);
+        println!("{} {:?} at {:?}, {}: {:#?}", run.scenario.name, run.class, run.at, run.sort, run.violations);
     }
     assert!(broken.is_empty(), "{} of {} runs break a promise", broken.len(), runs.len());
-    for class in Class::ALL {
-        assert!(runs.iter().any(|run| run.class == class && run.hit), "{class:?} never hit");
+    if !only.is_empty() {
+        return;
     }
+    // Whichever turn it is: every class hits something, and every sort of action is hit by something.
+    for turn in (0..TURNS).filter(|other| all || *other == turn) {
+        let hits = || runs.iter().filter(|run| run.hit && run.turns.contains(&turn));
+        for class in Class::ALL {
+            assert!(hits().any(|run| run.class == class), "{class:?} never hits in turn {turn}");
+        }
+        for sort in SORTS {
+            assert!(hits().any(|run| run.sort == *sort), "nothing ever hits `{sort}` in turn {turn}");
+        }
+    }
+}
+
+/// Which turn it is: `STORY_TURN`, else the commit chooses, so that all come in the long run.
+fn turn() -> usize {
+    let asked = std::env::var("STORY_TURN").ok().and_then(|turn| turn.parse::<usize>().ok());
+    asked.unwrap_or_else(|| super::turn::of_commit()) % TURNS
 }
 
 fn undisturbed(scenario: &'static Scenario) -> Undisturbed {
     let mut world = World::new();
-    world.log = Some(vec![]);
+    (world.log, world.aside_log) = (Some(vec![]), Some(vec![]));
     let mut before = vec![];
     for word in scenario.words {
         before.push(world.clone());
@@ -95,22 +132,32 @@ fn undisturbed(scenario: &'static Scenario) -> Undisturbed {
         world.converge();
     }
     let end = world.end();
+    // What is asked while it rests is not struck: nothing may be written then.
+    let effects = world.log.take().expect("it was learnt");
+    let asides = world.aside_log.take().expect("it was learnt");
     rest(&mut world);
     assert!(world.oracle.violations.is_empty(), "{} undisturbed: {:#?}", scenario.name, world.oracle.violations);
-    let effects = world.log.take().expect("it was learnt");
     if std::env::var_os("STORY_TRACE").is_some() {
-        effects.iter().for_each(|effect| println!("{}: {}", scenario.name, super::oracle::name_of(effect)));
+        let all = effects.iter().chain(&asides);
+        all.for_each(|action| println!("{}: {}", scenario.name, super::oracle::name_of(action)));
     }
-    before.iter_mut().for_each(|world| world.log = None);
-    Undisturbed { scenario, before, effects, end }
+    before.iter_mut().for_each(|world| (world.log, world.aside_log) = (None, None));
+    Undisturbed { scenario, before, effects, asides, end }
 }
 
-fn disturbed(told: &Undisturbed, class: Class, at: usize) -> Run {
-    let mut run = Run { scenario: told.scenario, class, at, hit: false, violations: vec![] };
+fn disturbed(told: &Undisturbed, class: Class, at: Place) -> Run {
+    let mut run = Run { scenario: told.scenario, class, at, sort: "", turns: vec![], hit: false, violations: vec![] };
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let from = told.before.iter().rposition(|world| world.effects < at).expect("the first word has no effects yet");
+        let comes = |world: &World| match at {
+            Place::Effect(at) => world.effects < at,
+            Place::Aside(at) => world.asides < at,
+        };
+        let from = told.before.iter().rposition(comes).expect("the first word has no effects yet");
         let mut world = told.before[from].clone();
-        world.plane.fault = Some((class, at));
+        match at {
+            Place::Effect(at) => world.plane.fault = Some((class, at)),
+            Place::Aside(at) => world.plane.aside = Some((class, at)),
+        }
         for word in &told.scenario.words[from..] {
             word(&mut world);
             world.converge();
@@ -166,6 +213,7 @@ fn similar(wanted: &str, found: &str) -> String {
 
 fn print(runs: &[Run]) {
     let (mut promises, mut classes) = (BTreeMap::<&str, Row>::new(), BTreeMap::<String, Row>::new());
+    let mut sorts = BTreeMap::<&str, Row>::new();
     for run in runs {
         let of: BTreeSet<_> = run
             .class
@@ -181,13 +229,15 @@ fn print(runs: &[Run]) {
             row.add(run);
             row.violations += run.violations.iter().filter(|(broken, _)| *broken == promise).count();
         }
-        let row = classes.entry(format!("{:?}", run.class)).or_default();
-        row.add(run);
-        row.violations += run.violations.len();
+        for row in [classes.entry(format!("{:?}", run.class)).or_default(), sorts.entry(run.sort).or_default()] {
+            row.add(run);
+            row.violations += run.violations.len();
+        }
     }
     println!("{:24} {:>9} {:>8} {:>6} {:>10}", "promise", "scenarios", "injected", "hit", "violations");
-    let promises = promises.into_iter().map(|(name, row)| (name.to_owned(), row));
-    for (name, row) in promises.chain(classes) {
+    let named =
+        |rows: BTreeMap<&str, Row>| rows.into_iter().map(|(name, row)| (name.to_owned(), row)).collect::<Vec<_>>();
+    for (name, row) in named(promises).into_iter().chain(classes).chain(named(sorts)) {
         let count = row.scenarios.len();
         println!("{name:24} {count:>9} {:>8} {:>6} {:>10}", row.injected, row.hit, row.violations);
     }

@@ -76,11 +76,38 @@ impl Traffic {
             };
             Ok(vec![Reading { instance: "proxy".to_owned(), started: None, totals }])
         };
-        let measured = question.metrics.iter().map(|(name, metric)| {
-            let Arms { candidate, stable } = question.releases;
-            let arms = Arms { candidate: of(candidate, metric), stable: of(stable, metric) };
-            (name.clone(), Measurement::Counters(arms))
-        });
-        Measurements { at: now, metrics: measured.collect() }
+        measured(question, now, of)
     }
+
+    /// Whoever is asked for figures cannot say any this time.
+    pub(crate) fn unavailable(question: &Question, now: Timestamp) -> Measurements {
+        measured(question, now, |_, _| Err(NoData::Provider("503 Service Unavailable".to_owned())))
+    }
+
+    /// Figures that are none.
+    pub(crate) fn nonsense(question: &Question, now: Timestamp) -> Measurements {
+        measured(question, now, |_, metric| {
+            let totals = match metric.source.measure() {
+                Measure::Rate { .. } => Totals::Binary { n: f64::NAN, x: -7.0 },
+                Measure::Mean => Totals::Mean { n: f64::INFINITY, sum: f64::NAN, squares: None },
+                Measure::Duration { .. } => {
+                    Totals::Latency { boundaries: Arc::from([9.0, 1.0]), counts: vec![f64::NAN] }
+                }
+            };
+            Ok(vec![Reading { instance: "proxy".to_owned(), started: None, totals }])
+        })
+    }
+}
+
+fn measured(
+    question: &Question,
+    now: Timestamp,
+    of: impl Fn(ReleaseId, &Metric) -> Result<Vec<Reading>, NoData>,
+) -> Measurements {
+    let measured = question.metrics.iter().map(|(name, metric)| {
+        let Arms { candidate, stable } = question.releases;
+        let arms = Arms { candidate: of(candidate, metric), stable: of(stable, metric) };
+        (name.clone(), Measurement::Counters(arms))
+    });
+    Measurements { at: now, metrics: measured.collect() }
 }

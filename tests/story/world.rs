@@ -12,7 +12,7 @@ use backstay::reconcile::{
     PruneLimits, admit, returns, step,
 };
 use backstay::record::{AgentRecord, ConditionKind, Evidence, Requests, Truth};
-use backstay::rollout::{Answer, GateQuestion, Smoked};
+use backstay::rollout::{Answer, Closed, GateQuestion, Smoked};
 use jiff::SignedDuration;
 use serde_json::Value;
 
@@ -48,9 +48,13 @@ pub(crate) struct World {
     pub(crate) told: Vec<String>,
     /// Every effect that the core asked for so far.
     pub(crate) effects: usize,
-    /// The same, each with its kind, while a scenario is learnt.
+    /// Everything else that it asked for: news, questions, and to be woken.
+    pub(crate) asides: usize,
+    /// The effects themselves, while a scenario is learnt.
     pub(crate) log: Option<Vec<Action>>,
-    /// Answers that effects on this kind get instead of happening.
+    /// And all else.
+    pub(crate) aside_log: Option<Vec<Action>>,
+    /// Answers that effects on this kind, or on this `Kind/name`, get instead of happening.
     pub(crate) refuse: BTreeMap<String, FailureKind>,
     /// Kinds that cannot be listed.
     pub(crate) unseen: BTreeSet<String>,
@@ -70,6 +74,8 @@ pub(crate) struct World {
     pub(crate) fast_watch: bool,
     /// What the gate `load` answers; nothing: its answer gets lost.
     pub(crate) gate: Option<Answer>,
+    /// Until then it answers that it is closed.
+    pub(crate) gate_opens: Option<Timestamp>,
     /// When it was asked, and what.
     pub(crate) gate_asked: Vec<(Timestamp, GateQuestion)>,
 }
@@ -108,7 +114,9 @@ impl World {
             writes: vec![],
             told: vec![],
             effects: 0,
+            asides: 0,
             log: None,
+            aside_log: None,
             refuse: BTreeMap::new(),
             unseen: BTreeSet::new(),
             late: BTreeSet::new(),
@@ -119,6 +127,7 @@ impl World {
             preview: Smoked::Answers,
             fast_watch: false,
             gate: Some(Answer::Open),
+            gate_opens: None,
             gate_asked: vec![],
         }
     }
@@ -314,6 +323,19 @@ impl World {
         Past { objects: self.cluster.objects.clone(), ledger: self.ledger.clone() }
     }
 
+    /// How much the daemon holds in memory of all agents, as text that shows every part of it.
+    pub(crate) fn held(&self) -> usize {
+        self.machines.values().map(|machine| format!("{:?}", machine.state).len()).sum()
+    }
+
+    /// Drops what this world alone remembers, and the daemon does not.
+    pub(crate) fn forget_the_past(&mut self) {
+        (self.writes.clear(), self.told.clear(), self.gate_asked.clear());
+        (self.effects, self.asides, self.plane.before_the_word) = (0, 0, None);
+        self.git.forget();
+        self.cluster.forget();
+    }
+
     // === the world goes on ===
 
     /// Runs until nothing happens any more without time passing.
@@ -352,7 +374,7 @@ impl World {
             }
             let late = matches!(self.plane.fault, Some((Class::Late | Class::Timeout, _)));
             let landed = late && self.land();
-            if !self.plane.clear_up() && !self.git.arrive() && !landed {
+            if !self.arrive_late() && !self.plane.clear_up() && !self.git.arrive() && !landed {
                 return;
             }
         }
@@ -380,6 +402,9 @@ impl World {
             let due = self.machines.get_mut(&name).and_then(|machine| machine.wake.take_if(|at| *at <= self.now));
             if due.is_some() {
                 self.observe(&name, Observation::Woken);
+                if self.plane.wakes_twice.take_if(|twice| *twice == name).is_some() {
+                    self.observe(&name, Observation::Woken);
+                }
             }
         }
     }
@@ -528,34 +553,43 @@ impl World {
         let (state, actions) = step(state, observation, self.now, 7);
         self.worked += begun.elapsed();
         machine.state = state;
-        let (mut effects, mut questions, mut looks, mut gates) = (vec![], vec![], vec![], vec![]);
-        for action in actions {
-            match action {
-                Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
-                Action::Wake(at) => machine.wake = Some(at),
-                Action::Measure(question) => questions.push(question),
-                Action::Smoke(look) => looks.push(look),
-                Action::Gate(question) => gates.push(question),
-                effect => effects.push(effect),
-            }
-        }
+        let (asides, effects): (Vec<_>, Vec<_>) = actions.into_iter().partition(is_aside);
         assert!(effects.len() < 2, "more than one effect at once: {effects:?}");
-        for question in questions {
-            let weights = self.weights(name);
-            let measured = self.traffic.answer(&question, &weights, self.now);
-            queue.push_back(Observation::Measured(Box::new(measured)));
-        }
-        for look in looks {
-            queue.push_back(Observation::Smoked(look.release, self.preview.clone()));
-        }
-        for question in gates {
-            self.gate_asked.push((self.now, (*question).clone()));
-            if let Some(answer) = self.gate.clone() {
-                queue.push_back(Observation::Gate(question, answer));
+        for aside in asides {
+            if !self.aside(name, aside, queue) {
+                return;
             }
         }
         for effect in effects {
             self.effect(name, effect, queue);
+        }
+    }
+
+    /// What is not waited for: news are told, a time is noted, a question is answered.
+    fn say(&mut self, name: &AgentName, aside: Action) -> Option<Observation> {
+        match aside {
+            Action::Announce(news) => self.told.push(format!("{}: {}", news.reason, news.message)),
+            Action::Wake(at) => self.wake_later(name, at),
+            Action::Measure(question) => {
+                let weights = self.weights(name);
+                let measured = self.traffic.answer(&question, &weights, self.now);
+                return Some(Observation::Measured(Box::new(measured)));
+            }
+            Action::Smoke(look) => return Some(Observation::Smoked(look.release, self.preview.clone())),
+            Action::Gate(question) => {
+                self.gate_asked.push((self.now, (*question).clone()));
+                let closed = self.gate_opens.is_some_and(|opens| self.now < opens);
+                let closed = closed.then(|| Answer::Closed(Closed::Because("a load test runs".to_owned())));
+                return closed.or_else(|| self.gate.clone()).map(|answer| Observation::Gate(question, answer));
+            }
+            effect => unreachable!("an effect: {effect:?}"),
+        }
+        None
+    }
+
+    fn wake_later(&mut self, name: &AgentName, at: Timestamp) {
+        if let Some(machine) = self.machines.get_mut(name) {
+            machine.wake = Some(at);
         }
     }
 
@@ -614,6 +648,9 @@ impl World {
         match effect {
             Action::Record { expected, record } => {
                 let entry = self.ledger.get(name);
+                if let Some(kind) = self.refuse.get("record") {
+                    return failed(kind.clone(), "the ledger says no");
+                }
                 if expected != entry.and_then(Entry::version) {
                     let kind = if expected.is_none() { FailureKind::Exists } else { FailureKind::Conflict };
                     return failed(kind, "the record changed");
@@ -668,7 +705,8 @@ impl World {
     fn write(&mut self, name: &AgentName, write: &backstay::reconcile::Write, real: bool) -> Result<Done, FailureKind> {
         use backstay::reconcile::How;
         let object = &write.manifest.object;
-        if let Some(kind) = self.refuse.get(&object.kind) {
+        let named = format!("{}/{}", object.kind, object.name);
+        if let Some(kind) = self.refuse.get(&object.kind).or_else(|| self.refuse.get(&named)) {
             return Err(kind.clone());
         }
         let live = self.cluster.write(name.as_str(), write).map_err(|no| match no {
@@ -702,6 +740,11 @@ impl Entry {
         edit(self.record.get_or_insert_default());
         self.version += 1;
     }
+}
+
+/// Whether the core does not wait for it.
+pub(crate) fn is_aside(action: &Action) -> bool {
+    matches!(action, Action::Announce(_) | Action::Wake(_) | Action::Measure(_) | Action::Smoke(_) | Action::Gate(_))
 }
 
 /// Whether two lists show the same, by versions.

@@ -1,6 +1,9 @@
 //! What is tried: one fault at one call, for all calls that a scenario makes.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "turn.rs"]
+mod turn;
+
 use std::collections::BTreeSet;
 
 use crate::proxy::{Call, Fault, Seen};
@@ -19,7 +22,7 @@ pub(crate) fn chosen<T>(mut cases: Vec<T>, share: usize, named: impl Fn(&T) -> S
     if let Some(only) = std::env::var_os("BACKSTAY_FAULT").and_then(|only| only.into_string().ok()) {
         cases.retain(|case| named(case).contains(&only));
     } else if !crate::everything() {
-        let turn = turn(share);
+        let turn = turn::of_commit() % share;
         let mut number = 0..;
         cases.retain(|_| number.next().is_some_and(|number: usize| number % share == turn));
     }
@@ -47,14 +50,6 @@ fn promise(call: &Call, fault: Fault) -> &'static str {
 /// What is met late: the daemon tries again what was refused in two minutes, and waits for an answer that does not come.
 pub(crate) fn is_slow(case: &Case) -> bool {
     case.fault == Fault::Silence || matches!(case.fault, Fault::Code(403 | 410)) && case.call.writes()
-}
-
-/// Which of so many parts of all cases is tried now: the commit chooses, so that all are in the long run.
-fn turn(share: usize) -> usize {
-    let head = std::process::Command::new("git").args(["rev-parse", "HEAD"]).output().expect("git runs");
-    let text = String::from_utf8_lossy(&head.stdout).trim_end().to_owned();
-    let last = text.get(text.len().saturating_sub(4)..).and_then(|digits| usize::from_str_radix(digits, 16).ok());
-    last.unwrap_or(0) % share
 }
 
 /// All cases of stages of which `first` is the first: crash and lost reply at every call, at a watch once for each kind; all
