@@ -1,4 +1,4 @@
-//! A cluster that changes what it is given: a MutatingAdmissionPolicy that defaults, and one that wants other values.
+//! A cluster that changes what it is given: a `MutatingAdmissionPolicy` that defaults, and one that wants other values.
 
 use http::Method;
 use serde_json::{Value, json};

@@ -71,6 +71,7 @@ fn other(repo: &TestRepo, mode: usize, away: bool) {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the process that asked for it listens")]
 fn days() {
     let repo = repository();
     let mode = Arc::new(AtomicUsize::new(usize::MAX));

@@ -121,6 +121,7 @@ fn commit_id(id: Oid) -> CommitId {
 type History = fn(&Repository, Oid) -> Vec<Oid>;
 const HISTORIES: [(&str, History); 3] = [("one commit", root_only), ("thousands", long), ("odd", odd)];
 
+#[expect(clippy::print_stdout, reason = "how long it took is told")]
 fn compare() {
     let mut first = None;
     for (name, history) in HISTORIES {

@@ -119,7 +119,7 @@ fn every_fault_at_every_action() {
 /// Which turn it is: `STORY_TURN`, else the commit chooses, so that all come in the long run.
 fn turn() -> usize {
     let asked = std::env::var("STORY_TURN").ok().and_then(|turn| turn.parse::<usize>().ok());
-    asked.unwrap_or_else(|| super::turn::of_commit()) % TURNS
+    asked.unwrap_or_else(super::turn::of_commit) % TURNS
 }
 
 fn undisturbed(scenario: &'static Scenario) -> Undisturbed {

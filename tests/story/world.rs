@@ -330,7 +330,9 @@ impl World {
 
     /// Drops what this world alone remembers, and the daemon does not.
     pub(crate) fn forget_the_past(&mut self) {
-        (self.writes.clear(), self.told.clear(), self.gate_asked.clear());
+        self.writes.clear();
+        self.told.clear();
+        self.gate_asked.clear();
         (self.effects, self.asides, self.plane.before_the_word) = (0, 0, None);
         self.git.forget();
         self.cluster.forget();
