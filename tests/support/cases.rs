@@ -90,11 +90,9 @@ pub(crate) fn of(calls: &[Seen], first: &str) -> Vec<Case> {
                 add(Fault::Code(code));
             }
         }
-        if opens {
-            if told(&call.resource) {
-                add(Fault::Dropped);
-                add(Fault::Swapped);
-            }
+        if opens && told(&call.resource) {
+            add(Fault::Dropped);
+            add(Fault::Swapped);
         }
         add(Fault::Reset);
         add(Fault::Truncated);
