@@ -11,7 +11,7 @@ use backstay::source::{
 };
 use git2::ObjectType;
 
-use super::{assert_plain, commit, scratch};
+use super::{Scratch, assert_plain, commit, scratch};
 
 /// A file of allowed signers.
 pub(super) fn signers(data: &[u8]) {
@@ -99,7 +99,7 @@ pub(super) fn trailers(data: &[u8]) {
 /// An object of the kind that the first byte says, as the source reads it.
 pub(super) fn object(data: &[u8]) {
     thread_local! {
-        static BARE: RefCell<Option<(tempfile::TempDir, git2::Repository)>> = const { RefCell::new(None) };
+        static BARE: RefCell<Option<(Scratch, git2::Repository)>> = const { RefCell::new(None) };
     }
     let Some((first, raw)) = data.split_first() else { return };
     let kind = [ObjectType::Tree, ObjectType::Commit, ObjectType::Tag, ObjectType::Blob][usize::from(first % 4)];

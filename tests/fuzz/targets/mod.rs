@@ -21,6 +21,9 @@ mod records;
 mod repository;
 mod stand;
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use backstay::model::{CommitId, Timestamp};
 
 use self::repository::tree;
@@ -107,11 +110,40 @@ fn assert_plain(told: &str) {
     assert!(!told.chars().any(char::is_control), "{told:?}");
 }
 
+/// A folder that goes with this.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder, for as long as the machine runs.
+    fn keep(self) -> PathBuf {
+        std::mem::ManuallyDrop::new(self).0.clone()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed lies in a folder for what is temporary.
+        let _ = backstay::sys::remove_tree(&self.0);
+    }
+}
+
 /// A folder of its own, in memory where the machine has such a place.
-fn scratch() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
+fn scratch() -> Scratch {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let memory = Path::new("/dev/shm");
     let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    tempfile::Builder::new().prefix("fuzz").tempdir_in(place).expect("a folder")
+    loop {
+        let path = place.join(format!("fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+        match std::fs::create_dir(&path) {
+            Ok(()) => return Scratch(path),
+            // Of an earlier process with this number.
+            Err(error) => assert!(error.kind() == std::io::ErrorKind::AlreadyExists, "{error}"),
+        }
+    }
 }
 
 /// Parts, each ended by a zero.
