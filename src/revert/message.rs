@@ -80,21 +80,48 @@ pub fn named(message: &str) -> Named {
     let quoted = |prefix: &str| title(message).strip_prefix(prefix)?.rsplit_once('"').map(|(text, _)| text.to_owned());
     let reapplied = || quoted("Reapply \"").map(|subject| format!("Revert \"{subject}\""));
     named.subject = quoted("Revert \"").or_else(reapplied).or_else(|| quoted("revert \""));
-    let words: Vec<&str> = message.split_whitespace().collect();
-    for (at, word) in words.iter().enumerate() {
-        let after = |n: usize| words.get(at + n).copied().unwrap_or_default();
-        match *word {
-            "reverts" | "Reverts" if after(1) == "commit" || after(1) == "commits" => {
-                named.commits.extend(words[at + 2..].iter().map_while(|word| commit(word)));
+    for words in paragraphs(message) {
+        for (at, word) in words.iter().enumerate() {
+            let after = |n: usize| words.get(at + n).copied().unwrap_or_default();
+            match *word {
+                "reverts" | "Reverts" if after(1) == "commit" || after(1) == "commits" => {
+                    named.commits.extend(commits(&words[at + 2..]));
+                }
+                "reverts" | "Reverts" if after(1) == "merge" && after(2) == "request" => {
+                    named.requests.extend(number(after(3), '!'));
+                }
+                "reverts" | "Reverts" => named.requests.extend(number(after(1), '#')),
+                _ => {}
             }
-            "reverts" | "Reverts" if after(1) == "merge" && after(2) == "request" => {
-                named.requests.extend(number(after(3), '!'));
-            }
-            "reverts" | "Reverts" => named.requests.extend(number(after(1), '#')),
-            _ => {}
         }
     }
     named
+}
+
+/// The words of each paragraph: what the next one begins with is no more of the sentence before.
+fn paragraphs(message: &str) -> Vec<Vec<&str>> {
+    let mut all = vec![vec![]];
+    for line in message.lines() {
+        let mut words = line.split_whitespace().peekable();
+        match all.last_mut() {
+            Some(last) if words.peek().is_some() => last.extend(words),
+            Some(_) | None => all.push(vec![]),
+        }
+    }
+    all
+}
+
+/// The ids that words begin with, up to the end of their sentence.
+fn commits(words: &[&str]) -> Vec<String> {
+    let mut all = vec![];
+    for word in words {
+        let Some(id) = commit(word) else { break };
+        all.push(id);
+        if word.ends_with('.') {
+            break;
+        }
+    }
+    all
 }
 
 fn commit(word: &str) -> Option<String> {
@@ -164,5 +191,8 @@ mod tests {
         assert!(named("Improve the prompt").is_empty());
         assert!(named("This reverts commit soon").commits.is_empty());
         assert!(named("").is_empty());
+        for more in ["\n\n3f9c2ab1 broke the login.", ". 3f9c2ab1 broke the login."] {
+            assert_eq!(named(&format!("This reverts commit {B}{more}")).commits, [B], "a sentence ends");
+        }
     }
 }

@@ -114,7 +114,8 @@ fn plain(text: &str, width: usize) -> String {
     let visible = |c: char| {
         let steers =
             matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || steers { ' ' } else { c }
+        // Every space is one by which words are told apart again.
+        if c.is_control() || c.is_whitespace() || steers { ' ' } else { c }
     };
     let line: String = text.chars().take(2 * width).map(visible).collect();
     let words = line.split(' ').map(|word| match word {
@@ -226,6 +227,14 @@ mod tests {
         assert_eq!(text.lines().filter(|line| line.starts_with("- ")).count(), LINES, "{text}");
         assert!(text.contains("- … and 21 more\n"), "{text}");
         assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+    }
+
+    #[test]
+    fn a_reason_names_no_commit() {
+        for reason in ["aaaa2ab1d0 broke the login", "x\u{a0}reverts\u{3000}commit aaaa2ab1d0"] {
+            let message = text(&[info(A, "Ship it")], &[], reason, &[reason.to_owned()]);
+            assert_eq!(named(&message).commits, [A], "{message}");
+        }
     }
 
     #[test]

@@ -85,5 +85,7 @@ fn path_of(raw: &[u8]) -> Result<Option<String>, Flaw> {
 
 #[expect(clippy::needless_pass_by_value, reason = "stands where an error is mapped")]
 fn broken(error: io::Error) -> Flaw {
-    Flaw::Refused(format!("it is no whole `tar.gz`: {error}"))
+    // It quotes names of the archive.
+    let why: String = error.to_string().chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Flaw::Refused(format!("it is no whole `tar.gz`: {why}"))
 }

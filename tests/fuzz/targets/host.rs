@@ -354,6 +354,10 @@ fn says(mut stream: UnixStream, script: &Mutex<Vec<Vec<u8>>>) -> std::io::Result
             line.push(b'\n');
         }
         stream.write_all(&line)?;
+        // Half a line is waited for until the connection ends.
+        if !line.ends_with(b"\n") {
+            break;
+        }
     }
     Ok(())
 }
