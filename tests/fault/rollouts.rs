@@ -29,6 +29,8 @@ const SHARE: usize = 16;
 const AT_ONCE: usize = 10;
 /// Of those that wait for minutes, and do nothing then.
 const WAITING_AT_ONCE: usize = 40;
+/// Longer than a pod goes on serving after it was asked to end: what belongs to it goes after it.
+const LEAVES: Duration = Duration::from_secs(7);
 /// How wrong a clock is, in hours: one, and ten years.
 const JUMPS: [i64; 4] = [1, -1, 87_660, -87_660];
 /// What all of it is about.
@@ -316,7 +318,7 @@ async fn undisturbed(lab: &Lab, scenario: &'static Scenario) -> Undisturbed {
             panic!("{name}, {stage}, undisturbed: {why}\n{}", scene.said());
         }
         // What is left of a stage goes by the cluster's own hands, and on a busy machine they are slow.
-        scene.quiet(Duration::from_secs(3)).await;
+        scene.quiet(LEAVES).await;
         let writes = scene.rounds().await;
         let mut wrong = wrong_after(&scene, scenario, stage, end).await;
         wrong.extend(writes.into_iter().map(|call| format!("five rounds later: {call}")));
@@ -414,6 +416,9 @@ async fn disturbed(lab: &Lab, scenario: &Scenario, usual: &Undisturbed, case: &C
         if (after || spans) && came.is_ok() && end != End::Held {
             let wanted = &scene.comparable(usual.states[if pushed { "race" } else { stage }].clone());
             let mut differs = if pushed { vec![] } else { scene.converge(wanted).await };
+            if pushed {
+                scene.quiet(LEAVES).await;
+            }
             let writes = scene.rounds().await;
             if !writes.is_empty() {
                 wrong.push(format!("after its end it writes: {writes:?}"));

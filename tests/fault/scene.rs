@@ -374,7 +374,7 @@ impl<'l> Scene<'l> {
     pub(crate) async fn quiet(&mut self, so_long: Duration) {
         const LOOK: Duration = Duration::from_millis(50);
         let mut still = Duration::ZERO;
-        for _ in 0..200 {
+        for _ in 0..400 {
             let log = self.proxy.log();
             let writes = log.iter().filter(|seen| seen.call.writes() && !seen.call.is_lease()).count();
             still = if writes == self.writes_seen { still + LOOK } else { Duration::ZERO };
