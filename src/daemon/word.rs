@@ -304,28 +304,25 @@ fn authors(
     }
     let mut all = BTreeMap::<AgentName, BTreeSet<_>>::new();
     for ((stands, asked), agents) in ways {
-        let commits = match store.commits_since(stands, asked, LINE) {
-            Ok(Some(commits)) => Ok(commits),
-            Ok(None) => Err(format!("there are more than {LINE} commits since what is stable")),
-            Err(error) => Err(error.to_string()),
-        };
-        match commits {
-            Ok(commits) => {
-                for commit in commits {
-                    // What cannot be read whole may well be about all of them.
-                    let changed = store.changed_paths(&commit.id).ok().filter(|changed| changed.complete);
-                    let is_about = |paths: &[String]| changed.as_ref().is_none_or(|changed| touches(changed, paths));
-                    for (name, _) in agents.iter().filter(|(_, paths)| is_about(paths)) {
-                        all.entry((*name).clone()).or_default().insert(known(&commit.author));
-                    }
-                }
-            }
+        let commits = store.commits_since(stands, asked, LINE).map_err(|error| error.to_string());
+        let too_many = || format!("there are more than {LINE} commits since what is stable");
+        let commits = match commits.and_then(|commits| commits.ok_or_else(too_many)) {
+            Ok(commits) => commits,
             Err(why) => {
                 let message = format!("nobody can approve it, since its authors are not known: {why}");
                 let reason = Reason { word: "AuthorsUnknown", message, stalled: true };
                 for (name, _) in agents {
                     held.entry(name.clone()).or_insert_with(|| reason.clone());
                 }
+                continue;
+            }
+        };
+        for commit in commits {
+            // What cannot be read whole may well be about all of them.
+            let changed = store.changed_paths(&commit.id).ok().filter(|changed| changed.complete);
+            let is_about = |paths: &[String]| changed.as_ref().is_none_or(|changed| touches(changed, paths));
+            for (name, _) in agents.iter().filter(|(_, paths)| is_about(paths)) {
+                all.entry((*name).clone()).or_default().insert(known(&commit.author));
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::health::{at, condition, is_ready, list, number, text};
 use super::host;
-use crate::model::Timestamp;
+use crate::model::{Timestamp, one_line};
 
 /// Whose fault a failure is. Only a failure that the release caused is quarantined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -83,8 +83,7 @@ const LONGEST: usize = 240;
 
 /// A message of the control plane, cut and without control characters.
 pub(super) fn safe(message: &str) -> String {
-    let plain: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-    plain.trim().trim_end_matches('.').to_owned()
+    one_line(message, LONGEST, ' ').trim().trim_end_matches('.').to_owned()
 }
 
 /// A name from a server: cut, and without anything that is no name.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::fault::{Cause, Failure, Fault};
 use super::health::{Health, at, condition};
+use crate::model::one_line;
 
 /// Characters of a sentence.
 const LONGEST: usize = 600;
@@ -87,6 +88,5 @@ pub(super) fn proxy_away(deployment: &Value) -> Option<Health> {
 }
 
 fn plain(message: &str) -> String {
-    let plain: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect();
-    plain.trim().trim_end_matches('.').to_owned()
+    one_line(message, LONGEST, ' ').trim().trim_end_matches('.').to_owned()
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 use super::command::{Begun, line_of};
 use super::file;
 use super::wire::{ANSWER, Answer, Hello, Identity, Probe, Probed, Request, SOCKET, Status, VERSION};
+use crate::model::one_line;
 use crate::sys::{self, Listening, Word};
 
 /// How long a keeper may take for an answer that costs it nothing.
@@ -342,5 +343,5 @@ fn connect(path: &Path) -> io::Result<UnixStream> {
 
 /// What a keeper said, for people: cut, and without what a terminal would obey.
 fn plain(said: &str) -> String {
-    said.chars().take(500).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    one_line(said, 500, '\u{fffd}')
 }

@@ -10,6 +10,7 @@ mod live;
 mod name;
 mod object;
 mod revision;
+mod text;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Origin, Severity};
 pub use id::{Digest, InvalidDigest, ReleaseId};
@@ -18,3 +19,4 @@ pub use live::LiveState;
 pub use name::{AgentName, EnvironmentName, InvalidName, MAX_AGENT_AND_WORKER, WorkerName};
 pub use object::{GroupKind, LiveObject, Manifest, ObjectRef, ResourceVersion, Uid};
 pub use revision::{CommitId, InvalidCommitId, InvalidRevision, Revision};
+pub use text::one_line;

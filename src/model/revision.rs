@@ -47,7 +47,8 @@ impl CommitId {
 
     /// The id of these bytes, as SHA-1 gives them.
     pub fn of_sha1(bytes: [u8; 20]) -> Self {
-        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+        Self(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect())
     }
 }
 

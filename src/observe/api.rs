@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::Limiter;
 use super::lean::Lean;
+use crate::model::one_line;
 use crate::reconcile::{Failure, FailureKind};
 
 /// Longest text of the server's that a message quotes.
@@ -406,7 +407,7 @@ fn without_value(text: &str) -> String {
 
 /// One line of printable text, cut to a bound.
 fn quote(text: &str) -> String {
-    let mut out: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_QUOTE).collect();
+    let mut out = one_line(text.trim(), MAX_QUOTE, ' ');
     if text.trim().chars().count() > MAX_QUOTE {
         out.push('…');
     }

@@ -165,6 +165,7 @@ impl AgentState {
             self.fenced = Some(message);
             return;
         }
+        let in_vain = self.is_in_vain(&pending, &kind);
         match (pending, kind) {
             (
                 Pending::Record(_) | Pending::ReadLedger,
@@ -184,24 +185,18 @@ impl AgentState {
             (Pending::Read(_), kind) => self.backoff.fail(&message, retry_after(&kind), now, seed),
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
-                kind @ (FailureKind::Conflict | FailureKind::Exists),
-            ) if self.may_pass(
-                &write.manifest.object,
-                kind == FailureKind::Exists && matches!(write.how, How::Create { .. }),
-            ) =>
-            {
+                FailureKind::Conflict | FailureKind::Exists,
+            ) if !in_vain => {
                 // Who is behind with the object may be so with the ledger, and would write what an old record means.
                 self.ledger_again();
                 let (pending, action) = read(&write.manifest.object);
                 self.send(pending, action, actions);
             }
-            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) if self.may_pass(&object, false) => {
+            (Pending::Delete(object), FailureKind::Conflict | FailureKind::Exists) if !in_vain => {
                 let (pending, action) = read(&object);
                 self.send(pending, action, actions);
             }
-            (Pending::Write { write, .. } | Pending::DryRun { write, .. }, FailureKind::Gone)
-                if self.may_pass(&write.manifest.object, false) =>
-            {
+            (Pending::Write { write, .. } | Pending::DryRun { write, .. }, FailureKind::Gone) if !in_vain => {
                 self.note(&write.manifest.object, None, now);
             }
             (Pending::Delete(object), FailureKind::Gone) => self.note(&object, None, now),
@@ -209,13 +204,11 @@ impl AgentState {
             (
                 Pending::Write { write, .. } | Pending::DryRun { write, .. },
                 FailureKind::Unavailable { retry_after },
-            ) if retry_after.is_some() || self.may_pass(&write.manifest.object, false) => {
+            ) if !in_vain => {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(write.manifest.object);
             }
-            (Pending::Delete(object), FailureKind::Unavailable { retry_after })
-                if retry_after.is_some() || self.may_pass(&object, false) =>
-            {
+            (Pending::Delete(object), FailureKind::Unavailable { retry_after }) if !in_vain => {
                 self.backoff.fail(&message, retry_after, now, seed);
                 self.memory.unsure.push(object);
             }
@@ -257,11 +250,32 @@ impl AgentState {
         }
     }
 
-    /// A write came to nothing, perhaps since it met an object: says whether that may pass.
-    fn may_pass(&mut self, object: &ObjectRef, met: bool) -> bool {
+    /// Counts a write that came to nothing for a reason that may pass; says whether too many in a row did.
+    fn is_in_vain(&mut self, pending: &Pending, kind: &FailureKind) -> bool {
+        let (object, creates) = match pending {
+            Pending::Write { write, .. } | Pending::DryRun { write, .. } => {
+                (&write.manifest.object, matches!(write.how, How::Create { .. }))
+            }
+            // What is gone need not be deleted.
+            Pending::Delete(object) if *kind != FailureKind::Gone => (object, false),
+            Pending::Delete(_) | Pending::Record(_) | Pending::ReadLedger | Pending::Read(_) | Pending::TellGit(_) => {
+                return false;
+            }
+        };
+        let may_pass = matches!(
+            kind,
+            FailureKind::Conflict
+                | FailureKind::Exists
+                | FailureKind::Gone
+                | FailureKind::Unavailable { retry_after: None }
+        );
+        if !may_pass {
+            return false;
+        }
         let vain = self.memory.in_vain.entry(object.clone()).or_default();
+        let met = creates && *kind == FailureKind::Exists;
         *vain = InVain { times: vain.times.saturating_add(1), met };
-        vain.times <= IN_VAIN
+        vain.times > IN_VAIN
     }
 
     fn refuse(&mut self, object: ObjectRef, asked: Digest, why: String, kind: FailureKind, now: Timestamp) {

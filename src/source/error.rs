@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::CommitId;
+use crate::model::{CommitId, one_line};
 
 /// Why something in this room did not work. `Display` says what, [`SourceError::hint`] the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -225,7 +225,7 @@ impl SourceError {
 
 /// Text of a remote, without what could steer a terminal, and short.
 pub(super) fn plain(text: &str) -> String {
-    let mut plain: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect();
+    let mut plain = one_line(text.trim(), 500, ' ');
     plain.truncate(plain.trim_end().len());
     plain
 }

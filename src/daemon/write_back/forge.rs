@@ -13,6 +13,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, StatusCode};
 use serde_json::{Value, json};
 
+use crate::model::one_line;
 use crate::reconcile::FailureKind;
 use crate::source::{Secret, SourceError};
 
@@ -415,8 +416,7 @@ fn said(answer: &Value) -> String {
             add(value);
         }
     }
-    let text = words.join("; ");
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+    one_line(&words.join("; "), 300, ' ').trim().to_owned()
 }
 
 #[cfg(test)]

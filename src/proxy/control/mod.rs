@@ -12,7 +12,7 @@ pub use client::{Client, ControlError};
 pub(crate) use server::{Control, draining_path};
 
 use super::figures::{Counts, Second};
-use crate::model::{AgentName, Digest, ReleaseId};
+use crate::model::{AgentName, Digest, ReleaseId, one_line};
 
 /// The version of what is said here.
 pub const VERSION: u32 = 1;
@@ -208,7 +208,6 @@ impl Refused {
 
     /// The same with a message for a terminal: in one line, and cut. What it quotes may be anything.
     fn plain(self) -> Self {
-        let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-        Self { message: self.message.chars().take(MESSAGE).map(plain).collect(), ..self }
+        Self { message: one_line(&self.message, MESSAGE, '\u{fffd}'), ..self }
     }
 }

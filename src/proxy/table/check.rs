@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Address, Agent, FORMAT, Instance, Role, Route, StickyBy, Table, WHOLE};
-use crate::model::{AgentName, ReleaseId};
+use crate::model::{AgentName, ReleaseId, one_line};
 
 /// Bytes that the path of a Unix socket may have.
 const SOCKET_PATH: usize = 107;
@@ -68,7 +68,7 @@ impl Table {
 impl Check {
     fn say(&mut self, at: &str, what: impl Into<String>) {
         // What is quoted may be anything, and ends up on a terminal.
-        let what = what.into().chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let what = one_line(&what.into(), usize::MAX, '\u{fffd}');
         self.0.push(Problem { at: at.to_owned(), what });
     }
 

@@ -9,6 +9,7 @@ use tar::{Archive, EntryType};
 use super::Flaw;
 use super::build::{Build, refuse_mode, refused};
 use crate::desired::artifact::{MAX_ARTIFACT, MAX_ENTRIES};
+use crate::model::one_line;
 
 /// Bytes of an archive beside the content of its files: a header, padding and long names for each entry.
 const AROUND: u64 = 4096;
@@ -86,6 +87,5 @@ fn path_of(raw: &[u8]) -> Result<Option<String>, Flaw> {
 #[expect(clippy::needless_pass_by_value, reason = "stands where an error is mapped")]
 fn broken(error: io::Error) -> Flaw {
     // It quotes names of the archive.
-    let why: String = error.to_string().chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Flaw::Refused(format!("it is no whole `tar.gz`: {why}"))
+    Flaw::Refused(format!("it is no whole `tar.gz`: {}", one_line(&error.to_string(), 500, ' ')))
 }
